@@ -1,0 +1,69 @@
+"""The errors that vbench raises on purpose: one clear line, and how to mend it."""
+
+from __future__ import annotations
+
+
+class VbenchError(Exception):
+    """Something a user can act on.
+
+    ``message`` says what went wrong and where, in one line; ``hint`` says how to mend it. The command
+    line prints both and exits with ``exit_code``; it never shows a traceback for this class.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(VbenchError):
+    """Bad input: an unknown name, a malformed file, a number out of range."""
+
+    exit_code = 2
+
+
+class HostError(VbenchError):
+    """A host could not do what was asked of it."""
+
+
+class ConnectionLost(HostError):
+    """The connection to an environment dropped, or the environment died under it."""
+
+
+class CommandTimeout(HostError):
+    """A command passed its deadline; its whole process group was killed."""
+
+
+class CommandFailed(HostError):
+    """A command ended with an exit code other than 0 where success was required."""
+
+    def __init__(self, message: str, code: int, stderr: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.code = code
+        self.stderr = stderr
+
+
+class LayerUnavailable(VbenchError):
+    """A layer cannot open on this parent; the message says why."""
+
+
+class BootError(HostError):
+    """An environment did not come up; ``console`` holds the end of what it printed."""
+
+    def __init__(self, message: str, console: str = "") -> None:
+        tail = "\n".join(f"    | {line}" for line in console.splitlines()[-15:])
+        super().__init__(f"{message}\n  end of its console:\n{tail}" if tail else message)
+        self.console = console
+
+
+class DigestMismatch(VbenchError):
+    """The payload found inside an environment is not the capsule that the run was planned with."""
+
+
+class BundleError(VbenchError):
+    """A result bundle is missing, damaged, or not comparable."""

@@ -1,0 +1,203 @@
+"""Hosts: the machines that commands run on, whatever carries them.
+
+A :class:`Host` is the only way anything in vbench touches a machine. Layers open on a host and yield a
+host, so nothing above this module knows whether a command runs here, in a chroot, or in a guest of a guest.
+"""
+
+from __future__ import annotations
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vbench.errors import HostError
+
+Argv = Sequence[str]
+Address = tuple[str, int] | str
+"""Where to dial: (IP address, TCP port), or the path of a Unix socket."""
+
+
+class Connection(Protocol):
+    """The part of a socket that an SSH transport needs; sockets and SSH channels both have it."""
+
+    def send(self, data: bytes, /) -> int: ...  # noqa: D102
+    def recv(self, size: int, /) -> bytes: ...  # noqa: D102
+    def settimeout(self, timeout: float | None, /) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an environment has cost its parent so far: CPU seconds, and bytes resident now."""
+
+    cpu_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command.
+
+    ``code`` follows the shell's convention on every kind of host: 128 + n for a command ended by signal n.
+    ``elapsed`` is in seconds on the harness's own monotonic clock. ``usage`` is the kernel's accounting of
+    the command and its children, where the host can tell (a local one can), else ``None``.
+    """
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: bytes
+    stderr: bytes
+    elapsed: float
+    usage: Usage | None = None
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, without trailing white space."""
+        return self.stdout.decode(errors="replace").rstrip()
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that ended the command, if one did."""
+        try:
+            return signal.Signals(self.code - 128).name if self.code > 128 else None
+        except ValueError:
+            return None
+
+
+class Process(ABC):
+    """A long-running command on a host. Its output is drained, and only the end of it is kept."""
+
+    argv: tuple[str, ...]
+    pid: int
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """Exit code (as in :class:`Result`) if the process has ended, else ``None``."""
+
+    @abstractmethod
+    def wait(self, timeout: float) -> int:
+        """Exit code; raises ``CommandTimeout`` when it is still running after ``timeout`` seconds."""
+
+    @abstractmethod
+    def kill(self, sig: int = signal.SIGKILL) -> None:
+        """Send a signal to the whole process group; no error when it has gone."""
+
+    @abstractmethod
+    def tail(self) -> str:
+        """The last 64 KiB of standard output and standard error together, as text."""
+
+    def usage(self) -> Usage | None:
+        """CPU and memory of this process and all its descendants, or ``None`` where unknown."""
+        return None
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the capsule: its path inside the tree, and whether it needs the tree's loader."""
+
+    path: str
+    dynamic: bool
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The capsule as it lies on one host: ``directory`` holds ``tree/``, ``image`` and ``boot/``.
+
+    ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
+    its SHA-256; ``digest`` is the capsule's.
+    """
+
+    directory: str
+    digest: str
+    programs: Mapping[str, Program]
+    files: Mapping[str, str]
+    library_path: tuple[str, ...] = ("usr/lib/x86_64-linux-gnu",)
+    loader: str = "usr/lib64/ld-linux-x86-64.so.2"
+
+    @property
+    def tree(self) -> str:
+        """The unpacked root tree."""
+        return f"{self.directory}/tree"
+
+    @property
+    def image(self) -> str:
+        """The same tree as a read-only ext4 image; in a guest this is a block device."""
+        return f"{self.directory}/image"
+
+    def boot(self, name: str) -> str:
+        """Path of a boot file: ``vmlinux``, ``initrd`` ..."""
+        return f"{self.tree}/boot/vbench/{name}"
+
+    def command(self, name: str) -> list[str]:
+        """The argv prefix that runs a capsule program here with the capsule's own loader and libraries.
+
+        This is what makes the bytes identical on a bare host of any distribution and in every guest.
+        Raises ``HostError`` for a program that the capsule does not hold.
+        """
+        program = self.programs.get(name)
+        if program is None:
+            raise HostError(f"the capsule holds no program {name!r}", "see: vbench capsule show")
+        path = f"{self.tree}/{program.path}"
+        if not program.dynamic:
+            return [path]
+        libraries = ":".join(f"{self.tree}/{part}" for part in self.library_path)
+        return [f"{self.tree}/{self.loader}", "--library-path", libraries, path]
+
+
+@dataclass
+class Host(ABC):
+    """A machine, or what looks like one from inside.
+
+    ``name`` is the stack path (``local/uml``). ``scratch`` is a directory for this run's files on the
+    storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here.
+    ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
+    feed the fairness checks.
+    """
+
+    name: str
+    payload: Payload | None = None
+    scratch: str = "/tmp"  # noqa: S108
+    peer: str = "127.0.0.1"
+    traits: dict[str, str] = field(default_factory=dict)
+
+    @abstractmethod
+    def run(
+        self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
+    ) -> Result:
+        """Run a command to its end; standard input is ``input``, or empty.
+
+        Both streams are drained as they come. Whatever of its process group is left at the end is killed.
+        At ``timeout`` seconds (``None``: no limit) the whole group is killed and ``CommandTimeout`` raised.
+        With ``check``, an exit code other than 0 raises ``CommandFailed``. Output beyond 64 MiB a stream
+        raises ``HostError``. A command that is not found gives code 127. ``ConnectionLost`` when the
+        environment has gone.
+        """
+
+    @abstractmethod
+    def spawn(self, argv: Argv) -> AbstractContextManager[Process]:
+        """Start a command; leaving the block ends its whole process group (TERM, then KILL) and checks it."""
+
+    @abstractmethod
+    def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
+        """Write a file whole: a reader sees the old content or the new, never half of it."""
+
+    @abstractmethod
+    def get(self, path: str) -> bytes:
+        """Read a file; ``HostError`` when it cannot be read."""
+
+    @abstractmethod
+    def dial(self, address: Address, timeout: float = 10.0) -> Connection:
+        """Connect to an address as this host sees it; ``HostError`` when nothing answers there."""
+
+    def usage(self) -> Usage | None:
+        """What this environment has cost its parent since it opened, or ``None`` where unknown."""
+        return None
+
+    def program(self, name: str) -> list[str]:
+        """The argv prefix of a capsule program on this host."""
+        if self.payload is None:
+            raise HostError(f"{self.name} holds no capsule", "build one with: vbench capsule build")
+        return self.payload.command(name)
