@@ -114,7 +114,7 @@ class Payload:
     digest: str
     programs: Mapping[str, Program]
     files: Mapping[str, str]
-    library_path: tuple[str, ...] = ("usr/lib/x86_64-linux-gnu",)
+    library_path: tuple[str, ...] = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
     loader: str = "usr/lib64/ld-linux-x86-64.so.2"
 
     @property

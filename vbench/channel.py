@@ -1,0 +1,160 @@
+"""One command running at the other end of an SSH channel."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from vbench.host import Connection
+from vbench.shell import Markers, new_token, wrap
+
+_CHUNK = 1 << 15
+_QUIET = 0.5  # seconds without a byte after the command's end, until we ask whether more can come
+
+
+class Channel(Protocol):
+    """What is used here of an SSH session channel."""
+
+    @property
+    def eof_received(self) -> object: ...  # noqa: D102
+    def exec_command(self, command: bytes, /) -> None: ...  # noqa: D102
+    def recv(self, size: int, /) -> bytes: ...  # noqa: D102
+    def recv_stderr(self, size: int, /) -> bytes: ...  # noqa: D102
+    def recv_ready(self) -> bool: ...  # noqa: D102
+    def recv_stderr_ready(self) -> bool: ...  # noqa: D102
+    def send(self, data: bytes, /) -> int: ...  # noqa: D102
+    def shutdown_write(self) -> None: ...  # noqa: D102
+    def settimeout(self, timeout: float | None, /) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+class Transport(Protocol):
+    """What is used of an SSH transport once it is logged in. It raises exceptions of many kinds."""
+
+    def open_session(self, *, timeout: float | None) -> Channel: ...  # noqa: D102
+    def open_channel(  # noqa: D102
+        self, kind: str, dest: tuple[str, int], src: tuple[str, int], /, *, timeout: float | None
+    ) -> Connection: ...
+    def is_active(self) -> bool: ...  # noqa: D102
+    def join(self, timeout: float | None, /) -> None: ...  # noqa: D102
+
+
+class RemoteCommand:
+    """Starts a command on a channel, and feeds and drains it in threads of its own.
+
+    ``started`` is set when ``pid`` is known, which is its process group as well; ``done`` when both streams
+    have ended. ``code`` is ``None`` when the far end has not told how the command ended.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        argv: tuple[str, ...],
+        out: Callable[[bytes], None],
+        err: Callable[[bytes], None],
+        *,
+        data: bytes = b"",
+        quote: Callable[[str], str] = str,
+        ask: Callable[[int], object],
+    ) -> None:
+        self.argv = argv
+        self.started = threading.Event()
+        self.done = threading.Event()
+        self.failure = ""
+        self.elapsed = 0.0
+        self._channel = channel
+        self._out, self._err = out, err
+        self._data = data
+        self._ask = ask
+        token = new_token()
+        self._markers = Markers(token)
+        self._line = quote(wrap(argv, token)).encode(errors="surrogateescape")
+        channel.settimeout(_QUIET)
+        self._thread(self._serve)
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the command's process group at the far end, once known."""
+        return self._markers.pid
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, once told."""
+        return self._markers.code
+
+    @property
+    def finished(self) -> bool:
+        """Whether the far end closed the streams in good order, so that nothing it told was lost."""
+        return bool(self._channel.eof_received)
+
+    def close(self) -> None:
+        """Give up the channel."""
+        self._channel.close()
+
+    def _thread(self, target: Callable[..., None], *args: object) -> threading.Thread:
+        thread = threading.Thread(target=target, args=args, name=f"ssh {self.argv[0]}", daemon=True)
+        thread.start()
+        return thread
+
+    def _serve(self) -> None:
+        begin = time.monotonic()
+        try:
+            # Waits for the far end's consent, without a limit of its own: one more reason for a thread.
+            self._channel.exec_command(self._line)
+            reader = self._thread(self._pump, self._channel.recv, self._channel.recv_ready, self._out)
+            if self._data:
+                self._thread(self._write)
+            else:
+                self._channel.shutdown_write()
+
+            def err(piece: bytes) -> None:
+                self._err(self._markers.feed(piece))
+                if self.pid is not None:
+                    self.started.set()
+                if self.code is not None and not self.elapsed:
+                    self.elapsed = time.monotonic() - begin
+
+            self._pump(self._channel.recv_stderr, self._channel.recv_stderr_ready, err)
+            self._err(self._markers.rest())
+            reader.join()
+        except Exception as error:  # whatever the transport has to say
+            self.failure = str(error)
+        finally:
+            self.elapsed = self.elapsed or time.monotonic() - begin
+            self.done.set()
+
+    def _pump(
+        self, recv: Callable[[int], bytes], ready: Callable[[], bool], feed: Callable[[bytes], None]
+    ) -> None:
+        while True:
+            try:
+                piece = recv(_CHUNK)
+            except TimeoutError:
+                # After the end, only a daemon that left the group can hold a stream open. The server handles
+                # our question after what it has read from the command, so an answer means: nothing more.
+                if self.code is not None and self.pid is not None:
+                    with contextlib.suppress(Exception):
+                        self._ask(self.pid)
+                    if not ready():
+                        return
+                continue
+            if not piece:
+                return
+            feed(piece)
+
+    def _write(self) -> None:
+        rest = memoryview(self._data)
+        while rest and not self.done.is_set():
+            try:
+                sent = self._channel.send(bytes(rest[:_CHUNK]))
+            except TimeoutError:
+                continue
+            except OSError:  # the command has ended without reading all of it
+                return
+            if not sent:
+                return
+            rest = rest[sent:]
+        self._channel.shutdown_write()

@@ -1,0 +1,150 @@
+"""What every environment opened from the capsule shares: working files, seed, network link, SSH."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from vbench.errors import BootError
+from vbench.host import Host, Payload, Process
+from vbench.keys import HostKey, client_public_key
+from vbench.layer import Shape
+from vbench.ssh import SshHost, connect
+
+DIRECTORY = "/capsule"
+"""Where the capsule lies inside every environment."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network link between an environment and its parent: a /30 of our own, or the parent's loopback."""
+
+    interface: str
+    parent: str
+    guest: str
+    port: int = 22
+
+
+def private_link(host: Host) -> Link:
+    """A link whose interface name and subnet are in use nowhere on ``host``.
+
+    Subnets come from 10.77.0.0/16 on the machine itself and from the next /16 at each level below, so that
+    a guest's own link never meets those it makes for its guests.
+    """
+    taken = host.run(["ls", "/sys/class/net"]).text.split()
+    level = 77 + host.name.count("/")
+    while True:
+        number = random.randrange(1, 16384)  # noqa: S311 - a name, not a secret
+        interface = f"vb{level}x{number}"
+        if interface not in taken:
+            prefix = f"10.{level}.{number >> 6}"
+            offset = (number & 63) * 4
+            return Link(interface, f"{prefix}.{offset + 1}", f"{prefix}.{offset + 2}")
+
+
+def loopback_link() -> Link:
+    """For an environment that shares its parent's network: a port of the parent's loopback."""
+    port = random.randrange(20000, 32000)  # noqa: S311 - below the ports that kernels give out by themselves
+    return Link("lo", "127.0.0.1", "127.0.0.1", port)
+
+
+@contextmanager
+def workdir(parent: Host, name: str) -> Iterator[str]:
+    """A folder on the parent's scratch storage, gone on leaving."""
+    path = parent.run(["mktemp", "-d", f"{parent.scratch}/{name}.XXXXXX"]).text
+    try:
+        yield path
+    finally:
+        parent.run(["rm", "-rf", "--one-file-system", path], check=False)
+
+
+def seed(key: HostKey, name: str, link: Link) -> bytes:
+    """What one environment is given beyond the capsule: its SSH host key, who may log in, its address.
+
+    A tar archive, padded to whole sectors so that it can stand as a disk.
+    """
+    config = f"NAME={name}\nADDRESS={link.guest}/30\nGATEWAY={link.parent}\n"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path, data, mode in (
+            ("vbench/hostkey", key.dropbear, 0o600),
+            ("vbench/seed.conf", config.encode(), 0o644),
+            ("root/.ssh/authorized_keys", f"{client_public_key()}\n".encode(), 0o600),
+        ):
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(data), mode
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def scratch_disk(parent: Host, path: str, shape: Shape) -> None:
+    """An empty ext4 disk image of the shape's size, made on the parent; sparse until written to."""
+    parent.run(["truncate", "-s", f"{shape.disk_mib}M", path])
+    parent.run([*parent.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", path], timeout=120)
+
+
+def configure_link(parent: Host, link: Link, process: Process, deadline: float) -> None:
+    """Give the parent's end of a link its address as soon as the interface is there.
+
+    The environment's own process holds the interface, so it vanishes with the process.
+    """
+    commands = f"addr add {link.parent}/30 dev {link.interface}\nlink set {link.interface} up\n"
+    end = time.monotonic() + deadline
+    while True:
+        done = parent.run([*parent.program("ip"), "-batch", "-"], input=commands.encode(), check=False)
+        if done.code == 0:
+            return
+        alive(process, link.interface)
+        if time.monotonic() > end:
+            error = done.stderr.decode(errors="replace").strip()
+            raise BootError(f"cannot configure {link.interface} on {parent.name}: {error}", process.tail())
+        time.sleep(0.02)
+
+
+def alive(process: Process, name: str) -> None:
+    """Raise ``BootError`` with the end of the console if the environment's process has ended."""
+    if (code := process.poll()) is not None:
+        raise BootError(f"{name} ended while starting, with exit code {code}", process.tail())
+
+
+def log_in(
+    parent: Host,
+    name: str,
+    link: Link,
+    key: HostKey,
+    process: Process,
+    traits: dict[str, str],
+    deadline: float,
+) -> AbstractContextManager[SshHost]:
+    """The SSH connection to an environment just started, which is then the host that its layer yields."""
+    if parent.payload is None:
+        raise BootError(f"{parent.name} holds no capsule")
+    here = parent.payload
+    return connect(
+        parent,
+        (link.guest, link.port),
+        name=name,
+        host_key=key,
+        payload=Payload(DIRECTORY, here.digest, here.programs, here.files),
+        scratch="/scratch",
+        peer=link.parent,
+        traits=traits,
+        deadline=deadline,
+        alive=lambda: alive(process, name),
+        usage=process.usage,
+    )
+
+
+def is_root(host: Host) -> bool:
+    """Whether commands on ``host`` run as user 0."""
+    return host.run(["id", "-u"]).text == "0"
+
+
+def patience(parent: Host, seconds: float) -> float:
+    """A deadline for something that takes ``seconds`` at most on hardware, stretched on emulated parents."""
+    return seconds * float(parent.traits.get("slowdown", "1"))

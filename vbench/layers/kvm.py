@@ -1,0 +1,68 @@
+"""KVM: hardware-assisted virtualization by the parent's kernel, with QEMU for the devices."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import ClassVar
+
+from vbench import guest
+from vbench.host import Host
+from vbench.layer import Available, Shape, Technique, Unavailable
+from vbench.layers.qemu import Qemu, emulator
+
+PROBE_SECONDS = 12.0
+# The initrd finds no disk in the probe's guest and says so: the kernel and its first process have then run.
+SIGN_OF_LIFE = "vbench: no disk found"
+
+
+class Kvm(Qemu):
+    """A guest whose instructions the processor executes itself, under KVM."""
+
+    name: ClassVar[str] = "kvm"
+    technique: ClassVar[Technique] = Technique.TYPE_1
+    summary: ClassVar[str] = "KVM with hardware assistance, virtio disk and network"
+    accelerator: ClassVar[str] = "kvm"
+    cpu: ClassVar[str] = "host"
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """Boots a kernel for real: /dev/kvm may open on machines that cannot run a stock guest."""
+        if isinstance(answer := super().probe(parent), Unavailable):
+            return answer
+        if parent.run(["test", "-e", "/dev/kvm"], check=False).code != 0:
+            return Unavailable(
+                f"{parent.name} has no /dev/kvm", "enable VT-x or AMD-V in the firmware, load kvm_intel or kvm_amd"
+            )
+        if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
+            return Unavailable(f"/dev/kvm on {parent.name} does not open", "add yourself to the group kvm")
+        return self._boot(parent)
+
+    def _boot(self, parent: Host) -> Available | Unavailable:
+        assert parent.payload is not None  # noqa: S101 - probe checked
+        argv = [
+            *emulator(parent.payload),
+            *self.machine(Shape()),
+            *("-kernel", parent.payload.boot("vmlinux"), "-initrd", parent.payload.boot("initrd")),
+            *("-append", self.kernel_command_line().replace("quiet", "")),
+        ]
+        flags = parent.run(["grep", "-cwE", "vmx|svm", "/proc/cpuinfo"], check=False).text
+        without = "" if flags not in ("", "0") else " and its processor shows neither vmx nor svm"
+        hint = "use a machine with hardware virtualization, or the testbed layer"
+        start = time.monotonic()
+        seconds = guest.patience(parent, PROBE_SECONDS)
+        with parent.spawn(argv) as process:
+            while time.monotonic() - start < seconds:
+                if SIGN_OF_LIFE in process.tail():
+                    return Available(f"a kernel booted in {time.monotonic() - start:.1f} s")
+                if process.poll() is not None:
+                    break
+                time.sleep(0.05)
+            ended, console = process.poll(), process.tail()
+        lines = [line for line in console.splitlines() if line.strip()]
+        if ended is not None or "internal error" in console:
+            why = f"a kernel did not boot under it: {lines[-1] if lines else 'no output'}"
+        else:
+            stamp = re.findall(r"^\[\s*(\d+\.\d+)\]", console, re.MULTILINE)
+            reached = f"got to {stamp[-1]} s of its own time" if stamp else "printed nothing"
+            why = f"a kernel booting under it only {reached} within {seconds:.0f} s"
+        return Unavailable(f"/dev/kvm exists on {parent.name}{without}, but {why}", hint)

@@ -1,0 +1,114 @@
+"""QEMU: a type-2 hypervisor that emulates the processor, with paravirtual disk and network devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from vbench import guest
+from vbench.errors import LayerUnavailable
+from vbench.host import Host, Payload
+from vbench.keys import HostKey
+from vbench.layer import Available, Layer, Shape, Technique, Unavailable
+from vbench.ssh import SshHost
+
+
+def emulator(payload: Payload) -> list[str]:
+    """The argv prefix of the capsule's QEMU, told where its parts lie."""
+    share = [part for name in ("qemu", "seabios") for part in ("-L", f"{payload.tree}/usr/share/{name}")]
+    modules = f"QEMU_MODULE_DIR={payload.tree}/usr/lib/x86_64-linux-gnu/qemu"
+    return ["env", modules, *payload.command("qemu-system-x86_64"), *share]
+
+
+class Qemu(Layer):
+    """An emulated x86-64 PC: the guest's instructions are translated, not executed."""
+
+    name: ClassVar[str] = "qemu"
+    technique: ClassVar[Technique] = Technique.TYPE_2
+    summary: ClassVar[str] = "QEMU with an emulated processor, virtio disk and network"
+    accelerator: ClassVar[str] = "tcg"
+    cpu: ClassVar[str] = "max"
+    boot_seconds: ClassVar[float] = 60
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """The capsule's QEMU must start on the parent; it needs no privilege."""
+        if parent.payload is None:
+            return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
+        done = parent.run([*emulator(parent.payload), "--version"], check=False)
+        if done.code != 0:
+            return Unavailable(f"the capsule's QEMU does not run on {parent.name}: {done.stderr.decode()}")
+        return Available(done.text.splitlines()[0])
+
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
+        """Boots the capsule's kernel directly, in a few seconds on hardware."""
+        if isinstance(answer := self.probe(parent), Unavailable):
+            raise LayerUnavailable(answer.reason, answer.hint)
+        assert parent.payload is not None  # noqa: S101 - probe checked
+        tap = guest.is_root(parent) and parent.run(["test", "-c", "/dev/net/tun"], check=False).code == 0
+        key = HostKey.generate()
+        link = guest.private_link(parent) if tap else guest.loopback_link()
+        inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.15")
+        with guest.workdir(parent, self.name) as work:
+            parent.put(guest.seed(key, self.name, inside), f"{work}/seed", 0o600)
+            guest.scratch_disk(parent, f"{work}/scratch", shape)
+            cache = _cache_mode(parent, work)
+            traits = {
+                **parent.traits,
+                "vcpus": str(shape.vcpus),
+                "memory": f"{shape.memory_mib} MiB",
+                "disk": f"virtio-blk on a raw file, cache={cache}",
+                "network": "virtio-net on a tap" if tap else "virtio-net on QEMU's user-mode network",
+                **self.more_traits(),
+            }
+            network = (
+                f"tap,id=net,ifname={link.interface},script=no,downscript=no"
+                if tap
+                else f"user,id=net,hostfwd=tcp:127.0.0.1:{link.port}-:22"
+            )
+            argv = [
+                *emulator(parent.payload),
+                *self.machine(shape),
+                *("-kernel", parent.payload.boot("vmlinux"), "-initrd", parent.payload.boot("initrd")),
+                *("-append", self.kernel_command_line()),
+                *_drive("root", parent.payload.image, "readonly=on"),
+                *_drive("seed", f"{work}/seed", "readonly=on"),
+                *_drive("scratch", f"{work}/scratch", f"cache={cache}"),
+                *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
+            ]
+            name = f"{parent.name}/{self.name}"
+            deadline = guest.patience(parent, self.boot_seconds)
+            with parent.spawn(argv) as process:
+                if tap:
+                    guest.configure_link(parent, link, process, deadline)
+                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
+                    host.peer = inside.parent
+                    yield host
+
+    def machine(self, shape: Shape) -> list[str]:
+        """The options that say what the emulated computer is."""
+        return [
+            *("-M", "q35,usb=off,graphics=off", "-accel", self.accelerator, "-cpu", self.cpu),
+            *("-smp", str(shape.vcpus), "-m", str(shape.memory_mib)),
+            *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
+        ]
+
+    def kernel_command_line(self) -> str:
+        """The guest kernel's command line."""
+        return "console=ttyS0 quiet panic=-1 random.trust_cpu=on"
+
+    def more_traits(self) -> dict[str, str]:
+        """What this layer states about its guests beyond the common traits."""
+        return {"cpu": f"QEMU {self.cpu}, {self.accelerator}"}
+
+
+def _drive(name: str, path: str, options: str) -> list[str]:
+    drive = f"if=none,id={name},file={path},format=raw,{options}"
+    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
+
+
+def _cache_mode(parent: Host, work: str) -> str:
+    """``none`` (the guest's own cache only) where the parent's file system has direct I/O."""
+    argv = ["dd", "if=/dev/zero", f"of={work}/direct", "bs=4096", "count=1", "oflag=direct"]
+    return "none" if parent.run(argv, check=False).code == 0 else "writeback"

@@ -1,0 +1,88 @@
+"""User Mode Linux: a Linux kernel that is an ordinary process, its guests' processes traced by ptrace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from vbench import guest
+from vbench.errors import LayerUnavailable
+from vbench.host import Host
+from vbench.keys import HostKey
+from vbench.layer import Available, Layer, Shape, Technique, Unavailable
+from vbench.layers.chroot import needs_root
+from vbench.ssh import SshHost
+
+# The kernel runs with the capsule's tree as its root, because it must be started by a loader at the usual
+# place: it derives its memory layout from where the program break lies. $1 capsule folder, $2 working
+# folder, then its arguments.
+SCRIPT = """
+set -e
+capsule=$1 work=$2; shift 2
+tree=$capsule/tree
+mount --bind "$tree" "$tree"
+mount --bind "$work" "$tree/mnt"
+mount --rbind "$capsule" "$tree/capsule"
+mount -t proc proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
+mount -t tmpfs -o mode=1777 memory "$tree/dev/shm"
+exec chroot "$tree" /usr/bin/linux.uml "$@"
+"""
+
+
+class Uml(Layer):
+    """A kernel in user space; one CPU only, its disks through the parent's page cache."""
+
+    name: ClassVar[str] = "uml"
+    technique: ClassVar[Technique] = Technique.USER_KERNEL
+    summary: ClassVar[str] = "User Mode Linux: a kernel run as a process of the parent"
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """Needs root, for the tap device."""
+        if (answer := needs_root(parent, self.name)) is not None:
+            return answer
+        if parent.run(["test", "-c", "/dev/net/tun"], check=False).code != 0:
+            return Unavailable(f"{parent.name} has no /dev/net/tun", "load the tun module")
+        assert parent.payload is not None  # noqa: S101 - needs_root would have failed first
+        release = parent.run(["ls", f"{parent.payload.tree}/usr/lib/uml/modules"], check=False).text
+        return Available(f"User Mode Linux {release}")
+
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
+        """Takes about two seconds on hardware."""
+        if isinstance(answer := self.probe(parent), Unavailable):
+            raise LayerUnavailable(answer.reason, answer.hint)
+        assert parent.payload is not None  # noqa: S101 - probe read it
+        key, link = HostKey.generate(), guest.private_link(parent)
+        traits = {
+            **parent.traits,
+            "vcpus": "1",
+            "memory": f"{shape.memory_mib} MiB",
+            "disk": "ubd on a raw file, through the parent's page cache",
+            "network": "vector device on a tap",
+        }
+        with guest.workdir(parent, self.name) as work:
+            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
+            guest.scratch_disk(parent, f"{work}/scratch", shape)
+            arguments = [
+                f"mem={shape.memory_mib}M",
+                f"initrd=/capsule/tree/{_relative(parent)}",
+                *("ubd0r=/capsule/image", "ubd1r=/mnt/seed", "ubd2=/mnt/scratch"),
+                f"vec0:transport=tap,ifname={link.interface},depth=128,gro=1",
+                *("con=null", "con0=null,fd:1", "ssl=null", "uml_dir=/mnt/uml", "umid=guest"),
+                *("panic=-1", "quiet"),
+            ]
+            namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+            argv = [*namespaces, "sh", "-c", SCRIPT, "sh", parent.payload.directory, work, *arguments]
+            with parent.spawn(argv) as process:
+                deadline = guest.patience(parent, 30)
+                guest.configure_link(parent, link, process, deadline)
+                name = f"{parent.name}/{self.name}"
+                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
+                    yield host
+
+
+def _relative(parent: Host) -> str:
+    assert parent.payload is not None  # noqa: S101 - callers have checked
+    return parent.payload.boot("initrd").removeprefix(f"{parent.payload.tree}/")

@@ -1,0 +1,102 @@
+"""Reading numbers out of what a tool printed: a path into its JSON, or a regular expression."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vbench.errors import VbenchError
+
+_STEP = re.compile(r'(?:^|\.)(?:"([^"]*)"|([^."]+))')
+
+
+class Model(BaseModel):
+    """A table of a workload file: no unknown key, no value of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Output:
+    """Standard output of one invocation, decoded when first asked for."""
+
+    def __init__(self, stdout: bytes) -> None:
+        self.text = stdout.decode(errors="replace")
+        self._document: Any = None
+
+    def document(self) -> Any:
+        """The JSON object in it; a tool's notes before the first line that opens one are skipped."""
+        if self._document is None:
+            start = re.search(r"^\s*\{", self.text, re.MULTILINE)
+            if start is None:
+                raise VbenchError(f"the output is not JSON: {self.text.strip()[:80]!r}")
+            try:
+                self._document, _ = json.JSONDecoder().raw_decode(self.text, start.end() - 1)
+            except (ValueError, RecursionError) as error:
+                raise VbenchError(f"the output is not JSON: {str(error)[:80]}") from None
+        return self._document
+
+
+class Reading(Model):
+    """Where a number stands in standard output, and the factor that brings it to its unit.
+
+    ``json`` is a dotted path with integer indices; a key that holds dots is quoted:
+    ``jobs.0.read.clat_ns.percentile."99.000000"``. ``regex`` has one group; the first match counts.
+    """
+
+    path: str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> Reading:
+        if (self.path is None) == (self.regex is None):
+            raise ValueError("needs either json or regex")
+        if self.path is not None and (not self.path or _STEP.sub("", self.path)):
+            raise ValueError(f'json path {self.path!r} is malformed; write a.0.b, or a."key.with.dots"')
+        if self.regex is not None and groups(self.regex) != 1:
+            raise ValueError(f"regex {self.regex!r} needs exactly one group")
+        return self
+
+    def find(self, output: Output) -> object:
+        """The number or text found, unscaled; ``VbenchError`` when there is none."""
+        if self.regex is not None:
+            match = re.search(self.regex, output.text, re.MULTILINE)
+            if match is None or match[1] is None:
+                raise VbenchError(f"nothing in the output matches {self.regex!r}")
+            return match[1]
+        at = output.document()
+        for quoted, plain in _STEP.findall(self.path or ""):
+            key = quoted or plain
+            try:
+                at = at[int(key)] if isinstance(at, list) else at[key]
+            except (KeyError, IndexError, TypeError, ValueError):
+                raise VbenchError(f"the output holds nothing at {self.path} (no {key!r})") from None
+        return at
+
+    def value(self, output: Output) -> float:
+        """The scaled value. Whatever is not a finite number above 0 is an error: nothing stands for it."""
+        found = self.find(output)
+        try:
+            # A string in JSON is no number, nor is true; what a regex found is always a string.
+            numeric = self.regex is not None or type(found) in (int, float)
+            value = float(found) * self.scale if numeric else None  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            value = None
+        if value is None:
+            raise VbenchError(f"{str(found)[:60]!r} is not a number")
+        # Zero, too: ratios are taken of these, and tools print 0 for what they did not measure.
+        if not (math.isfinite(value) and value > 0):
+            raise VbenchError(f"{found} is not a finite number above 0")
+        return value
+
+
+def groups(pattern: str) -> int:
+    """How many groups a regular expression has; ``ValueError`` when it is none."""
+    try:
+        return re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None

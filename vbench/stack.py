@@ -1,0 +1,166 @@
+"""Stacks: a root host and the layers opened on it, written as a path such as ``local/kvm/bubblewrap``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vbench import paths
+from vbench.capsule import Capsule
+from vbench.errors import UsageError, VbenchError
+from vbench.host import Host
+from vbench.layer import Clock, Layer, Shape, make_layer
+from vbench.local import LocalHost
+
+LOCAL = "local"
+_REMOTE = re.compile(r"[\w.-]+@[\w.:\[\]-]+")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A root (``local`` or ``user@host[:port]``) and layer names from the bottom up."""
+
+    root: str
+    layers: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Stack:
+        """Read a stack path; the leading ``local/`` may be left out. Raises ``UsageError``."""
+        parts = text.strip("/").split("/")
+        if not all(parts):
+            raise UsageError(f"{text!r} is not a stack path", "write for example local/uml or local/kvm/chroot")
+        if parts[0] == LOCAL:
+            parts = parts[1:]
+            root = LOCAL
+        elif _REMOTE.fullmatch(parts[0]):
+            root, parts = parts[0], parts[1:]
+        else:
+            root = LOCAL
+        for name in parts:
+            make_layer(name)
+        return cls(root, tuple(parts))
+
+    @property
+    def path(self) -> str:
+        """The full path, root included."""
+        return "/".join((self.root, *self.layers))
+
+    @property
+    def depth(self) -> int:
+        """How many layers are stacked."""
+        return len(self.layers)
+
+    def prefix(self, depth: int) -> Stack:
+        """The stack of the lowest ``depth`` layers."""
+        return Stack(self.root, self.layers[:depth])
+
+    def top(self) -> Layer | None:
+        """The uppermost layer, or ``None`` for a bare root."""
+        return make_layer(self.layers[-1]) if self.layers else None
+
+    def technique(self) -> str:
+        """The uppermost layer's technique; a bare root has none."""
+        layer = self.top()
+        return layer.technique.value if layer else "none"
+
+    def baseline(self) -> Stack | None:
+        """The stack that this one's overhead is measured against; ``None`` for a bare root."""
+        layer = self.top()
+        if layer is None:
+            return None
+        return Stack.parse(layer.baseline((self.root, *self.layers[:-1])))
+
+    def clock(self) -> Clock:
+        """What a second means in this stack."""
+        for name in reversed(self.layers):
+            if (clock := make_layer(name).clock) is not None:
+                return clock
+        return "wall"
+
+
+def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
+    """The CPUs that environments share, and those for everything else.
+
+    Every environment of a run, the baseline included, is confined to the same CPUs: as many as its shape
+    has virtual ones. Kernels in user space are several times faster when they are not spread over CPUs, so
+    leaving this to chance would measure the scheduler.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    if shape.vcpus > len(usable):
+        raise UsageError(f"shape: {shape.vcpus} vCPUs asked for, this machine has {len(usable)} CPUs")
+    inside = frozenset(usable[-shape.vcpus :])
+    return inside, frozenset(usable) - inside or inside
+
+
+@contextmanager
+def session(base: Path | None = None) -> Iterator[Path]:
+    """A folder for the working files of one vbench process, gone at its end.
+
+    It is locked while in use, so that what a killed process left behind is recognised and removed by the
+    next one.
+    """
+    home = (base or paths.cache()) / "sessions"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        remove_stale(home)
+        folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
+    except OSError as error:
+        raise VbenchError(f"cannot write to {home}: {error.strerror}", "set VBENCH_CACHE to a folder") from error
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale(home: Path | None = None) -> list[Path]:
+    """Remove the folders of sessions that are no longer running; returns them."""
+    gone = []
+    for folder in sorted((home or paths.cache() / "sessions").glob("s*")):
+        try:
+            with (folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                gone.append(folder)
+        except FileNotFoundError:
+            continue  # just being made, or just being removed
+        except BlockingIOError:
+            continue  # in use
+    return gone
+
+
+@contextmanager
+def open_root(root: str, capsule: Capsule, shape: Shape) -> Iterator[Host]:
+    """The root host of a stack, confined to the shape's CPUs, with the capsule and a scratch folder."""
+    if root != LOCAL:
+        raise VbenchError(f"cannot open {root}: remote roots are not supported yet", "run vbench on that machine")
+    with session() as folder:
+        inside, _ = cpus_for(shape)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        host = LocalHost(LOCAL, capsule.payload(), scratch=str(scratch), cpus=inside)
+        host.traits |= {
+            "vcpus": str(shape.vcpus),
+            "memory": "not limited",
+            "disk": "a folder on the root's file system",
+            "network": "loopback",
+        }
+        yield host
+
+
+@contextmanager
+def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
+    """Open every layer of a stack from the root up; leaving closes them in reverse."""
+    with ExitStack() as stacked:
+        host: Host = stacked.enter_context(open_root(stack.root, capsule, shape))
+        for name in stack.layers:
+            host = stacked.enter_context(make_layer(name).open(host, shape))
+        yield host

@@ -1,0 +1,102 @@
+"""Argv templates: placeholders inside arguments, programs of the capsule for whole ones; never a shell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from vbench.errors import UsageError
+
+Scalar = str | int | float
+
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+def render(
+        self, argv: Sequence[str], program: Callable[[str], Sequence[str]], **values: str | int
+    ) -> list[str]:
+        """One of its templates as an argv; ``program`` is the ``Host.program`` of where it will run."""
+        try:
+            return render(argv, {**self.params, **values}, program)
+        except UsageError as error:
+            raise UsageError(f"workload {self.name}: {error.message}", error.hint) from None
+
+    def parse(self, stdout: bytes) -> list[tuple[Metric, float]]:
+        """Every metric's value; ``VbenchError`` when one is missing or is not a finite number above 0."""
+        output = Output(stdout)
+        return [(metric, self._value(metric.name, metric, output)) for metric in self.metrics]
+
+    def guest_s(self, stdout: bytes) -> float | None:
+        """Seconds elapsed by the environment's own clock, or ``None`` when the tool does not tell."""
+        reading = self.guest_seconds
+        return self._value("guest_seconds", reading, Output(stdout)) if reading else None
+
+    def measured_s(self, stdout: bytes) -> float | None:
+        """Seconds in the measured part, for calibration: 0 when too short for the tool's clock."""
+        reading = (self.work and self.work.seconds) or self.guest_seconds
+        if reading is None:
+            return None
+        output = Output(stdout)
+        found = reading.find(output)
+        return 0.0 if str(found) in {"0", "0.0"} else self._value("work.seconds", reading, output)
+
+    def _value(self, name: str, reading: Reading, output: Output) -> float:
+        try:
+            return reading.value(output)
+        except VbenchError as error:
+            raise VbenchError(f"workload {self.name}: {name}: {error.message}") from None
+
+
+def render(
+    argv: Sequence[str],
+    values: Mapping[str, Scalar],
+    program: Callable[[str], Sequence[str]],
+) -> list[str]:
+    """Substitute ``{name}`` inside each argument and ``@name`` for a whole argument.
+
+    ``{{``, ``}}`` and a leading ``@@`` stand for the plain characters. A value stays text: it is not searched for placeholders or programs, and no shell sees it.
+    """
+
+    def substitute(match: re.Match[str]) -> str:
+        if match[0] in ("{{", "}}"):
+            return match[0][0]
+        if match[1] is None or match[1] not in values:
+            raise UsageError(f"{match.string!r}: {unknown_name('placeholder', match[1] or match[0], values)}")
+        return str(values[match[1]])
+
+    done: list[str] = []
+    for part in argv:
+        if is_program(part):
+            done += program(part[1:])
+        else:
+            done.append(_PLACEHOLDER.sub(substitute, part[1:] if part.startswith("@@") else part))
+    return done
+
+
+def is_program(part: str) -> bool:
+    """Whether an argument of a template names a program of the capsule."""
+    return part.startswith("@") and not part.startswith("@@")
+
+
+def placeholders(argv: Sequence[str]) -> set[str]:
+    """The placeholders that a template names."""
+    found = (match for part in argv if not is_program(part) for match in _PLACEHOLDER.finditer(part))
+    return {match[1] for match in found if match[1] is not None}
+
+
+def check_template(key: str, argv: Sequence[str], allowed: Iterable[str]) -> set[str]:
+    """The placeholders of a template, all of which must be allowed."""
+    try:
+        render(argv, dict.fromkeys(allowed, ""), lambda name: [name])
+    except UsageError as error:
+        raise ValueError(f"{key}: {error.message}") from None
+    return placeholders(argv)
+
+
+def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:
+    """The message for a name that is not allowed, with the nearest allowed one; ``name`` may be dotted."""
+    prefix, _, last = name.rpartition(".")
+    near = get_close_matches(last, list(allowed), n=1)
+    guess = f", did you mean {prefix + '.' if prefix else ''}{near[0]}?" if near else ""
+    return f"unknown {what} {name!r}{guess or ','} allowed: {', '.join(sorted(allowed)) or 'none'}"
