@@ -153,10 +153,15 @@ def import_(source: Path, say: Say = lambda _: None) -> Capsule:
         return _settle(work, plan, manifest.kernel, say)
 
 
-def remove_all() -> list[str]:
-    """Delete every capsule in the cache; returns their folders' names."""
-    gone = [path.name for path in _home().iterdir() if path.is_dir()] if _home().is_dir() else []
-    shutil.rmtree(_home(), ignore_errors=True)
+def remove(*, partial_only: bool) -> list[Path]:
+    """Delete unfinished builds, or everything; returns the folders. A build in progress is waited for."""
+    if not _home().is_dir():
+        return []
+    with (_home() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        gone = sorted(path for path in _home().iterdir() if path.is_dir() and (path.name.startswith(".build-") or not partial_only))
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
     return gone
 
 

@@ -7,7 +7,7 @@ import random
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vbench.errors import BootError
@@ -112,6 +112,7 @@ def alive(process: Process, name: str) -> None:
         raise BootError(f"{name} ended while starting, with exit code {code}", process.tail())
 
 
+@contextmanager
 def log_in(
     parent: Host,
     name: str,
@@ -120,12 +121,12 @@ def log_in(
     process: Process,
     traits: dict[str, str],
     deadline: float,
-) -> AbstractContextManager[SshHost]:
+) -> Iterator[SshHost]:
     """The SSH connection to an environment just started, which is then the host that its layer yields."""
     if parent.payload is None:
         raise BootError(f"{parent.name} holds no capsule")
     here = parent.payload
-    return connect(
+    with connect(
         parent,
         (link.guest, link.port),
         name=name,
@@ -137,7 +138,9 @@ def log_in(
         deadline=deadline,
         alive=lambda: alive(process, name),
         usage=process.usage,
-    )
+    ) as host:
+        host.bind = link.parent
+        yield host
 
 
 def is_root(host: Host) -> bool:

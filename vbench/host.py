@@ -152,7 +152,8 @@ class Host(ABC):
     """A machine, or what looks like one from inside.
 
     ``name`` is the stack path (``local/uml``). ``scratch`` is a directory for this run's files on the
-    storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here.
+    storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here;
+    ``bind`` is where a server on the parent listens to answer there.
     ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
     feed the fairness checks.
     """
@@ -161,6 +162,7 @@ class Host(ABC):
     payload: Payload | None = None
     scratch: str = "/tmp"  # noqa: S108
     peer: str = "127.0.0.1"
+    bind: str = "127.0.0.1"
     traits: dict[str, str] = field(default_factory=dict)
 
     @abstractmethod

@@ -230,12 +230,11 @@ def overheads(
     out["p"] = out["p"].where(out["n"] >= min_blocks(level))
     out["p_holm"] = holm(out["p"].to_numpy(dtype=float))
     out["level"] = level
-    out["kind"] = out["workload"].map(dict(kinds or {})).fillna("other").astype(object)
+    out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
     out = _absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
-    out["flag"] = np.where(
-        out["log_high"] < 0, "faster than its baseline: usually an artefact, look into it", ""
-    )
+    artefact = "faster than its baseline: usually an artefact, look into it"
+    out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
     logs = ["log", "log_low", "log_high", "mean", "mean_low", "mean_high"]
     out[["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]] = np.exp(out[logs].to_numpy())
     tail = ["child", "base", "unit", "better", "kind", "clock", "level"]

@@ -172,9 +172,8 @@ def _draw(
         Patch(facecolor=COLOURS[i % 8], edgecolor="#222222", linewidth=0.6, hatch=HATCHES[(i + i // 8) % 8])
         for i in range(len(stacks))
     ]
-    labels = [
-        " " + clean(f"{stack} ({techniques[stack]})" if techniques.get(stack) else stack) for stack in stacks
-    ]
+    labels = [clean(f"{stack} ({techniques[stack]})" if techniques.get(stack) else stack) for stack in stacks]
+    labels = [f" {label}" if label.startswith("_") else label for label in labels]  # a legend skips "_..."
     columns = max(1, min(len(stacks) + 1, int((_WIDTH - 0.4) / (0.6 + 0.062 * max(map(len, labels))))))
     lines = math.ceil((len(stacks) + 1) / columns)
     below = 0.16 + _LINE * max(len(_wrap(group.label, width)) for group in groups)

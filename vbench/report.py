@@ -51,7 +51,7 @@ def _table(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
                 "primary": known is None or known.primary == row["metric"],
             }
         )
-    blank = dict.fromkeys([*keep, "technique", "title"], "")
+    blank: dict[str, Any] = dict.fromkeys([*keep, "technique", "title"], "")
     blank |= dict.fromkeys(("ratio", "low", "high", "aa_floor", "child", "base"), None)
     for failure in info.failures:
         known = info.workloads.get(failure.workload or "")
@@ -127,17 +127,29 @@ def _percent(floor: float | None) -> str:
     )
 
 
+def _share(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f}%".replace("-", "\N{MINUS SIGN}")
+
+
+def _cost(row: dict[str, Any]) -> tuple[str, str]:
+    """A ratio and its interval: as a share where the whole interval is small, else in times."""
+    numbers = [row["ratio"], row["low"], row["high"]]
+    if all(number is not None and 0.5 < number < 2 for number in numbers):
+        return _share(numbers[0]), f"{_share(numbers[1])} to {_share(numbers[2])}"
+    return f"{_times(numbers[0])} times", _interval(*numbers[1:])
+
+
 def _sentence(row: dict[str, Any]) -> str:
     """What one cell costs, in plain words."""
-    ratio, interval = row["ratio"], _interval(row["low"], row["high"])
     if row["verdict"] == "undetermined":
-        so_far = "" if ratio is None else f"; so far it looks like {_times(ratio)} times"
+        so_far = "" if row["ratio"] is None else f"; so far it looks like {_times(row['ratio'])} times"
         return f"not decidable ({row['why']}){so_far}"
+    cost, interval = _cost(row)
     if row["verdict"] == "not distinguishable":
-        return f"no difference could be told ({_times(ratio)} times, {interval})"
-    text = f"costs {_times(ratio)} times ({interval})"
-    if ratio < 2:
-        text = f"costs {abs(ratio - 1):.1%} {'more' if ratio > 1 else 'less'} ({interval})"
+        return f"no difference could be told ({cost}, {interval})"
+    if cost.endswith("%"):
+        cost = f"{cost[1:]} {'more' if row['ratio'] > 1 else 'less'}"
+    text = f"costs {cost} ({interval})"
     return f"{text}; {row['flag']}" if row["flag"] else text
 
 
@@ -152,9 +164,14 @@ def _answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         known = sorted((c for c in cells if c["ratio"] is not None), key=lambda c: c["ratio"])
         shown = [known[0], known[-1]] if len(known) > 1 else known or cells[:1]
         if all(c["verdict"] == "not distinguishable" for c in cells) and len(cells) > 1:
-            text = f"no difference could be told in any of {len(cells)} workloads (at most {_times(known[-1]['high'])} times)"
+            widest = {
+                "ratio": 1.0,
+                "low": min(c["low"] for c in cells),
+                "high": max(c["high"] for c in cells),
+            }
+            text = f"no difference could be told in {len(cells)} workloads (all within {_cost(widest)[1]})"
         else:
-            text = "; ".join(f"{c['title']} {_sentence(c)}" for c in shown)
+            text = "; ".join(f"{c['title']}: {_sentence(c)}" for c in shown)
             if len(cells) > len(shown):
                 text += f"; {len(cells) - len(shown)} more in the table"
         answer = out.setdefault(
@@ -186,33 +203,62 @@ def _parts(run: Run, overheads: pd.DataFrame, rows: list[dict[str, Any]]) -> lis
             stacks=list(info.techniques),
             techniques=info.techniques,
         )
-        shown = [_cell(row) for row in rows if row["clock"] == clock]
         stacks = {*frame["stack"]}
-        shown += [
-            _cell(r) for r in rows if r["verdict"] == "unavailable" and r["workload"] and r["stack"] in stacks
-        ]
+        shown = [r for r in rows if r["clock"] == clock]
+        shown += [r for r in rows if r["verdict"] == "unavailable" and r["workload"] and r["stack"] in stacks]
         parts.append(
             {
                 "title": _TITLES[clock],
                 "counted": clock == "instructions",
                 "clock": plot.CLOCKS[clock],
                 "svg": Markup(plot.svg(figure)),  # noqa: S704  (our own drawing; text in it is outlines)
-                "rows": shown,
+                "groups": _by_workload(shown),
             }
         )
     return parts
 
 
-def _cell(row: dict[str, Any]) -> dict[str, Any]:
-    detail = [row["metric"]] * (not row["primary"]) + [row["params"]] * (row["params"] not in ("", "{}"))
-    return row | {
-        "detail": " ".join(detail),
-        "ratio": _times(row["ratio"]),
-        "interval": _interval(row["low"], row["high"]),
-        "floor": _percent(row["aa_floor"]),
-        "child": _value(row["child"]),
-        "base": _value(row["base"]),
+def _by_workload(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows under the metric that they share, figures as text. A failure goes under its workload's first."""
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("workload", "params", "metric", "baseline"))
+        if row["verdict"] == "unavailable":
+            key = next((known for known in groups if known[0] == row["workload"]), key)
+        detail = [row["metric"]] * (not row["primary"]) + [row["params"]] * (row["params"] not in ("", "{}"))
+        start = row | {"detail": " ".join(detail), "base": _value(row["base"]), "rows": []}
+        group = groups.setdefault(key, start | {"floor": _percent(row["aa_floor"])})
+        texts = {"ratio": _times(row["ratio"]), "child": _value(row["child"])}
+        group["rows"].append(row | texts | {"interval": _interval(row["low"], row["high"])})
+    return list(groups.values())
+
+
+def _footprint(run: Run) -> dict[str, Any]:
+    """Host-side cost as a matrix: workloads by stacks, and memory by stack."""
+    taken = footprint(run.samples)
+    stacks = sorted(taken["stack"].unique(), key=lambda name: (_place(list(run.info.techniques), name), name))
+    workloads = sorted(
+        taken["workload"].unique(), key=lambda name: (_place(list(run.info.workloads), name), name)
+    )
+    cpu = taken.pivot_table(index="workload", columns="stack", values="cpu_per_s", dropna=False)
+    cpu = cpu.reindex(index=workloads, columns=stacks)
+    memory = taken.groupby("stack")["rss_mib"].max()
+    return {
+        "stacks": stacks,
+        "rows": [
+            {
+                "title": _title(run, name),
+                "cells": [f"{value:.2f}" if math.isfinite(value) else "n/a" for value in cpu.loc[name]],
+            }
+            for name in workloads
+        ],
+        "memory": [_value(memory[name]) for name in stacks],
     }
+
+
+def _title(run: Run, workload: str) -> str:
+    known = run.info.workloads.get(workload)
+    return known.title if known else workload
 
 
 def _replay(run: Run) -> str:
@@ -241,15 +287,11 @@ def render(
     """The whole report as HTML text: no script, no external request."""
     overheads = run.overheads(level=level, threshold=threshold)
     rows = _table(run, overheads)
-    titles = {name: w.title for name, w in run.info.workloads.items()}
 
     def titled(frame: pd.DataFrame) -> list[dict[str, Any]]:
         frame = frame.sort_values([c for c in ("stack", "workload", "metric", "params") if c in frame])
         records = frame.to_dict("records")
-        return [
-            {str(k): v for k, v in r.items()} | {"title": titles.get(r["workload"], r["workload"])}
-            for r in records
-        ]
+        return [{str(k): v for k, v in r.items()} | {"title": _title(run, r["workload"])} for r in records]
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vbench", "data"),
@@ -267,10 +309,7 @@ def render(
         answers=_answers(rows),
         unavailable=[failure for failure in run.info.failures if failure.workload is None],
         parts=_parts(run, overheads, rows),
-        footprint=[
-            r | {"cpu": _times(r["cpu_per_s"]), "rss": _value(r["rss_mib"])}
-            for r in titled(footprint(run.samples))
-        ],
+        footprint=_footprint(run),
         clocks=[
             r | {"median": _times(r["median"]), "worst": _times(r["worst"])}
             for r in titled(clock_disagreement(run.samples, clock_bound))

@@ -16,8 +16,9 @@ import subprocess
 import tarfile
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel
 
 from vbench.errors import VbenchError
 from vbench.host import Program
@@ -30,26 +31,23 @@ LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseModel, extra="forbid", frozen=True):
     """What a capsule is made of, as read from ``data/capsule.toml``."""
 
     suite: str
     architecture: str
-    packages: tuple[str, ...]
-    exclude: tuple[str, ...]
-    include: tuple[str, ...]
-    modules: tuple[str, ...]
-    measured: tuple[str, ...]
-    helpers: tuple[str, ...]
+    packages: list[str]
+    exclude: list[str]
+    include: list[str]
+    modules: list[str]
+    measured: list[str]
+    helpers: list[str]
     sources: Path
 
     @classmethod
     def load(cls, sources: Path) -> Recipe:
         """Read the recipe that belongs to this version of vbench; ``sources`` holds the probe's source."""
-        raw = tomllib.loads((DATA / "capsule.toml").read_text())
-        lists = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-        return cls(sources=sources, **lists)
+        return cls(sources=sources, **tomllib.loads((DATA / "capsule.toml").read_text()))
 
     def source_files(self) -> list[Path]:
         """The probe's source files, in a fixed order."""
@@ -250,7 +248,7 @@ def _inside(tree: Path, path: str) -> str:
         step = here / todo.pop(0)
         on_disk = tree / step.relative_to("/")
         if on_disk.is_symlink():
-            target = PurePosixPath(os.readlink(on_disk))
+            target = PurePosixPath(on_disk.readlink())
             todo = [*(part for part in target.parts if part != "/"), *todo]
             here = PurePosixPath("/") if target.is_absolute() else here
         else:

@@ -184,9 +184,7 @@ class _Login:
             self._settle(transport, event)
         except paramiko.AuthenticationException as error:
             if transport.is_active():
-                raise HostError(
-                    f"{self.name} does not let vbench's key in as {self.user}: {error}"
-                ) from error
+                raise HostError(f"{self.name} refuses vbench's key for {self.user}: {error}") from error
             raise
         if not transport.is_authenticated():
             raise paramiko.SSHException("the login was not confirmed")

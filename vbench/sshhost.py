@@ -51,7 +51,7 @@ class SshHost(Host):
         usage: Callable[[], Usage | None] | None = None,
         posix: bool = True,
     ) -> None:
-        super().__init__(name, payload, scratch, peer, dict(traits or {}))
+        super().__init__(name, payload, scratch, peer, traits=dict(traits or {}))
         self._transport = transport
         self._usage = usage
         self._posix = posix
@@ -154,7 +154,7 @@ class SshHost(Host):
         end: float | None,
         enough: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait for an event in a command's life, or until it is ``enough``; ``False`` when ``end`` came first."""
+        """Wait for an event of a command, or until it is ``enough``; ``False`` if ``end`` comes first."""
         while not event.wait(0.5 if end is None else min(0.5, max(end - time.monotonic(), 0))):
             if enough():
                 break

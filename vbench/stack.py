@@ -35,7 +35,9 @@ class Stack:
         """Read a stack path; the leading ``local/`` may be left out. Raises ``UsageError``."""
         parts = text.strip("/").split("/")
         if not all(parts):
-            raise UsageError(f"{text!r} is not a stack path", "write for example local/uml or local/kvm/chroot")
+            raise UsageError(
+                f"{text!r} is not a stack path", "write for example local/uml or local/kvm/chroot"
+            )
         if parts[0] == LOCAL:
             parts = parts[1:]
             root = LOCAL
@@ -112,7 +114,9 @@ def session(base: Path | None = None) -> Iterator[Path]:
         remove_stale(home)
         folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
     except OSError as error:
-        raise VbenchError(f"cannot write to {home}: {error.strerror}", "set VBENCH_CACHE to a folder") from error
+        raise VbenchError(
+            f"cannot write to {home}: {error.strerror}", "set VBENCH_CACHE to a folder"
+        ) from error
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -141,7 +145,9 @@ def remove_stale(home: Path | None = None) -> list[Path]:
 def open_root(root: str, capsule: Capsule, shape: Shape) -> Iterator[Host]:
     """The root host of a stack, confined to the shape's CPUs, with the capsule and a scratch folder."""
     if root != LOCAL:
-        raise VbenchError(f"cannot open {root}: remote roots are not supported yet", "run vbench on that machine")
+        raise VbenchError(
+            f"cannot open {root}: remote roots are not supported yet", "run vbench on that machine"
+        )
     with session() as folder:
         inside, _ = cpus_for(shape)
         scratch = folder / "scratch"

@@ -14,48 +14,14 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def render(
-        self, argv: Sequence[str], program: Callable[[str], Sequence[str]], **values: str | int
-    ) -> list[str]:
-        """One of its templates as an argv; ``program`` is the ``Host.program`` of where it will run."""
-        try:
-            return render(argv, {**self.params, **values}, program)
-        except UsageError as error:
-            raise UsageError(f"workload {self.name}: {error.message}", error.hint) from None
-
-    def parse(self, stdout: bytes) -> list[tuple[Metric, float]]:
-        """Every metric's value; ``VbenchError`` when one is missing or is not a finite number above 0."""
-        output = Output(stdout)
-        return [(metric, self._value(metric.name, metric, output)) for metric in self.metrics]
-
-    def guest_s(self, stdout: bytes) -> float | None:
-        """Seconds elapsed by the environment's own clock, or ``None`` when the tool does not tell."""
-        reading = self.guest_seconds
-        return self._value("guest_seconds", reading, Output(stdout)) if reading else None
-
-    def measured_s(self, stdout: bytes) -> float | None:
-        """Seconds in the measured part, for calibration: 0 when too short for the tool's clock."""
-        reading = (self.work and self.work.seconds) or self.guest_seconds
-        if reading is None:
-            return None
-        output = Output(stdout)
-        found = reading.find(output)
-        return 0.0 if str(found) in {"0", "0.0"} else self._value("work.seconds", reading, output)
-
-    def _value(self, name: str, reading: Reading, output: Output) -> float:
-        try:
-            return reading.value(output)
-        except VbenchError as error:
-            raise VbenchError(f"workload {self.name}: {name}: {error.message}") from None
-
-
-def render(
     argv: Sequence[str],
     values: Mapping[str, Scalar],
     program: Callable[[str], Sequence[str]],
 ) -> list[str]:
     """Substitute ``{name}`` inside each argument and ``@name`` for a whole argument.
 
-    ``{{``, ``}}`` and a leading ``@@`` stand for the plain characters. A value stays text: it is not searched for placeholders or programs, and no shell sees it.
+    ``{{``, ``}}`` and a leading ``@@`` stand for the plain characters. A value stays text: it is not
+    searched for placeholders or programs, and no shell sees it.
     """
 
     def substitute(match: re.Match[str]) -> str:

@@ -12,14 +12,15 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from vbench.errors import UsageError, VbenchError
 from vbench.paths import workload_files
+from vbench.reading import Model, Output, Reading, groups
+from vbench.template import Scalar, check_template, is_program, placeholders, render, unknown_name
 
 Kind = Literal["cpu", "memory", "disk", "network", "os"]
 
@@ -27,7 +28,11 @@ Kind = Literal["cpu", "memory", "disk", "network", "os"]
 # environment reaches as {peer}; {scratch} a directory on the storage that disk workloads measure.
 _IN_COMMAND = frozenset({"work", "scratch", "peer", "port"})
 _IN_SERVER = frozenset({"listen", "port"})
-_IN
+_IN_STEP = frozenset({"scratch"})
+
+_NAME = re.compile(r"[a-z0-9-]+")
+_PARAM = re.compile(r"[a-z][a-z0-9_]*")
+
 Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, le=10**15)]
@@ -180,7 +185,42 @@ class Workload(Model):
                 raise UsageError(f"workload {self.name}: parameter {name} is {value!r}, not of type {wanted}")
         return self.model_copy(update={"params": {**self.params, **changes}})
 
-    def calibrate(measure: Callable[[int], float], work: WorkSize) -> int:
+    def render(
+        self, argv: Sequence[str], program: Callable[[str], Sequence[str]], **values: str | int
+    ) -> list[str]:
+        """One of its templates as an argv; ``program`` is the ``Host.program`` of where it will run."""
+        try:
+            return render(argv, {**self.params, **values}, program)
+        except UsageError as error:
+            raise UsageError(f"workload {self.name}: {error.message}", error.hint) from None
+
+    def parse(self, stdout: bytes) -> list[tuple[Metric, float]]:
+        """Every metric's value; ``VbenchError`` when one is missing or is not a finite number above 0."""
+        output = Output(stdout)
+        return [(metric, self._value(metric.name, metric, output)) for metric in self.metrics]
+
+    def guest_s(self, stdout: bytes) -> float | None:
+        """Seconds elapsed by the environment's own clock, or ``None`` when the tool does not tell."""
+        reading = self.guest_seconds
+        return self._value("guest_seconds", reading, Output(stdout)) if reading else None
+
+    def measured_s(self, stdout: bytes) -> float | None:
+        """Seconds in the measured part, for calibration: 0 when too short for the tool's clock."""
+        reading = (self.work and self.work.seconds) or self.guest_seconds
+        if reading is None:
+            return None
+        output = Output(stdout)
+        too_short = re.fullmatch(r"0(\.0*)?", str(reading.find(output)))
+        return 0.0 if too_short else self._value("work.seconds", reading, output)
+
+    def _value(self, name: str, reading: Reading, output: Output) -> float:
+        try:
+            return reading.value(output)
+        except VbenchError as error:
+            raise VbenchError(f"workload {self.name}: {name}: {error.message}") from None
+
+
+def calibrate(measure: Callable[[int], float], work: WorkSize) -> int:
     """The work size that takes about ``target_s``; ``measure`` gives the seconds that a size took.
 
     Grows geometrically until half the target is reached, so that the last step scales from a time long
@@ -220,7 +260,7 @@ def load_workload(path: Path) -> Workload:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from None
     if "name" in raw:
-        raise UsageError(f"{path}: the key name is not allowed: the file's name is the workload's")
+        raise UsageError(f"{path}: the key name is not allowed: the workload is named after its file")
     try:
         return Workload(name=path.stem, **raw)
     except ValidationError as error:
@@ -235,10 +275,9 @@ def _explain(error: ValidationError) -> str:
         return unknown_name("key", where, _keys_beside(first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
-    told = (
-        f", not {given!r}" if isinstance(given, str | int | float) and first["type"] != "value_error" else ""
-    )
-    return f"{where}: {message}{told}" if where else message
+    if isinstance(given, str | int | float) and first["type"] != "value_error":
+        message += f", not {given!r}"
+    return f"{where}: {message}" if where else message
 
 
 def _keys_beside(location: Sequence[int | str]) -> list[str]:
@@ -257,5 +296,3 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
-
-

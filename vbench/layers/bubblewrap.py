@@ -39,7 +39,9 @@ class Bubblewrap(Layer):
             return Unavailable(f"{parent.name} forbids network namespaces", "is CONFIG_NET_NS in its kernel?")
         version = parent.run([*parent.program("bwrap"), "--version"], check=False)
         if version.code != 0:
-            return Unavailable(f"the capsule's bwrap does not run on {parent.name}: {version.stderr.decode()}")
+            return Unavailable(
+                f"the capsule's bwrap does not run on {parent.name}: {version.stderr.decode()}"
+            )
         return Available(version.text)
 
     @contextmanager

@@ -92,7 +92,13 @@ class Chroot(Layer):
             with (
                 parent.spawn(argv) as process,
                 guest.log_in(
-                    parent, f"{parent.name}/{self.name}", link, key, process, traits, guest.patience(parent, 20)
+                    parent,
+                    f"{parent.name}/{self.name}",
+                    link,
+                    key,
+                    process,
+                    traits,
+                    guest.patience(parent, 20),
                 ) as host,
             ):
                 yield host

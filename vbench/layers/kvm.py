@@ -31,7 +31,8 @@ class Kvm(Qemu):
             return answer
         if parent.run(["test", "-e", "/dev/kvm"], check=False).code != 0:
             return Unavailable(
-                f"{parent.name} has no /dev/kvm", "enable VT-x or AMD-V in the firmware, load kvm_intel or kvm_amd"
+                f"{parent.name} has no /dev/kvm",
+                "enable VT-x or AMD-V in the firmware, load kvm_intel or kvm_amd",
             )
         if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
             return Unavailable(f"/dev/kvm on {parent.name} does not open", "add yourself to the group kvm")

@@ -1,0 +1,273 @@
+"""Ratios, intervals and verdicts against published, enumerated and simulated truth. All samples are synthetic."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vbench import overhead
+from vbench.overhead import (
+    aa_floors,
+    clock_disagreement,
+    footprint,
+    holm,
+    interval_rank,
+    min_blocks,
+    overheads,
+    signed_rank,
+)
+
+Floats = overhead.Floats
+
+
+def frame(child: Any, first: Any, second: Any, **fixed: Any) -> pd.DataFrame:
+    """One cell: per block the child's value and the baseline's two."""
+    rows = []
+    for block, values in enumerate(zip(child, first, second, strict=True)):
+        for order, (stack, arm, value) in enumerate(
+            zip(("local/x", "local", "local"), ("A", "A", "A'"), values, strict=True)
+        ):
+            row = {
+                "run": "r", "stack": stack, "baseline": "local", "workload": "w", "params": "{}", "metric": "m",
+                "unit": "ns", "better": "lower", "value": float(value), "block": block, "order": order, "arm": arm,
+                "warmup": False, "work": 1, "clock": "wall", "guest_s": 1.0, "parent_s": 1.0, "host_cpu_s": 1.5,
+                "rss_mib": 10.0, "start": "",
+            }  # fmt: skip
+            rows.append(row | fixed)
+    return pd.DataFrame(rows)
+
+
+def noisy(n: int, ratio: float = 1.0, sd: float = 0.02, seed: int = 0, **fixed: Any) -> pd.DataFrame:
+    noise = np.exp(np.random.default_rng(seed).normal(0, sd, (3, n))) * 100
+    return frame(noise[0] * ratio, noise[1], noise[2], **fixed)
+
+
+def one(samples: pd.DataFrame, **options: Any) -> pd.Series[Any]:
+    table = overheads(samples, **options)
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+# --- the interval ---
+
+
+def test_published_example() -> None:
+    # Hollander & Wolfe, examples 3.1-3.4: Hamilton depression scale factor IV, nine patients.
+    before = np.array([1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30])
+    after = np.array([0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29])
+    estimate, low, high = signed_rank((after - before)[None, :], 0.95)[0]
+    assert estimate == pytest.approx(-0.46)
+    assert (low, high) == (pytest.approx(-0.786), pytest.approx(-0.010))
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_rank_equals_enumeration_of_all_signs(n: int) -> None:
+    ranks = np.arange(1, n + 1)
+    null = np.array([np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=n)])
+    for level in (0.5, 0.8, 0.9, 0.95, 0.99):
+        expected = 0
+        while np.mean(null <= expected) <= (1 - level) / 2:
+            expected += 1
+        assert interval_rank(n, level) == expected
+        assert (interval_rank(n, level) > 0) == (n >= min_blocks(level))
+
+
+def test_six_blocks_are_the_fewest_for_95() -> None:
+    assert min_blocks(0.95) == 6
+    x = np.array([[0.3, 0.1, 0.2, 0.6, 0.5, 0.4]])
+    assert signed_rank(x, 0.95)[0] == pytest.approx([0.35, 0.1, 0.6])  # by hand: c = 1, the extremes
+    assert np.isnan(signed_rank(x[:, :5], 0.95)[0, 1:]).all()
+
+
+@given(st.lists(st.floats(-2, 2), min_size=6, max_size=14))
+def test_interval_is_where_the_test_does_not_reject(values: list[float]) -> None:
+    x = np.array(values)
+    _, low, high = signed_rank(x[None, :], 0.95)[0]
+    for shift, inside in ((low - 1e-3, False), (high + 1e-3, False), ((low + high) / 2, True)):
+        walsh = np.add.outer(x - shift, x - shift)[np.triu_indices(x.size)]
+        tail = min((walsh <= 1e-12).sum(), (walsh >= -1e-12).sum())
+        p = 2 * overhead._null_cdf(x.size)[min(tail, walsh.size)]
+        assert (p > 0.05 - 1e-12) == inside
+
+
+def test_many_blocks_agree_with_all_walsh_averages(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(1).normal(size=(2, 101))
+    direct = signed_rank(x, 0.95)
+    monkeypatch.setattr(overhead, "_EXACT", 100)
+    assert signed_rank(x, 0.95) == pytest.approx(direct, abs=0.02)
+    middle = overhead._kth_walsh(np.sort(x[0]), [(101 * 102 // 2 + 1) // 2])
+    assert middle == pytest.approx(direct[0, :1], abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [6, 12])
+def test_coverage(n: int) -> None:
+    x = np.random.default_rng(2).standard_t(3, size=(4000, n)) * 0.02 + 0.1
+    out = signed_rank(x, 0.95)
+    covered = np.mean((out[:, 1] <= 0.1) & (out[:, 2] >= 0.1))
+    assert covered >= 0.94
+    assert covered == pytest.approx(1 - 2 * overhead._null_cdf(n)[interval_rank(n) - 1], abs=0.012)
+
+
+# --- ratios ---
+
+
+def test_ratio_is_oriented_and_uses_both_baseline_measurements() -> None:
+    row = one(frame([30] * 6, [10] * 6, [90] * 6))  # the baseline is the mean log: sqrt(10 * 90) = 30
+    assert row["ratio"] == pytest.approx(1.0)
+    row = one(frame([50] * 6, [100] * 6, [100] * 6, better="higher", unit="MiB/s"))
+    assert (row["ratio"], row["mean_ratio"]) == (pytest.approx(2.0), pytest.approx(2.0))
+    assert (row["child"], row["base"], row["unit"], row["n"]) == (50, 100, "MiB/s", 6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(1e-6, 1e6), st.integers(6, 12))
+def test_scaling_and_inverting_leave_ratios_unchanged(seed: int, scale: float, n: int) -> None:
+    samples = noisy(n, 1.1, seed=seed)
+    columns = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high", "p", "aa_floor"]
+    before = one(samples)
+    scaled = one(samples.assign(value=samples["value"] * scale))
+    inverted = one(samples.assign(value=1 / samples["value"], better="higher"))
+    for other in (scaled, inverted):
+        assert other[columns].astype(float).to_numpy() == pytest.approx(
+            before[columns].astype(float).to_numpy(), rel=1e-6
+        )
+        assert other["verdict"] == before["verdict"]
+
+
+def test_mean_log_ratios_multiply_along_a_stack() -> None:
+    inner = noisy(8, 1.3, seed=1)
+    outer = noisy(8, 1.5, seed=2)
+    outer = outer[outer["stack"] == "local/x"].assign(stack="local/x/y")
+    whole = overheads(pd.concat([inner, outer])).set_index("stack")["mean_ratio"]
+    step = overheads(pd.concat([inner, outer.assign(baseline="local/x")])).set_index("stack")["mean_ratio"]
+    assert whole["local/x/y"] == pytest.approx(step["local/x"] * step["local/x/y"])
+
+
+def test_t_interval_equals_scipy() -> None:
+    samples = noisy(9, 1.2)
+    row = one(samples)
+    logs = np.log(samples["value"].to_numpy().reshape(-1, 3))
+    test = stats.ttest_1samp(logs[:, 0] - logs[:, 1:].mean(axis=1), 0)
+    interval = test.confidence_interval(0.95)
+    assert row["p"] == pytest.approx(test.pvalue)
+    assert np.log(row[["mean_low", "mean_high"]].to_numpy(dtype=float)) == pytest.approx(
+        [interval.low, interval.high]
+    )
+
+
+def test_warmups_are_left_out() -> None:
+    samples = noisy(8)
+    warm = samples.assign(value=1e9, warmup=True)
+    pd.testing.assert_frame_equal(overheads(pd.concat([warm, samples])), overheads(samples))
+
+
+# --- verdicts ---
+
+
+def test_too_few_blocks_are_undetermined() -> None:
+    row = one(noisy(5, 50.0))
+    assert row["verdict"] == "undetermined"
+    assert row["why"].startswith("needs at least 6 blocks")
+    assert np.isnan([row["low"], row["high"], row["p_holm"]]).all()
+    assert row["ratio"] > 40
+
+
+def test_verdicts() -> None:
+    assert one(noisy(8, 1.5))["verdict"] == "costlier"
+    cheaper = one(noisy(8, 0.5))
+    assert (cheaper["verdict"], cheaper["flag"][:6]) == ("cheaper", "faster")
+    same = one(noisy(8, 1.0))
+    assert (same["verdict"], same["flag"]) == ("not distinguishable", "")
+    assert one(noisy(8, 1.5), threshold=1.0)["verdict"] == "not distinguishable"
+
+
+def test_equal_counted_instructions_are_no_difference() -> None:
+    row = one(frame([7.3] * 8, [7.3] * 8, [7.3] * 8, clock="instructions"))
+    assert (row["verdict"], row["p"], row["aa_floor"]) == ("not distinguishable", 1.0, 0.0)
+    row = one(frame([7.4] * 8, [7.3] * 8, [7.3] * 8, clock="instructions"))
+    assert row["verdict"] == "costlier"
+
+
+def test_an_effect_within_the_aa_floor_is_not_called() -> None:
+    # A' is always 10% above A: position alone makes 10%, so 6% over their mean cannot be called.
+    row = one(frame([111.2] * 8, [100.0] * 8, [110.0] * 8))
+    assert row["low"] > 1
+    assert row["aa_floor"] == pytest.approx(0.1)
+    assert (row["verdict"], "floor" in row["why"]) == ("not distinguishable", True)
+
+
+def test_aa_floor_is_the_far_bound_of_the_aa_interval() -> None:
+    samples = noisy(10, seed=5)
+    logs = np.log(samples["value"].to_numpy().reshape(-1, 3))
+    _, low, high = signed_rank((logs[:, 2] - logs[:, 1])[None, :])[0]
+    row = aa_floors(samples).iloc[0]
+    assert row["floor"] == pytest.approx(np.expm1(max(abs(low), abs(high))))
+    assert row["floor"] == one(samples)["aa_floor"]
+
+
+def test_without_a_second_baseline_nothing_is_called() -> None:
+    samples = noisy(8, 2.0)
+    row = one(samples[samples["arm"] == "A"])
+    assert (row["verdict"], "twice" in row["why"]) == ("undetermined", True)
+
+
+def test_missing_baseline_other_clock_and_zero_values_are_said() -> None:
+    samples = noisy(8, 2.0)
+    assert "not measured" in one(samples[samples["stack"] != "local"])["why"]
+    other = samples.assign(clock=np.where(samples["stack"] == "local", "wall", "instructions"))
+    assert "clock" in one(other)["why"]
+    zero = samples.assign(value=np.where(samples["stack"] == "local", samples["value"], 0.0))
+    row = one(zero)
+    assert (row["n"], row["verdict"], "above 0" in row["why"]) == (0, "undetermined", True)
+
+
+def test_holm_by_hand() -> None:
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
+    assert holm(p) == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+
+
+def test_many_identical_cells_are_seldom_called() -> None:
+    called = 0
+    for seed in range(60):
+        cells = [noisy(8, sd=0.03, seed=1000 * seed + w, workload=f"w{w}") for w in range(10)]
+        called += bool(overheads(pd.concat(cells))["verdict"].isin(["costlier", "cheaper"]).any())
+    assert called <= 6  # families, at a family-wise rate of at most 5%
+
+
+# --- clocks, footprint, speed ---
+
+
+def test_clock_disagreement() -> None:
+    samples = noisy(6)
+    assert clock_disagreement(samples, 0.05).empty
+    lying = samples.assign(
+        guest_s=np.where((samples["stack"] == "local/x") & (samples["block"] == 2), 0.5, 1.0)
+    )
+    row = clock_disagreement(lying, 0.05).iloc[0]
+    assert (row["stack"], row["n"], row["disagree"], row["worst"]) == ("local/x", 6, 1, 0.5)
+    assert clock_disagreement(lying, 0.05, slack_s=0.5).empty
+    assert clock_disagreement(lying.assign(clock="instructions"), 0.05).empty
+
+
+def test_footprint() -> None:
+    taken = footprint(noisy(6)).set_index("stack")
+    assert taken.loc["local/x", "cpu_per_s"] == 1.5
+    assert taken.loc["local", "n"] == 12
+
+
+def test_speed() -> None:
+    n, cells = 12, 5_556  # 200,016 samples
+    base = noisy(n)
+    samples = pd.concat([base] * cells, ignore_index=True)
+    samples["workload"] = np.char.add("w", np.repeat(np.arange(cells), len(base)).astype(str))
+    start = time.perf_counter()
+    assert len(overheads(samples)) == cells
+    assert time.perf_counter() - start < 10

@@ -1,0 +1,98 @@
+"""What the terminal shows: lines, tables and the progress of a run."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line on standard output."""
+    _out.print(escape(text))
+
+
+def warn(text: str) -> None:
+    """One message on standard error."""
+    _err.print(escape(f"vbench: {text}"))
+
+
+def show_table(rows: Sequence[dict[str, Any]], *, json: bool, columns: Sequence[str] | None = None) -> None:
+    """Rows as a table, of the named columns only, or all of them whole as JSON."""
+    if json:
+        sys.stdout.write(jsonlib.dumps(list(rows), indent=1, allow_nan=False) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    names = columns or (list(rows[0]) if rows else [])
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(row.get(name))) for name in names))
+    Console(highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class CliWatcher:
+    """Shows what a run is doing: a progress line on a terminal, a line a block elsewhere."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}"),
+            console=_err,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, left="")
+        self._quiet = not _err.is_terminal
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        if not self._quiet:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """One line worth keeping."""
+        (_err if self._quiet else self._progress.console).print(escape(text))
+
+    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None:
+        """What runs now, and how long the rest takes if it goes on like this."""
+        left = "" if remaining_s is None else f"about {_span(remaining_s)} left"
+        if self._quiet:
+            stage = text if remaining_s is None else text.split(":")[0]
+            if stage.startswith("calibrating"):
+                stage = "calibrating in " + stage.rsplit(" ", 1)[-1]
+            if stage != self._last:
+                self._last = stage
+                _err.print(escape(f"{stage} ({done}/{total}) {left}".rstrip()))
+            return
+        self._progress.update(self._task, description=escape(text), completed=done, total=total, left=left)
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,52 @@
+"""Installing what a fresh machine lacks, through its own package manager."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+from vbench.errors import VbenchError
+
+# Program -> Debian and Ubuntu package. Everything else that vbench runs comes with the capsule.
+NEEDED = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "setpriv": "util-linux", "tar": "tar"}
+WITHOUT_ROOT = {"fakeroot": "fakeroot", "newuidmap": "uidmap"}
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def missing() -> list[str]:
+    """Packages to install before a capsule can be built here."""
+    wanted = NEEDED if os.geteuid() == 0 else {**NEEDED, **WITHOUT_ROOT}
+    packages = {package for program, package in wanted.items() if shutil.which(program) is None}
+    if not os.path.exists(KEYRING):  # noqa: PTH110 - one existence test
+        packages.add("debian-archive-keyring")
+    return sorted(packages)
+
+
+def install_missing(say: Callable[[str], None]) -> None:
+    """Install them with apt, as root or through sudo, after saying which.
+
+    Raises ``VbenchError`` with the command to give where that is not possible.
+    """
+    packages = missing()
+    if not packages:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    if shutil.which("apt-get") is None:
+        raise VbenchError(f"missing: {', '.join(packages)}", "install them with your package manager")
+    prefix = [] if os.geteuid() == 0 else ["sudo"]
+    if prefix and shutil.which("sudo") is None:
+        raise VbenchError(f"missing: {', '.join(packages)}", f"as root: {' '.join(command)}")
+    say(f"installing {', '.join(packages)}")
+    for argv in ([*prefix, "apt-get", "update"], [*prefix, *command]):
+        done = subprocess.run(
+            argv,
+            check=False,
+            stdin=None if prefix else subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+        if done.returncode != 0:
+            error = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            raise VbenchError(f"{' '.join(argv)} failed: {error}", f"as root: {' '.join(command)}")
