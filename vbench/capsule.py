@@ -159,7 +159,11 @@ def remove(*, partial_only: bool) -> list[Path]:
         return []
     with (_home() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        gone = sorted(path for path in _home().iterdir() if path.is_dir() and (path.name.startswith(".build-") or not partial_only))
+        gone = sorted(
+            path
+            for path in _home().iterdir()
+            if path.is_dir() and (path.name.startswith(".build-") or not partial_only)
+        )
         for folder in gone:
             shutil.rmtree(folder, ignore_errors=True)
     return gone

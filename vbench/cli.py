@@ -25,13 +25,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What each layer of virtualization costs: identical workloads, alone and stacked.",
 )
-capsule_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The payload that runs everywhere.")
+capsule_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="The payload that runs everywhere."
+)
 app.add_typer(capsule_app, name="capsule")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Stacks = Annotated[list[str] | None, typer.Option("--stack", "-s", help="A stack path, such as local/uml.")]
 Names = Annotated[list[str] | None, typer.Option("--workload", "-w", help="A workload or a group of them.")]
-Folders = Annotated[list[Path] | None, typer.Option("--workloads", help="A further folder of workload files.")]
+Folders = Annotated[
+    list[Path] | None, typer.Option("--workloads", help="A further folder of workload files.")
+]
 Folder = Annotated[Path, typer.Argument(help="A bundle.")]
 StackPath = Annotated[str, typer.Argument(help="A stack path, such as local/uml.")]
 
@@ -43,7 +47,12 @@ def doctor(
     """Say of every layer whether it can open here, and if not, why and what mends it."""
     from vbench.doctor import examine
 
-    show_table(examine(parent), json=json, columns=("layer", "technique", "status", "detail", "mend"))
+    rows = examine(parent)
+    if not json:
+        for row in rows:
+            mend = f"\nmend: {row['mend']}" if row["mend"] else ""
+            row["detail"] += mend
+    show_table(rows, json=json, columns=("layer", "technique", "status", "detail"))
 
 
 @app.command()
@@ -156,23 +165,27 @@ def report(
     try:
         target.write_text(render(loaded), encoding="utf-8")
     except OSError as error:
-        raise VbenchError(f"cannot write {target}: {error.strerror}", "choose another file with -o") from error
+        raise VbenchError(
+            f"cannot write {target}: {error.strerror}", "choose another file with -o"
+        ) from error
     if not json:
         say(f"report: {target}")
 
 
 @app.command()
 def plot(
-    folder: Folder, output: Annotated[Path, typer.Option("-o", help="A .png, .svg or .pdf file.")]
+    folder: Folder,
+    output: Annotated[Path, typer.Option("-o", help="A .png, .svg or .pdf file.")],
+    clock: Annotated[str | None, typer.Option(help="wall or instructions.")] = None,
 ) -> None:
-    """Draw the figure 'relative performance by technique'."""
+    """Draw the figure 'relative performance by technique'; wall-clock and instruction-counted stay apart."""
     from vbench import load
     from vbench.plot import save
     from vbench.report import figure
 
     if output.suffix not in {".png", ".svg", ".pdf"}:
         raise UsageError(f"{output}: a figure is a .png, .svg or .pdf file")
-    save(figure(load(folder)), output)
+    save(figure(load(folder), clock=clock), output)
     say(f"figure: {output}")
 
 
@@ -184,7 +197,9 @@ def verify(folder: Folder) -> None:
     loaded = load(folder)
     if loaded.info.status != "complete":
         raise VbenchError(f"{folder} is {loaded.info.status}", f"finish it with: vbench resume {folder}")
-    say(f"{folder}: complete, {len(loaded.samples)} samples, capsule {loaded.info.capsule.get('digest', '')[:16]}")
+    say(
+        f"{folder}: complete, {len(loaded.samples)} samples, capsule {loaded.info.capsule.get('digest', '')[:16]}"
+    )
 
 
 @app.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -195,6 +210,7 @@ def exec_(
     with _opened(stack) as host:
         mode = os.fstat(0).st_mode
         data = sys.stdin.buffer.read() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else None
+        argv = argv[1:] if argv[0] == "--" else argv
         done = host.run(argv, check=False, timeout=None, input=data)
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.buffer.flush()
@@ -235,7 +251,9 @@ def capsule_build(
     if update_lock:
         capsule.write_lock(built)
     elif built.manifest.drift:
-        warn(f"{len(built.manifest.drift)} packages differ from the lock file: vbench capsule show lists them")
+        warn(
+            f"{len(built.manifest.drift)} packages differ from the lock file: vbench capsule show lists them"
+        )
     say(f"capsule {built.digest}")
 
 
@@ -274,7 +292,9 @@ def capsule_import(file: Annotated[Path, typer.Argument(help="A file that export
 
 
 @app.command()
-def clean(capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule, too.")] = False) -> None:
+def clean(
+    capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule, too.")] = False,
+) -> None:
     """Remove what killed runs and builds left behind, and with --capsules the capsule."""
     from vbench import capsule
     from vbench.stack import remove_stale

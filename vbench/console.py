@@ -83,7 +83,7 @@ class CliWatcher:
         """What runs now, and how long the rest takes if it goes on like this."""
         left = "" if remaining_s is None else f"about {_span(remaining_s)} left"
         if self._quiet:
-            stage = text if remaining_s is None else text.split(":")[0]
+            stage = text if remaining_s is None else text.split(":", maxsplit=1)[0]
             if stage.startswith("calibrating"):
                 stage = "calibrating in " + stage.rsplit(" ", 1)[-1]
             if stage != self._last:

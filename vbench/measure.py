@@ -92,7 +92,8 @@ def _cost(result: Result, before: Usage | None, after: Usage | None) -> tuple[fl
     if before is not None and after is not None:
         return max(0.0, after.cpu_s - before.cpu_s), after.rss_bytes / 2**20
     if result.usage is not None:
-        return result.usage.cpu_s, result.usage.rss_bytes / 2**20
+        # Kernels count resident pages in batches and say 0 of a very small process: that is not a figure.
+        return result.usage.cpu_s, result.usage.rss_bytes / 2**20 or None
     return None, None
 
 

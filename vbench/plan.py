@@ -105,7 +105,9 @@ def load_plan(
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks") from None
+            raise UsageError(
+                f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks"
+            ) from None
     given = {"stacks": stacks, "workloads": workloads, "blocks": blocks, "seed": seed}
     raw |= {key: value for key, value in given.items() if value is not None}
     raw.setdefault("workloads", ["quick"])

@@ -182,8 +182,10 @@ def _draw(
     bottom = 0.15 * len(caption) + 0.12
     height = top + len(rows) * (_ABOVE + _PANEL + below) + bottom
 
+    title = "Relative performance by technique"
+    title += ", instruction-counted" * bool((frame["clock"] == "instructions").any())
     figure = Figure(figsize=(_WIDTH, height))
-    _text(figure, 0.1, height - 0.25, "Relative performance by technique", size=11, weight="bold")
+    _text(figure, 0.1, height - 0.25, title, size=11, weight="bold")
     box = figure.legend(
         [Line2D([], [], color="black", linewidth=1.2), *legend],
         [f"baseline = 1: {baselines}", *labels],
@@ -230,7 +232,7 @@ def _caption(frame: pd.DataFrame, baselines: str, scale: _Scale) -> str:
     return text + f"n = {blocks} blocks. n/a: not measured, see the table."
 
 
-def _panel(  # noqa: PLR0917
+def _panel(
     axes: Axes, panel: list[_Group], stacks: list[str], legend: list[Patch], bar: float, scale: _Scale
 ) -> None:
     axes.axhline(1.0, color="black", linewidth=1.2, zorder=3)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vbench.errors import VbenchError
 
-_STEP = re.compile(r'(?:^|\.)(?:"([^"]*)"|([^."]+))')
+_STEP = r'(?:"([^"]+)"|([^."]+))'
+_PATH = re.compile(rf"{_STEP}(?:\.{_STEP})*")
 
 
 class Model(BaseModel):
@@ -55,7 +56,7 @@ class Reading(Model):
     def _check(self) -> Reading:
         if (self.path is None) == (self.regex is None):
             raise ValueError("needs either json or regex")
-        if self.path is not None and (not self.path or _STEP.sub("", self.path)):
+        if self.path is not None and not _PATH.fullmatch(self.path):
             raise ValueError(f'json path {self.path!r} is malformed; write a.0.b, or a."key.with.dots"')
         if self.regex is not None and groups(self.regex) != 1:
             raise ValueError(f"regex {self.regex!r} needs exactly one group")
@@ -69,7 +70,7 @@ class Reading(Model):
                 raise VbenchError(f"nothing in the output matches {self.regex!r}")
             return match[1]
         at = output.document()
-        for quoted, plain in _STEP.findall(self.path or ""):
+        for quoted, plain in re.findall(_STEP, self.path or ""):
             key = quoted or plain
             try:
                 at = at[int(key)] if isinstance(at, list) else at[key]

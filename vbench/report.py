@@ -16,10 +16,13 @@ import pandas as pd
 from markupsafe import Markup
 
 from vbench import plot
+from vbench.errors import UsageError
 from vbench.overhead import aa_floors, clock_disagreement, footprint
 
 if TYPE_CHECKING:
-    from vbench.store import Run
+    from matplotlib.figure import Figure
+
+    from vbench.store import Run, RunInfo
 
 LEVEL = 0.95
 CLOCK_BOUND = 0.05
@@ -95,11 +98,12 @@ def _plain_number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _times(ratio: float | None) -> str:
-    """A ratio in digits, as precise as is of use: 1.034, 2.31, 51.7, 1240."""
+def _times(ratio: float | None, like: float | None = None) -> str:
+    """A ratio in digits, as precise as is of use (or as ``like`` is): 1.034, 2.31, 51.7, 1240."""
     if ratio is None or not math.isfinite(ratio):
         return "n/a"
-    places = 3 if 0.1 < ratio < 2 else 2 if 0.1 < ratio < 10 else 1 if ratio >= 10 else 4
+    size = like or ratio
+    places = 3 if 0.1 < size < 2 else 2 if 0.1 < size < 10 else 1 if size >= 10 else 4
     return f"{ratio:.{places}f}" if ratio < 1000 else f"{ratio:.4g}"
 
 
@@ -114,7 +118,7 @@ def _value(value: float | None) -> str:
 
 def _interval(low: float | None, high: float | None) -> str:
     unknown = low is None or high is None or math.isnan(low)
-    return "n/a" if unknown else f"{_times(low)} to {_times(high)}"
+    return "n/a" if unknown else f"{_times(low, like=high)} to {_times(high)}"
 
 
 def _percent(floor: float | None) -> str:
@@ -187,6 +191,30 @@ def _answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(out.values())
 
 
+def figure(run: Run, *, clock: str | None = None, level: float = LEVEL) -> Figure:
+    """The figure "relative performance by technique" for one kind of clock: by default, the first there is.
+
+    Raises ``UsageError`` when the bundle has no comparison measured by that clock.
+    """
+    overheads = run.overheads(level=level)
+    for kind in (clock,) if clock else ("wall", "instructions"):
+        frame = overheads[overheads["clock"] == kind]
+        if not frame.empty:
+            return _figure(run.info, frame)
+    raise UsageError(f"{run.path} holds no comparison" + (f" measured in {clock}" if clock else ""))
+
+
+def _figure(info: RunInfo, frame: pd.DataFrame) -> Figure:
+    return plot.relative_performance(
+        frame,
+        kinds={name: w.kind for name, w in info.workloads.items()},
+        titles={name: w.title for name, w in info.workloads.items()},
+        primary={name: w.primary for name, w in info.workloads.items()},
+        stacks=list(info.techniques),
+        techniques=info.techniques,
+    )
+
+
 def _parts(run: Run, overheads: pd.DataFrame, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One figure and table per kind of clock: their ratios never share a panel."""
     info = run.info
@@ -195,14 +223,6 @@ def _parts(run: Run, overheads: pd.DataFrame, rows: list[dict[str, Any]]) -> lis
         frame = overheads[overheads["clock"] == clock]
         if frame.empty:
             continue
-        figure = plot.relative_performance(
-            frame,
-            kinds={name: w.kind for name, w in info.workloads.items()},
-            titles={name: w.title for name, w in info.workloads.items()},
-            primary={name: w.primary for name, w in info.workloads.items()},
-            stacks=list(info.techniques),
-            techniques=info.techniques,
-        )
         stacks = {*frame["stack"]}
         shown = [r for r in rows if r["clock"] == clock]
         shown += [r for r in rows if r["verdict"] == "unavailable" and r["workload"] and r["stack"] in stacks]
@@ -211,7 +231,7 @@ def _parts(run: Run, overheads: pd.DataFrame, rows: list[dict[str, Any]]) -> lis
                 "title": _TITLES[clock],
                 "counted": clock == "instructions",
                 "clock": plot.CLOCKS[clock],
-                "svg": Markup(plot.svg(figure)),  # noqa: S704  (our own drawing; text in it is outlines)
+                "svg": Markup(plot.svg(_figure(info, frame))),  # noqa: S704  (our own drawing; text in it is outlines)
                 "groups": _by_workload(shown),
             }
         )

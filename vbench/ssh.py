@@ -180,14 +180,12 @@ class _Login:
             raise _mismatch(self.name, pinned, shown)
         event = threading.Event()
         transport.auth_publickey(self.user, _private(self.key), event)
-        try:
+        with contextlib.suppress(paramiko.AuthenticationException):
             self._settle(transport, event)
-        except paramiko.AuthenticationException as error:
-            if transport.is_active():
-                raise HostError(f"{self.name} refuses vbench's key for {self.user}: {error}") from error
-            raise
         if not transport.is_authenticated():
-            raise paramiko.SSHException("the login was not confirmed")
+            if transport.is_active():
+                raise HostError(f"{self.name} refuses vbench's key for {self.user}")
+            raise paramiko.SSHException("the server hung up during the login")
         _tune(transport)
 
     def _settle(self, transport: paramiko.Transport, event: threading.Event) -> None:

@@ -1,214 +1,29 @@
-"""Where results live: the append-only journal and the bundle around it.
+"""Where results live: the bundle around a journal of samples.
 
 A bundle is a folder: ``run.json`` (what was planned, where, with what), ``samples.jsonl`` (the journal, the
 source of truth) and, once complete, ``samples.parquet`` (the same rows, for other tools).
-
-A journal line is one sample as a JSON object, followed by two keys of ours: ``left``, how many lines of the
-same group are still to come (0 ends the group), and ``seal``, a hash over this line and the seal before it.
-So a torn tail can be told from damage, and an edited, removed or moved line is found by its number. The seal
-guards against accidents; it is no signature.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import math
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vbench.errors import BundleError
+from vbench.journal import KEY, Journal, extent_of, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
 RUN, JOURNAL, PARQUET = "run.json", "samples.jsonl", "samples.parquet"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One measured value: a tidy row. Times are in seconds."""
-
-    run: str
-    stack: str  # "local/uml"
-    baseline: str  # the stack that this one is held against, "local"; a baseline names itself
-    workload: str
-    params: str  # canonical JSON object: see canonical()
-    metric: str
-    unit: str
-    better: Literal["higher", "lower"]
-    value: float
-    block: int  # from 0
-    order: int  # position in the block's sequence
-    arm: Literal["A", "A'"]  # A' only for the baseline's second measurement in the block
-    warmup: bool
-    work: int  # work size used
-    clock: Literal["wall", "instructions"]  # what a second is in this environment's own clock
-    guest_s: float | None  # elapsed inside, by the environment's own clock
-    parent_s: float  # elapsed as the harness saw it
-    host_cpu_s: float | None  # CPU seconds that the whole environment used on its host meanwhile
-    rss_mib: float | None
-    start: str  # ISO 8601, UTC
-
-
-_HINTS: dict[str, Any] = get_type_hints(Sample)
-COLUMNS = tuple(_HINTS)
-_KEY = ["run", "stack", "workload", "params", "metric", "block", "arm"]
-
-
-def canonical(params: dict[str, Any]) -> str:
-    """Parameters as the one string that equal parameters share."""
-    return json.dumps(params, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _problem(row: Any) -> str | None:
-    """What is wrong with one decoded journal row, or None."""
-    if not isinstance(row, dict):
-        return "is not a JSON object"
-    for name, hint in _HINTS.items():
-        if name not in row:
-            return f"lacks the column {name!r}"
-        if wrong := _mismatch(row[name], hint):
-            return f"has {name} = {row[name]!r:.80}, {wrong}"
-    if row["block"] < 0:
-        return f"has block = {row['block']}, below 0"
-    return None if _is_canonical(row["params"]) else "has params that are not a canonical JSON object"
-
-
-def _mismatch(value: Any, hint: Any) -> str | None:
-    if get_origin(hint) is Literal:
-        return None if value in get_args(hint) else f"not one of {', '.join(get_args(hint))}"
-    if not isinstance(value, hint | int if _is_float(hint) else hint) or (type(value) is bool) > (
-        hint is bool
-    ):
-        return f"not {getattr(hint, '__name__', hint)}"
-    return "not a finite number" if isinstance(value, float) and not math.isfinite(value) else None
-
-
-def _is_float(hint: Any) -> bool:
-    return hint is float or float in get_args(hint)
-
-
-def _is_canonical(params: str) -> bool:
-    try:
-        value = json.loads(params)
-        return isinstance(value, dict) and canonical(value) == params
-    except (ValueError, RecursionError):
-        return False
-
-
-# --- the journal -------------------------------------------------------------------------------------------
-
-_GROUP_END = re.compile(rb'"left":0,"seal":"[0-9a-f]{16}"\}\n')
-
-
-def _seal(before: bytes, body: bytes) -> bytes:
-    return hashlib.blake2b(before + body, digest_size=8).hexdigest().encode()
-
-
-@dataclass(frozen=True, slots=True)
-class _Extent:
-    """The sound part of a journal: whole groups only. ``torn`` counts the bytes after it."""
-
-    size: int = 0
-    rows: int = 0
-    seal: bytes = b""
-    torn: int = 0
-
-
-def _extent(path: Path) -> _Extent:
-    """Check every seal. Raises BundleError naming the line where the journal is damaged.
-
-    Every append is synced, so at most the last group can be torn: bad bytes with a whole group behind them
-    are damage, not a power cut (a NUL tells of a page that never reached the disk).
-    """
-    size, seal, good = 0, b"", _Extent()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            body, _, rest = line.rpartition(b',"seal":"')
-            new = _seal(seal, body)
-            if rest != new + b'"}\n':
-                tail = line + file.read()
-                ends = len(_GROUP_END.findall(tail))
-                if ends > 1 or (ends == 1 and b"\0" not in tail):
-                    raise BundleError(
-                        f"{path}:{number}: the journal was changed after it was written",
-                        "restore the file from a copy; a line does not match its seal",
-                    )
-                break
-            size, seal = size + len(line), new
-            if body.endswith(b'"left":0'):
-                good = _Extent(size, number, seal)
-    return _Extent(good.size, good.rows, good.seal, path.stat().st_size - good.size)
-
-
-class Journal:
-    """Append-only ``samples.jsonl``; one append is one group, on disk wholly or not at all.
-
-    Opening takes an exclusive lock and drops a torn tail; ``dropped`` counts its bytes. Raises BundleError.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise BundleError(f"cannot write {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            extent = _extent(path)
-            self._file.truncate(extent.size)
-        except BlockingIOError:
-            self._file.close()
-            raise BundleError(f"{path} is being written by another vbench", "wait for it to end") from None
-        except BaseException:
-            self._file.close()
-            raise
-        self._size, self._seal = extent.size, extent.seal
-        self.rows, self.dropped = extent.rows, extent.torn
-
-    def append(self, samples: Sequence[Sample]) -> None:
-        """Write and sync one group: all metrics of one invocation. On failure the journal is as before."""
-        lines, seal = [], self._seal
-        for left, sample in zip(reversed(range(len(samples))), samples, strict=True):
-            row = asdict(sample)
-            if wrong := _problem(row):
-                raise BundleError(f"a sample of {sample.stack}, {sample.workload} {wrong}")
-            body = f'{json.dumps(row, separators=(",", ":"))[:-1]},"left":{left}'.encode()
-            seal = _seal(seal, body)
-            lines.append(body + b',"seal":"' + seal + b'"}\n')
-        data = b"".join(lines)
-        try:
-            rest = memoryview(data)
-            while rest:  # a raw write may be short
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            # Best effort: opening the journal again would drop the torn group just as well.
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
-                os.fsync(self._file.fileno())
-            raise BundleError(
-                f"cannot write {self.path}: {error.strerror}",
-                "the samples before this one are safe: make room, then `vbench resume`",
-            ) from error
-        self._size, self._seal, self.rows = self._size + len(data), seal, self.rows + len(samples)
-
-    def close(self) -> None:
-        """Close the file and give up its lock."""
-        self._file.close()
-
-
-# --- run.json ----------------------------------------------------------------------------------------------
 
 
 class _Model(BaseModel):
@@ -345,8 +160,8 @@ class Bundle:
         file = self.path / JOURNAL
         with file.open("rb") as data:
             digest = hashlib.file_digest(data, "sha256").hexdigest()
-        table = _table(file, file.stat().st_size)
-        _replace(self.path / PARQUET, lambda temp: pq.write_table(table, temp))
+        table = read_table(file, file.stat().st_size)
+        _replace(self.path / PARQUET, lambda temp: pq.writeread_table(table, temp))
         self.info.journal = Seal(rows=table.num_rows, size=file.stat().st_size, sha256=digest)
         self.info.status = "complete"
         self.save()
@@ -360,9 +175,6 @@ class Bundle:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-# --- reading -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -386,61 +198,6 @@ class Run:
         return overheads(self.samples, level=level, threshold=threshold, kinds=kinds)
 
 
-def _table(path: Path, size: int) -> Any:
-    """The first ``size`` bytes of a journal as a pyarrow table. Raises BundleError naming file and line."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-    import pyarrow.json as pj  # noqa: PLC0415
-
-    kinds = {int: pa.int64(), bool: pa.bool_()}
-    schema = pa.schema(
-        [(n, pa.float64() if _is_float(hint) else kinds.get(hint, pa.string())) for n, hint in _HINTS.items()]
-    )
-    if size == 0:
-        return schema.empty_table()
-    try:
-        with pa.memory_map(str(path)) as file:
-            table = pj.read_json(
-                pa.BufferReader(file.read_buffer(size)),
-                read_options=pj.ReadOptions(block_size=1 << 24),
-                parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-            )
-    except pa.ArrowInvalid as error:
-        _complain(path, size, str(error))
-    sound = (pc.min(table["block"]).as_py() or 0) >= 0
-    for name, hint in _HINTS.items():
-        column = table[name]
-        if type(None) not in get_args(hint):
-            sound &= column.null_count == 0
-        if _is_float(hint):
-            sound &= pc.all(pc.is_finite(column), skip_nulls=True, min_count=0).as_py()
-        elif get_origin(hint) is Literal:
-            sound &= {*pc.unique(column).to_pylist()} <= {*get_args(hint)}
-    if not sound or not all(map(_is_canonical, pc.unique(table["params"]).to_pylist())):
-        _complain(path, size, "a column is missing or of a wrong type")
-    return table
-
-
-def _complain(path: Path, size: int, otherwise: str) -> NoReturn:
-    """Raise BundleError for the first bad line: slow, and only for a file known to be bad."""
-    for number, line in enumerate(_lines(path, size), 1):
-        try:
-            wrong = _problem(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            wrong = f"is not JSON: {error}"
-        if wrong:
-            raise BundleError(f"{path}:{number}: the line {wrong}")
-    raise BundleError(f"{path}: {otherwise}")
-
-
-def _lines(path: Path, size: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for line in file:
-            if (size := size - len(line)) < 0:
-                return
-            yield line
-
-
 def _sound_size(path: Path, info: RunInfo, notes: list[Note]) -> int:
     """Bytes of the journal to read. A finished one must be what was sealed; a running one may have a tail."""
     if not path.is_file():
@@ -449,7 +206,7 @@ def _sound_size(path: Path, info: RunInfo, notes: list[Note]) -> int:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == info.journal.sha256:
                 return info.journal.size
-    extent = _extent(path)  # raises where a line does not match
+    extent = extent_of(path)  # raises where a line does not match
     if info.journal:
         raise BundleError(
             f"{path}:{extent.rows}: the journal ends here with {extent.rows} samples, "
@@ -471,10 +228,10 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     file = folder / JOURNAL
     try:
         size = _sound_size(file, info, info.notes) if check else file.stat().st_size
-        samples = _table(file, size).to_pandas()
+        samples = read_table(file, size).to_pandas()
     except OSError as error:
         raise BundleError(f"cannot read {file}: {error.strerror or error}") from error
-    twice = samples.loc[~samples["warmup"], _KEY].duplicated()
+    twice = samples.loc[~samples["warmup"], KEY].duplicated()
     if twice.any():
         number = int(twice[twice].index[0]) + 1
         raise BundleError(f"{file}:{number}: this sample is in the journal twice")

@@ -110,7 +110,7 @@ class Workload(Model):
     about: Text  # what it measures, what it does not, which technique it exposes
     groups: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     needs: Annotated[tuple[Text, ...], Field(strict=False)] = ()  # programs besides those in the commands
-    params: dict[str, Scalar] = {}
+    params: dict[str, Scalar] = Field(default_factory=dict)
     setup: Step | None = None
     teardown: Step | None = None
     server: Server | None = None

@@ -105,7 +105,7 @@ def sshd() -> Iterator[Server]:
         (home / "host_key").write_bytes(host_key.openssh)
         argv = [path, "-D", "-e", "-f", str(home / "config")]
         if root:
-            (home / "passwd").write_text(f"nobody:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n")
+            (home / "passwd").write_text(f"nobody:NP:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n")
             for entry in (home, *home.iterdir()):
                 os.chown(entry, user.pw_uid, user.pw_gid)
             argv = [

@@ -104,7 +104,8 @@ class Qemu(Layer):
 
 
 def _drive(name: str, path: str, options: str) -> list[str]:
-    drive = f"if=none,id={name},file={path},format=raw,{options}"
+    # No lock on the files: guests of another kind, which lock whole files, share the image.
+    drive = f"if=none,id={name},file.driver=file,file.filename={path},file.locking=off,format=raw,{options}"
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
