@@ -84,10 +84,12 @@ def _mismatch(value: Any, hint: Any) -> str | None:
 
 
 def is_float(hint: Any) -> bool:
+    """Whether a column holds floating-point numbers, or those and None."""
     return hint is float or float in get_args(hint)
 
 
 def is_canonical(params: str) -> bool:
+    """Whether ``params`` is what :func:`canonical` makes of the same parameters."""
     try:
         value = json.loads(params)
         return isinstance(value, dict) and canonical(value) == params

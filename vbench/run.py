@@ -18,12 +18,13 @@ from vbench import facts
 from vbench.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError
 from vbench.host import Host
+from vbench.journal import Sample, canonical
 from vbench.layer import make_layer
 from vbench.local import LocalHost
 from vbench.measure import Environment, Invocation, invoke, prepare
 from vbench.plan import Plan, Step, schedule, with_baselines
 from vbench.stack import LOCAL, Stack, cpus_for, open_root
-from vbench.store import JOURNAL, Bundle, Failure, Note, RunInfo, Sample, WorkloadInfo, canonical
+from vbench.store import JOURNAL, Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.workload import Workload
 
 

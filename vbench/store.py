@@ -161,7 +161,7 @@ class Bundle:
         with file.open("rb") as data:
             digest = hashlib.file_digest(data, "sha256").hexdigest()
         table = read_table(file, file.stat().st_size)
-        _replace(self.path / PARQUET, lambda temp: pq.writeread_table(table, temp))
+        _replace(self.path / PARQUET, lambda temp: pq.write_table(table, temp))
         self.info.journal = Seal(rows=table.num_rows, size=file.stat().st_size, sha256=digest)
         self.info.status = "complete"
         self.save()

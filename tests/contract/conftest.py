@@ -98,21 +98,22 @@ def sshd() -> Iterator[Server]:
         home, port, host_key, client = Path(name), free_port(), HostKey.generate(), KeyPair.generate()
         (home / "config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {home}/host_key\nAuthorizedKeysFile {home}/keys\n"
-            "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPrintMotd no\n"
+            f"PidFile none\nUsePAM {'no' if root else 'yes'}\nStrictModes no\nPasswordAuthentication no\nPrintMotd no\n"
         )
         (home / "keys").write_text(client.public + "\n")
         (home / "host_key").touch(mode=0o600)
         (home / "host_key").write_bytes(host_key.openssh)
         argv = [path, "-D", "-e", "-f", str(home / "config")]
         if root:
-            (home / "passwd").write_text(f"nobody:NP:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n")
+            (home / "passwd").write_text(f"nobody:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n")
+            (home / "shadow").write_text("nobody:x:19000:0:99999:7:::\n")
             for entry in (home, *home.iterdir()):
                 os.chown(entry, user.pw_uid, user.pw_gid)
             argv = [
                 *("unshare", "--mount", "sh", "-c"),
-                'mount --bind "$1" /etc/passwd && u=$2 g=$3 && shift 3 &&'
-                ' exec setpriv --reuid "$u" --regid "$g" --clear-groups -- "$@"',
-                *("sshd", str(home / "passwd"), str(user.pw_uid), str(user.pw_gid)),
+                'mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/shadow" /etc/shadow &&'
+                ' u=$2 g=$3 && shift 3 && exec setpriv --reuid "$u" --regid "$g" --clear-groups -- "$@"',
+                *("sshd", str(home), str(user.pw_uid), str(user.pw_gid)),
                 *argv,
             ]
         with served(argv, port, host_key, client, user.pw_name) as server:

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vbench.journal import Sample
 from vbench.report import render, summary_table
-from vbench.store import Bundle, Failure, Note, Run, RunInfo, Sample, WorkloadInfo, load
+from vbench.store import Bundle, Failure, Note, Run, RunInfo, WorkloadInfo, load
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
 WORKLOADS = {"int": ("cpu", "Integer speed", 1.0), "null": ("os", "Null system call", 1.0)}

@@ -13,7 +13,8 @@ import pytest
 
 import vbench
 from vbench.errors import BundleError
-from vbench.store import COLUMNS, Bundle, Failure, Journal, RunInfo, Sample, WorkloadInfo, canonical, load
+from vbench.journal import COLUMNS, Journal, Sample, canonical
+from vbench.store import Bundle, Failure, RunInfo, WorkloadInfo, load
 
 SAMPLE = Sample(
     run="r1", stack="local/uml", baseline="local", workload="null-call", params="{}", metric="latency", unit="ns",
