@@ -12,6 +12,8 @@ from vbench.host import Connection
 from vbench.shell import Markers, new_token, wrap
 
 _CHUNK = 1 << 15
+_TRIES = 20
+_LINGER = 5.0  # seconds to wait for the server to close a channel whose streams have ended
 _QUIET = 0.5  # seconds without a byte after the command's end, until we ask whether more can come
 
 
@@ -20,6 +22,8 @@ class Channel(Protocol):
 
     @property
     def eof_received(self) -> object: ...  # noqa: D102
+    @property
+    def status_event(self) -> threading.Event: ...  # noqa: D102
     def exec_command(self, command: bytes, /) -> None: ...  # noqa: D102
     def recv(self, size: int, /) -> bytes: ...  # noqa: D102
     def recv_stderr(self, size: int, /) -> bytes: ...  # noqa: D102
@@ -43,15 +47,16 @@ class Transport(Protocol):
 
 
 class RemoteCommand:
-    """Starts a command on a channel, and feeds and drains it in threads of its own.
+    """Starts a command on a channel of its own, and feeds and drains it in threads.
 
     ``started`` is set when ``pid`` is known, which is its process group as well; ``done`` when both streams
-    have ended. ``code`` is ``None`` when the far end has not told how the command ended.
+    have ended and the channel is closed. ``code`` is ``None`` when the far end has not told how the command
+    ended; ``finished`` then says whether the connection lived up to the command's end.
     """
 
     def __init__(
         self,
-        channel: Channel,
+        opener: Callable[[], Channel],
         argv: tuple[str, ...],
         out: Callable[[bytes], None],
         err: Callable[[bytes], None],
@@ -63,16 +68,18 @@ class RemoteCommand:
         self.argv = argv
         self.started = threading.Event()
         self.done = threading.Event()
-        self.failure = ""
+        self.failure: Exception | None = None
+        self.finished = False
         self.elapsed = 0.0
-        self._channel = channel
+        self._opener = opener
+        self._channel: Channel | None = None
+        self._closing = False
         self._out, self._err = out, err
         self._data = data
         self._ask = ask
         token = new_token()
         self._markers = Markers(token)
         self._line = quote(wrap(argv, token)).encode(errors="surrogateescape")
-        channel.settimeout(_QUIET)
         self._thread(self._serve)
 
     @property
@@ -85,14 +92,11 @@ class RemoteCommand:
         """Exit code, once told."""
         return self._markers.code
 
-    @property
-    def finished(self) -> bool:
-        """Whether the far end closed the streams in good order, so that nothing it told was lost."""
-        return bool(self._channel.eof_received)
-
     def close(self) -> None:
-        """Give up the channel."""
-        self._channel.close()
+        """Give the command up, if it is not done."""
+        self._closing = True
+        if self._channel is not None:
+            self._channel.close()
 
     def _thread(self, target: Callable[..., None], *args: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, name=f"ssh {self.argv[0]}", daemon=True)
@@ -101,14 +105,14 @@ class RemoteCommand:
 
     def _serve(self) -> None:
         begin = time.monotonic()
+        threads = []
         try:
-            # Waits for the far end's consent, without a limit of its own: one more reason for a thread.
-            self._channel.exec_command(self._line)
-            reader = self._thread(self._pump, self._channel.recv, self._channel.recv_ready, self._out)
+            channel, begin = self._exec()
+            threads.append(self._thread(self._pump, channel.recv, channel.recv_ready, self._out))
             if self._data:
-                self._thread(self._write)
+                threads.append(self._thread(self._write, channel))
             else:
-                self._channel.shutdown_write()
+                channel.shutdown_write()
 
             def err(piece: bytes) -> None:
                 self._err(self._markers.feed(piece))
@@ -117,14 +121,42 @@ class RemoteCommand:
                 if self.code is not None and not self.elapsed:
                     self.elapsed = time.monotonic() - begin
 
-            self._pump(self._channel.recv_stderr, self._channel.recv_stderr_ready, err)
+            self._pump(channel.recv_stderr, channel.recv_stderr_ready, err)
             self._err(self._markers.rest())
-            reader.join()
+            threads[0].join()
+            if channel.eof_received:
+                self.finished = True
+                channel.status_event.wait(_LINGER)  # so that nothing of this command meets the next one
         except Exception as error:  # whatever the transport has to say
-            self.failure = str(error)
+            self.failure = error
         finally:
             self.elapsed = self.elapsed or time.monotonic() - begin
+            self.close()
+            for thread in threads:
+                thread.join()
             self.done.set()
+
+    def _exec(self) -> tuple[Channel, float]:
+        """A channel on which the command has been started, and when.
+
+        Dropbear closes a session that has not got its command yet when another session's command ends at
+        that moment. As nothing has been started then, another channel may be tried.
+        """
+        for attempt in range(_TRIES):
+            channel = self._channel = self._opener()
+            try:
+                if self._closing:
+                    raise InterruptedError("given up before it was started")  # noqa: TRY301
+                begin = time.monotonic()
+                channel.settimeout(_QUIET)
+                channel.exec_command(self._line)
+            except Exception:
+                channel.close()
+                if self._closing or attempt == _TRIES - 1:
+                    raise
+            else:
+                return channel, begin
+        raise AssertionError
 
     def _pump(
         self, recv: Callable[[int], bytes], ready: Callable[[], bool], feed: Callable[[bytes], None]
@@ -145,11 +177,11 @@ class RemoteCommand:
                 return
             feed(piece)
 
-    def _write(self) -> None:
+    def _write(self, channel: Channel) -> None:
         rest = memoryview(self._data)
-        while rest and not self.done.is_set():
+        while rest:
             try:
-                sent = self._channel.send(bytes(rest[:_CHUNK]))
+                sent = channel.send(bytes(rest[:_CHUNK]))
             except TimeoutError:
                 continue
             except OSError:  # the command has ended without reading all of it
@@ -157,4 +189,4 @@ class RemoteCommand:
             if not sent:
                 return
             rest = rest[sent:]
-        self._channel.shutdown_write()
+        channel.shutdown_write()

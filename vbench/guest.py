@@ -7,10 +7,10 @@ import random
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from vbench.errors import BootError
+from vbench.errors import BootError, HostError
 from vbench.host import Host, Payload, Process
 from vbench.keys import HostKey, client_public_key
 from vbench.layer import Shape
@@ -126,19 +126,27 @@ def log_in(
     if parent.payload is None:
         raise BootError(f"{parent.name} holds no capsule")
     here = parent.payload
-    with connect(
-        parent,
-        (link.guest, link.port),
-        name=name,
-        host_key=key,
-        payload=Payload(DIRECTORY, here.digest, here.programs, here.files),
-        scratch="/scratch",
-        peer=link.parent,
-        traits=traits,
-        deadline=deadline,
-        alive=lambda: alive(process, name),
-        usage=process.usage,
-    ) as host:
+    with ExitStack() as opened:
+        try:
+            host = opened.enter_context(
+                connect(
+                    parent,
+                    (link.guest, link.port),
+                    name=name,
+                    host_key=key,
+                    payload=Payload(DIRECTORY, here.digest, here.programs, here.files),
+                    scratch="/scratch",
+                    peer=link.parent,
+                    traits=traits,
+                    deadline=deadline,
+                    alive=lambda: alive(process, name),
+                    usage=process.usage,
+                )
+            )
+        except BootError:
+            raise
+        except HostError as error:
+            raise BootError(error.message, process.tail()) from error
         host.bind = link.parent
         yield host
 
@@ -146,6 +154,19 @@ def log_in(
 def is_root(host: Host) -> bool:
     """Whether commands on ``host`` run as user 0."""
     return host.run(["id", "-u"]).text == "0"
+
+
+def has_tun(host: Host) -> bool:
+    """Whether tap devices can be made on ``host``, after loading the module where there is one."""
+    load_modules(host, "tun")
+    return host.run(["test", "-c", "/dev/net/tun"], check=False).code == 0
+
+
+def load_modules(host: Host, *names: str) -> None:
+    """Ask the kernel of ``host`` for modules; those it has built in, or has not, are no error."""
+    if is_root(host):
+        for name in names:
+            host.run([*host.program("modprobe"), "-q", name], check=False)
 
 
 def patience(parent: Host, seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,9 @@ def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
     if server is None:
         yield None
         return
-    argv = workload.render(server.command, env.peer.program, listen=env.host.bind)
+    # A port that the harness picks is free with near certainty; a server that cannot have it says so.
+    chosen = random.randrange(32000, 32768)  # noqa: S311
+    argv = workload.render(server.command, env.peer.program, listen=env.host.bind, port=chosen)
     with env.peer.spawn(argv) as process:
         end = time.monotonic() + server.timeout_s * env.slowdown
         while (port := server.port(process.tail())) is None:
@@ -115,7 +118,7 @@ def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
             if time.monotonic() > end:
                 raise HostError(f"the server of {workload.name} was not ready in {server.timeout_s:g} s")
             time.sleep(0.005)
-        yield port
+        yield port or chosen
 
 
 def prepare(env: Environment, workload: Workload, work: int | None = None) -> Invocation:

@@ -12,24 +12,26 @@ from vbench.errors import VbenchError
 # Program -> Debian and Ubuntu package. Everything else that vbench runs comes with the capsule.
 NEEDED = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "setpriv": "util-linux", "tar": "tar"}
 WITHOUT_ROOT = {"fakeroot": "fakeroot", "newuidmap": "uidmap"}
+FOR_TESTS = {"gcc": "gcc", "sshd": "openssh-server", "dropbear": "dropbear-bin", "ip": "iproute2", "fio": "fio"}
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def missing() -> list[str]:
-    """Packages to install before a capsule can be built here."""
-    wanted = NEEDED if os.geteuid() == 0 else {**NEEDED, **WITHOUT_ROOT}
-    packages = {package for program, package in wanted.items() if shutil.which(program) is None}
+def missing(*, tests: bool = False) -> list[str]:
+    """Packages to install before a capsule can be built here, or the tests run."""
+    wanted = {**NEEDED, **({} if os.geteuid() == 0 else WITHOUT_ROOT), **(FOR_TESTS if tests else {})}
+    packages = {package for program, package in wanted.items() if shutil.which(program, path=PATH) is None}
     if not os.path.exists(KEYRING):  # noqa: PTH110 - one existence test
         packages.add("debian-archive-keyring")
     return sorted(packages)
 
 
-def install_missing(say: Callable[[str], None]) -> None:
+def install_missing(say: Callable[[str], None], *, tests: bool = False) -> None:
     """Install them with apt, as root or through sudo, after saying which.
 
     Raises ``VbenchError`` with the command to give where that is not possible.
     """
-    packages = missing()
+    packages = missing(tests=tests)
     if not packages:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]

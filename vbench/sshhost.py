@@ -62,7 +62,7 @@ class SshHost(Host):
         """Run a command to its end."""
         end = None if timeout is None else time.monotonic() + timeout
         out, err = Capped(), Capped()
-        command = self._start(checked(argv), out.feed, err.feed, input or b"", timeout)
+        command = self._start(checked(argv), out.feed, err.feed, input or b"")
         try:
             in_time = self._await(command, command.done, end, lambda: out.full or err.full)
         finally:
@@ -131,14 +131,9 @@ class SshHost(Host):
         out: Callable[[bytes], None],
         err: Callable[[bytes], None],
         data: bytes = b"",
-        timeout: float | None = None,
     ) -> RemoteCommand:
-        try:
-            channel = self._transport.open_session(timeout=_SLOW if timeout is None else timeout)
-        except Exception as error:
-            raise self._trouble(f"{shorten(argv)} does not start", error) from error
         return RemoteCommand(
-            channel,
+            lambda: self._transport.open_session(timeout=_SLOW),
             argv,
             out,
             err,
@@ -199,7 +194,7 @@ class SshHost(Host):
 
     def _signal(self, pid: int, sig: int) -> None:
         """Signal a process group, which may have gone; does not itself wait without an end."""
-        command = self._start(("sh", "-c", f"kill -{int(sig)} -{pid}"), _ignore, _ignore, timeout=60.0)
+        command = self._start(("sh", "-c", f"kill -{int(sig)} -{pid}"), _ignore, _ignore)
         try:
             self._await(command, command.done, time.monotonic() + 60.0)
         finally:

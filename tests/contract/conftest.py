@@ -98,7 +98,7 @@ def sshd() -> Iterator[Server]:
         home, port, host_key, client = Path(name), free_port(), HostKey.generate(), KeyPair.generate()
         (home / "config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {home}/host_key\nAuthorizedKeysFile {home}/keys\n"
-            f"PidFile none\nUsePAM {'no' if root else 'yes'}\nStrictModes no\nPasswordAuthentication no\nPrintMotd no\n"
+            "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPrintMotd no\n"
         )
         (home / "keys").write_text(client.public + "\n")
         (home / "host_key").touch(mode=0o600)

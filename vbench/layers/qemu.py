@@ -30,6 +30,7 @@ class Qemu(Layer):
     accelerator: ClassVar[str] = "tcg"
     cpu: ClassVar[str] = "max"
     boot_seconds: ClassVar[float] = 60
+    may_use_tap: ClassVar[bool] = True
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """The capsule's QEMU must start on the parent; it needs no privilege."""
@@ -46,10 +47,10 @@ class Qemu(Layer):
         if isinstance(answer := self.probe(parent), Unavailable):
             raise LayerUnavailable(answer.reason, answer.hint)
         assert parent.payload is not None  # noqa: S101 - probe checked
-        tap = guest.is_root(parent) and parent.run(["test", "-c", "/dev/net/tun"], check=False).code == 0
+        tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
         key = HostKey.generate()
         link = guest.private_link(parent) if tap else guest.loopback_link()
-        inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.15")
+        inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.1")
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, inside), f"{work}/seed", 0o600)
             guest.scratch_disk(parent, f"{work}/scratch", shape)
@@ -65,7 +66,7 @@ class Qemu(Layer):
             network = (
                 f"tap,id=net,ifname={link.interface},script=no,downscript=no"
                 if tap
-                else f"user,id=net,hostfwd=tcp:127.0.0.1:{link.port}-:22"
+                else f"user,id=net,hostfwd=tcp:127.0.0.1:{link.port}-{inside.guest}:22"
             )
             argv = [
                 *emulator(parent.payload),

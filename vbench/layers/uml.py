@@ -42,7 +42,7 @@ class Uml(Layer):
         """Needs root, for the tap device."""
         if (answer := needs_root(parent, self.name)) is not None:
             return answer
-        if parent.run(["test", "-c", "/dev/net/tun"], check=False).code != 0:
+        if not guest.has_tun(parent):
             return Unavailable(f"{parent.name} has no /dev/net/tun", "load the tun module")
         assert parent.payload is not None  # noqa: S101 - needs_root would have failed first
         release = parent.run(["ls", f"{parent.payload.tree}/usr/lib/uml/modules"], check=False).text

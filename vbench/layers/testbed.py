@@ -1,0 +1,58 @@
+"""The testbed: an emulated PC whose clock counts instructions, so that figures repeat on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from vbench import guest
+from vbench.host import Host
+from vbench.layer import Clock, Shape, Technique
+from vbench.layers.qemu import Qemu
+from vbench.ssh import SshHost
+
+MEMORY_MIB = 3072
+"""Memory of the emulated PC: enough for its scratch storage and for a guest of the usual shape on it."""
+
+
+class Testbed(Qemu):
+    """An AMD PC with virtualization extensions, emulated under instruction counting.
+
+    A second in it is a fixed number of instructions: no caches, no TLB misses, and no cost of leaving a
+    guest beyond the instructions that this causes. It is a baseline of its own.
+    """
+
+    name: ClassVar[str] = "testbed"
+    technique: ClassVar[Technique] = Technique.TYPE_2
+    summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
+    clock: ClassVar[Clock | None] = "instructions"
+    # SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen: off for all, to be alike.
+    cpu: ClassVar[str] = "EPYC-Rome,-smap,-smep,-monitor"
+    accelerator: ClassVar[str] = "tcg"
+    boot_seconds: ClassVar[float] = 120
+    may_use_tap: ClassVar[bool] = False  # the same with and without root
+
+    def machine(self, shape: Shape) -> list[str]:
+        """A fixed PC; one vCPU, because instruction counting allows no more."""
+        return [*super().machine(Shape(1, MEMORY_MIB, shape.disk_mib)), "-icount", "shift=1,sleep=on"]
+
+    def kernel_command_line(self) -> str:
+        """No mitigations: the emulated processor has nothing to mitigate."""
+        return f"{super().kernel_command_line()} mitigations=off"
+
+    def more_traits(self) -> dict[str, str]:
+        """What a second is, and how much longer than on hardware things may take before they count as hung."""
+        return {"cpu": f"QEMU {self.cpu}", "clock": "instructions", "slowdown": "20"}
+
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
+        """Boots in about ten seconds, then moves scratch storage into its own memory."""
+        with super().open(parent, shape) as host:
+            guest.load_modules(host, "tun", "kvm_amd")
+            host.run([*host.program("modprobe"), "brd", "rd_nr=1", f"rd_size={3 * shape.disk_mib * 1024}"])
+            host.run([*host.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "/dev/ram0"], timeout=600)
+            host.run(["mount", "-o", "noatime", "/dev/ram0", "/scratch"])
+            host.peer = host.bind = "127.0.0.1"
+            host.traits |= {"disk": "ext4 in the testbed's own memory", "network": "loopback"}
+            yield host
