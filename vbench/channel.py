@@ -143,15 +143,16 @@ class RemoteCommand:
         that moment. As nothing has been started then, another channel may be tried.
         """
         for attempt in range(_TRIES):
-            channel = self._channel = self._opener()
             try:
+                channel = self._channel = self._opener()
                 if self._closing:
                     raise InterruptedError("given up before it was started")  # noqa: TRY301
-                begin = time.monotonic()
                 channel.settimeout(_QUIET)
+                begin = time.monotonic()
                 channel.exec_command(self._line)
             except Exception:
-                channel.close()
+                if self._channel is not None:
+                    self._channel.close()
                 if self._closing or attempt == _TRIES - 1:
                     raise
             else:

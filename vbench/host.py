@@ -144,7 +144,9 @@ class Payload:
         if not program.dynamic:
             return [path]
         libraries = ":".join(f"{self.tree}/{part}" for part in self.library_path)
-        return [f"{self.tree}/{self.loader}", "--library-path", libraries, path]
+        # Some programs ask by what name they were called.
+        named = ["--argv0", f"{self.tree}/{name}"]
+        return [f"{self.tree}/{self.loader}", *named, "--library-path", libraries, path]
 
 
 @dataclass

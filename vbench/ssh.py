@@ -9,13 +9,14 @@ import logging
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import paramiko
+from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_REQUEST
 from paramiko.packet import Packetizer
 
 from vbench.errors import ConnectionLost, HostError
@@ -42,6 +43,46 @@ class _Packets(Packetizer):
 
     REKEY_BYTES = 1 << 36
     REKEY_PACKETS = 1 << 31
+
+
+class _Transport(paramiko.Transport):
+    """A transport whose channels each keep what they send in order, and that reports by exceptions only."""
+
+    def __init__(self, connection: Any, **options: Any) -> None:
+        super().__init__(connection, packetizer_class=_Packets, **options)
+        self.set_log_channel(_LOG)
+
+    def open_channel(self, *args: Any, **options: Any) -> paramiko.Channel:
+        """Open a channel."""
+        channel = super().open_channel(*args, **options)
+        channel.transport = cast(paramiko.Transport, _Sender(self, channel))
+        return channel
+
+
+class _Sender:
+    """Stands between a channel and its transport, and lets nothing follow the channel's close.
+
+    A channel is used by several threads, and what one of them sends may be overtaken by the close that
+    another one sends. Servers give up the whole connection over a message for a channel they have forgotten.
+    """
+
+    def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
+        self._transport = transport
+        self._channel = weakref.proxy(channel)
+        self._lock = threading.Lock()
+        self._over = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        kind = message.asbytes()[:1]
+        with self._lock:
+            if kind == cMSG_CHANNEL_REQUEST and self._channel.closed:
+                raise EOFError("the channel was closed")  # or paramiko would wait for an answer for ever
+            if not self._over:
+                self._over = kind == cMSG_CHANNEL_CLOSE
+                self._transport._send_user_message(message)
 
 
 @contextmanager
@@ -102,12 +143,12 @@ def remote(user: str, host: str, port: int = 22) -> Iterator[SshHost]:
                 timeout=10,
                 banner_timeout=60,
                 auth_timeout=60,
-                transport_factory=partial(paramiko.Transport, packetizer_class=_Packets),
+                transport_factory=_Transport,
             )
         except paramiko.BadHostKeyException as error:
             raise _mismatch(place, error.expected_key, error.key) from error
         except paramiko.AuthenticationException as error:
-            raise HostError(f"{place} does not accept any of your SSH keys: {error}", hint) from error
+            raise HostError(f"{place} accepts none of your SSH keys", hint) from error
         except _TROUBLE as error:
             raise HostError(f"cannot connect to {place}: {error}", hint) from error
         transport = client.get_transport()
@@ -203,8 +244,7 @@ class _Login:
 def _transport(connection: Connection, patience: float, left: float) -> paramiko.Transport:
     if isinstance(connection, socket.socket) and connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport = paramiko.Transport(cast(Any, connection), packetizer_class=_Packets)
-    transport.set_log_channel(_LOG)
+    transport = _Transport(connection)
     # What dropbear and OpenSSH both have and an emulated processor computes soonest.
     options = transport.get_security_options()
     options.kex = ("curve25519-sha256@libssh.org",)

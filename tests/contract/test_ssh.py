@@ -98,12 +98,14 @@ def test_boot_failure_ends_the_wait() -> None:
 
 
 @pytest.mark.parametrize("prologue", ["", "sleep 2.5; ", "sleep 8; "])
-def test_slow_server(prologue: str, server: Server) -> None:
+def test_slow_server(prologue: str, server: Server, tmp_path: Path) -> None:
     """A server behind something that accepts at once and lets nothing through for a while."""
     nc = program("busybox")
     port = free_port()
-    relay = f"{prologue}exec {nc} nc 127.0.0.1 {server.address[1]}"
-    argv = [nc, "nc", "-ll", "-s", "127.0.0.1", "-p", str(port), "-e", "sh", "-c", relay]
+    relay = tmp_path / "relay"
+    relay.write_text(f"#!/bin/sh\n{prologue}exec {nc} nc 127.0.0.1 {server.address[1]}\n")
+    relay.chmod(0o755)
+    argv = [nc, "nc", "-ll", "-p", str(port), "-e", str(relay)]
     with LocalHost().spawn(argv):
         slow = Server(server.process, ("127.0.0.1", port), server.host_key, server.client, server.user)
         with slow.connect(LocalHost()) as host:
@@ -138,7 +140,10 @@ def test_remote(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         pass
     assert f"ssh -p {port} {server.user}@{address}" in (caught.value.hint or "")
     (folder / "known_hosts").write_text(f"[{address}]:{port} {server.host_key.public}\n")
-    with pytest.raises(HostError, match="keys"), remote(server.user, address, port):
+    with pytest.raises(HostError, match="methods"), remote(server.user, address, port):
+        pass
+    (folder / "id_ed25519").write_bytes(KeyPair.generate().openssh)
+    with pytest.raises(HostError, match="accepts none of your SSH keys"), remote(server.user, address, port):
         pass
     (folder / "id_ed25519").write_bytes(server.client.openssh)
     (folder / "id_ed25519").chmod(0o600)

@@ -106,7 +106,7 @@ class Qemu(Layer):
 
 def _drive(name: str, path: str, options: str) -> list[str]:
     # No lock on the files: guests of another kind, which lock whole files, share the image.
-    drive = f"if=none,id={name},file.driver=file,file.filename={path},file.locking=off,format=raw,{options}"
+    drive = f"if=none,id={name},file={path},file.locking=off,format=raw,{options}"
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
