@@ -67,7 +67,7 @@ class _Sender:
     """
 
     def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
-        self._transport = transport
+        self._transport: Any = transport  # sending is its private matter
         self._channel = weakref.proxy(channel)
         self._lock = threading.Lock()
         self._over = False
