@@ -6,6 +6,7 @@ cache as ``rootfs.tar`` (what export carries), ``tree/`` (unpacked) and ``image`
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -51,7 +52,7 @@ class Capsule:
             self.manifest = Manifest.model_validate_json((directory / "capsule.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise VbenchError(
-                f"no sound capsule in {directory}: {error}", "rebuild it: vbench capsule build"
+                f"no sound capsule in {directory}: {_why(error)}", "rebuild it: vbench capsule build"
             ) from error
 
     @property
@@ -77,7 +78,7 @@ def recipe() -> rootfs.Recipe:
 def find() -> Capsule | None:
     """The capsule of this version's recipe, if it has been built or imported here."""
     wanted = recipe().digest()
-    for manifest in sorted(_home().glob("*/capsule.json")):
+    for manifest in sorted(_home().glob("[!.]*/capsule.json")):  # the others are unfinished
         try:
             if json.loads(manifest.read_bytes()).get("recipe") == wanted:
                 return Capsule(manifest.parent)
@@ -118,29 +119,34 @@ def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
 
 def export(capsule: Capsule, target: Path) -> None:
     """Write the capsule to one file that :func:`import_` takes on another machine."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with tarfile.open(target, "w") as out:
+        with tarfile.open(draft, "w") as out:
             for name in ("capsule.json", "rootfs.tar"):
                 out.add(capsule.directory / name, name)
+        draft.replace(target)
     except OSError as error:
-        target.unlink(missing_ok=True)
         raise VbenchError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def import_(source: Path, say: Say = lambda _: None) -> Capsule:
     """Take in an exported capsule after checking that its bytes are what its digest says."""
     with _building(say) as work:
         try:
-            with tarfile.open(source) as archive:
+            with tarfile.open(source, "r:") as archive:
                 for name in ("capsule.json", "rootfs.tar"):
                     archive.extract(name, work, filter="data")
             manifest = Manifest.model_validate_json((work / "capsule.json").read_bytes())
+            say("checking its digest")
+            actual = rootfs.content_digest(work / "rootfs.tar")
         except (OSError, KeyError, tarfile.TarError, ValidationError) as error:
             raise UsageError(
-                f"{source} is not an exported capsule: {error}", "make one with: vbench capsule export FILE"
+                f"{source} is not an exported capsule: {_why(error)}",
+                "make one with: vbench capsule export FILE",
             ) from error
-        say("checking its digest")
-        actual = rootfs.content_digest(work / "rootfs.tar")
         if actual != manifest.digest:
             raise DigestMismatch(f"{source} says digest {manifest.digest} but its content has {actual}")
         plan = recipe()
@@ -219,6 +225,16 @@ def write_lock(capsule: Capsule) -> None:
     LOCK_FILE.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def _why(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())
+
+
 def _combined(files: Any) -> str:
     return hashlib.sha256("".join(f"{files[path]}  {path}\n" for path in sorted(files)).encode()).hexdigest()
 
@@ -230,8 +246,14 @@ def _home() -> Path:
 @contextmanager
 def _building(say: Say) -> Iterator[Path]:
     """Hold the builders' lock and give a folder to build in, which is gone afterwards."""
-    _home().mkdir(parents=True, exist_ok=True)
-    with (_home() / ".lock").open("w") as lock:
+    try:
+        _home().mkdir(parents=True, exist_ok=True)
+        lock = (_home() / ".lock").open("w")
+    except OSError as error:
+        raise VbenchError(
+            f"cannot write to {_home()}: {error.strerror}", "set VBENCH_CACHE to a folder"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,7 +12,6 @@ from vbench.host import Connection
 from vbench.shell import Markers, new_token, wrap
 
 _CHUNK = 1 << 15
-_TRIES = 20
 _LINGER = 5.0  # seconds to wait for the server to close a channel whose streams have ended
 _QUIET = 0.5  # seconds without a byte after the command's end, until we ask whether more can come
 
@@ -52,6 +51,10 @@ class RemoteCommand:
     ``started`` is set when ``pid`` is known, which is its process group as well; ``done`` when both streams
     have ended and the channel is closed. ``code`` is ``None`` when the far end has not told how the command
     ended; ``finished`` then says whether the connection lived up to the command's end.
+
+    ``gate`` keeps the ends of commands apart from the starts of others on the same connection: dropbear
+    closes a session that has not been given its command yet when the shell of another session exits, and
+    breaks down when the command comes after that.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class RemoteCommand:
         *,
         data: bytes = b"",
         quote: Callable[[str], str] = str,
+        gate: threading.Lock,
         ask: Callable[[int], object],
     ) -> None:
         self.argv = argv
@@ -76,10 +80,13 @@ class RemoteCommand:
         self._closing = False
         self._out, self._err = out, err
         self._data = data
+        self._gate = gate
+        self._holding = False
+        self._drained = threading.Event()
         self._ask = ask
         token = new_token()
         self._markers = Markers(token)
-        self._line = quote(wrap(argv, token)).encode(errors="surrogateescape")
+        self._line = quote(wrap(argv, token, len(data))).encode(errors="surrogateescape")
         self._thread(self._serve)
 
     @property
@@ -108,11 +115,11 @@ class RemoteCommand:
         threads = []
         try:
             channel, begin = self._exec()
-            threads.append(self._thread(self._pump, channel.recv, channel.recv_ready, self._out))
+            threads.append(
+                self._thread(self._pump, channel.recv, channel.recv_ready, self._out, self._drained.is_set)
+            )
             if self._data:
                 threads.append(self._thread(self._write, channel))
-            else:
-                channel.shutdown_write()
 
             def err(piece: bytes) -> None:
                 self._err(self._markers.feed(piece))
@@ -120,59 +127,68 @@ class RemoteCommand:
                     self.started.set()
                 if self.code is not None and not self.elapsed:
                     self.elapsed = time.monotonic() - begin
+                    self._holding = self._gate.acquire()
+                    channel.shutdown_write()
 
-            self._pump(channel.recv_stderr, channel.recv_stderr_ready, err)
+            self._pump(channel.recv_stderr, channel.recv_stderr_ready, err, self._all_told)
             self._err(self._markers.rest())
+            self._drained.set()
             threads[0].join()
             if channel.eof_received:
                 self.finished = True
-                channel.status_event.wait(_LINGER)  # so that nothing of this command meets the next one
+                channel.status_event.wait(_LINGER)
         except Exception as error:  # whatever the transport has to say
             self.failure = error
         finally:
             self.elapsed = self.elapsed or time.monotonic() - begin
+            self._release()
             self.close()
             for thread in threads:
                 thread.join()
             self.done.set()
 
     def _exec(self) -> tuple[Channel, float]:
-        """A channel on which the command has been started, and when.
+        """A channel on which the command has been started, and when."""
+        with self._gate:
+            channel = self._channel = self._opener()
+            if self._closing:
+                raise InterruptedError("given up before it was started")
+            channel.settimeout(_QUIET)
+            begin = time.monotonic()
+            channel.exec_command(self._line)
+            return channel, begin
 
-        Dropbear closes a session that has not got its command yet when another session's command ends at
-        that moment. As nothing has been started then, another channel may be tried.
+    def _release(self) -> None:
+        if self._holding:
+            self._holding = False
+            self._gate.release()
+
+    def _all_told(self) -> bool:
+        """Whether the streams have nothing more to come, although they are open.
+
+        After the end, only a daemon that left the group can hold them open. The server handles our question
+        after what it has read from the command, so an answer means that nothing more comes.
         """
-        for attempt in range(_TRIES):
-            try:
-                channel = self._channel = self._opener()
-                if self._closing:
-                    raise InterruptedError("given up before it was started")  # noqa: TRY301
-                channel.settimeout(_QUIET)
-                begin = time.monotonic()
-                channel.exec_command(self._line)
-            except Exception:
-                if self._channel is not None:
-                    self._channel.close()
-                if self._closing or attempt == _TRIES - 1:
-                    raise
-            else:
-                return channel, begin
-        raise AssertionError
+        if self.code is None or self.pid is None:
+            return False
+        self._release()
+        with contextlib.suppress(Exception):
+            self._ask(self.pid)
+        return True
 
     def _pump(
-        self, recv: Callable[[int], bytes], ready: Callable[[], bool], feed: Callable[[bytes], None]
+        self,
+        recv: Callable[[int], bytes],
+        ready: Callable[[], bool],
+        feed: Callable[[bytes], None],
+        over: Callable[[], bool],
     ) -> None:
         while True:
             try:
                 piece = recv(_CHUNK)
             except TimeoutError:
-                # After the end, only a daemon that left the group can hold a stream open. The server handles
-                # our question after what it has read from the command, so an answer means: nothing more.
-                if self.code is not None and self.pid is not None:
-                    with contextlib.suppress(Exception):
-                        self._ask(self.pid)
-                    if not ready():
-                        return
+                if over() and not ready():
+                    return
                 continue
             if not piece:
                 return
@@ -190,4 +206,3 @@ class RemoteCommand:
             if not sent:
                 return
             rest = rest[sent:]
-        channel.shutdown_write()

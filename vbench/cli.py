@@ -208,14 +208,19 @@ def exec_(
 ) -> None:
     """Run one command inside a stack; its exit code is ours."""
     with _opened(stack) as host:
-        mode = os.fstat(0).st_mode
-        data = sys.stdin.buffer.read() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else None
+        data = sys.stdin.buffer.read() if _is_fed() else None
         argv = argv[1:] if argv[0] == "--" else argv
         done = host.run(argv, check=False, timeout=None, input=data)
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.buffer.flush()
     sys.stderr.buffer.write(done.stderr)
     raise typer.Exit(done.code)
+
+
+def _is_fed() -> bool:
+    """Whether standard input is a file or a pipe, to be handed on; a terminal is not waited for."""
+    mode = os.fstat(0).st_mode if sys.stdin else 0
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 @app.command()

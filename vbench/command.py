@@ -41,6 +41,11 @@ def require_success(host: str, result: Result) -> Result:
     raise CommandFailed(f"{message}: {said}" if said else message, result.code, stderr)
 
 
+def not_started(code: int, stderr: bytes, starter: str) -> bytes:
+    """Standard error without the name of the program that was to start the command and could not."""
+    return stderr.removeprefix(f"{starter}: ".encode()) if code in {126, 127} else stderr
+
+
 class Capped:
     """Collects a stream whole, up to ``OUTPUT_LIMIT``."""
 

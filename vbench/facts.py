@@ -30,7 +30,7 @@ say hypervisor "$(first /sys/hypervisor/type)"
 for path in /sys/devices/system/cpu/vulnerabilities/*; do
     say "mitigation_${path##*/}" "$(first "$path")"
 done
-df -PT "$1" 2>/dev/null | { read -r _; read -r device kind _; say scratch_file_system "$kind on $device"; }
+df -PT "$1" 2>/dev/null | { read -r _; read -r device kind _ && say scratch_file_system "$kind on $device"; }
 """
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from vbench.child import Child, deathsig, living, start
-from vbench.command import OUTPUT_LIMIT, Capped, Ring, checked, require_success, shorten
+from vbench.child import Child, living, start
+from vbench.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
 from vbench.errors import CommandTimeout, HostError
 from vbench.host import Address, Argv, Host, Payload, Process, Result, Usage
 
@@ -69,9 +69,7 @@ class LocalHost(Host):
             if not done:
                 raise CommandTimeout(f"{self.name}: {shorten(argv)} ran longer than {timeout:g} s")
             code = child.code()
-        stderr = streams[1].value()
-        if code in {126, 127} and deathsig():
-            stderr = stderr.removeprefix(b"setpriv: ")
+        stderr = not_started(code, streams[1].value(), "setpriv")
         result = Result(argv, code, streams[0].value(), stderr, end - begin, usage)
         return require_success(self.name, result) if check else result
 

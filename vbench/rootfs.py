@@ -198,7 +198,7 @@ def newc(entries: Iterable[tuple[str, bytes | None]]) -> bytes:
 def content_digest(archive: Path) -> str:
     """SHA-256 over the content of a root tar: kinds, modes, owners, names and bytes - no times, no order."""
     lines = []
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, "r:") as tar:
         for member in tar:
             detail = member.linkname
             if member.isreg():

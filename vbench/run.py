@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import platform
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vbench import facts
 from vbench.capsule import Capsule, verify_inside
@@ -27,6 +28,8 @@ from vbench.stack import LOCAL, Stack, cpus_for, open_root
 from vbench.store import JOURNAL, Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.workload import Workload
 
+_MAKE_ROOM = "make room, then: vbench resume"
+
 
 class Watcher(Protocol):
     """Told what a run is doing. All methods return at once."""
@@ -39,7 +42,8 @@ class Watcher(Protocol):
 
 
 def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> RunInfo:
-    """The record of a run that is about to start."""
+    """The record of a run that is about to start. Raises ``UsageError`` where the shape cannot be given."""
+    cpus_for(plan.shape())
     now = datetime.now(UTC)
     stacks = with_baselines(plan.stacks)
     return RunInfo(
@@ -104,6 +108,9 @@ def _environments(
     stacks = with_baselines(plan.stacks)
     hosts: dict[str, Host] = {}
     found: dict[str, Environment] = {}
+    # A run that is resumed tries again what did not open or died before.
+    earlier = {failure.stack: failure.reason for failure in info.failures if failure.workload is None}
+    info.failures = [failure for failure in info.failures if failure.workload is not None]
     _, others = cpus_for(shape)
     outside = LocalHost("outside", capsule.payload(), cpus=others)
     with ExitStack() as opened:
@@ -138,6 +145,9 @@ def _environments(
             seconds = f"{time.monotonic() - begin:.2f}"
             info.hosts[stack.path] = {**before, **known, "files_digest": digest, "open_seconds": seconds}
             found[stack.path] = Environment(stack, host, peer)
+            if stack.path in earlier:
+                text = f"it was opened anew when the run was resumed, because {earlier[stack.path]}"
+                info.notes.append(Note(severity="warning", stacks=[stack.path], text=text))
         if not found:
             raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
         _compare(info)
@@ -162,23 +172,23 @@ def _prepare(
 ) -> None:
     """Set up, calibrate and warm up every workload everywhere; cells that cannot are recorded as failures."""
     done, total = 0, len(environments) * len(workloads)
+    sizes = {(row["stack"], row["workload"]): row["work"] for row in _rows(bundle) if row["warmup"]}
     for path, env in environments.items():
-        settled = dict(bundle.info.hosts[path].get("work", {}))
+        settled = bundle.info.hosts[path].setdefault("work", {})
         for name, workload in workloads.items():
             watch.doing(f"calibrating {name} in {path}", done, total, None)
             done += 1
             if env.dead or _failed(bundle, path, name):
                 continue
             try:
-                warm = prepare(env, workload, settled.get(name))
+                warm = prepare(env, workload, sizes.get((path, name)) if workload.work else None)
             except VbenchError as error:
                 _fail_in(env, bundle, watch, name, "prepare", error)
                 continue
-            if name not in settled:
+            if (path, name) not in sizes:
                 step = Step(0, 0, name, path, "A")
                 _record(bundle, env, workload, step, warm, warmup=True)
             settled[name] = env.work[name]
-        bundle.info.hosts[path]["work"] = settled
         bundle.save()
 
 
@@ -221,7 +231,8 @@ def _tear_down(env: Environment, workloads: Mapping[str, Workload]) -> None:
     for workload in workloads.values():
         if workload.teardown is not None and not env.dead and workload.name in env.expected:
             argv = workload.render(workload.teardown.command, env.host.program, scratch=env.host.scratch)
-            env.host.run(argv, check=False, timeout=workload.teardown.timeout_s * env.slowdown)
+            with contextlib.suppress(VbenchError):  # all is measured, and the environment goes away now
+                env.host.run(argv, check=False, timeout=workload.teardown.timeout_s * env.slowdown)
 
 
 def _record(
@@ -234,6 +245,7 @@ def _record(
     warmup: bool = False,
 ) -> None:
     base = env.stack.baseline()
+    _keep_raw(bundle.path, step, once.stdout, warmup)
     bundle.append(
         [
             Sample(
@@ -261,28 +273,38 @@ def _record(
             for metric, value in once.values
         ]
     )
-    _keep_raw(bundle.path, step, once.stdout, warmup)
 
 
 def _keep_raw(folder: Path, step: Step, stdout: bytes, warmup: bool) -> None:
     """Add a tool's output to ``raw/``: one compressed file a cell, one JSON line an invocation."""
     line = {"block": step.block, "arm": step.arm, "warmup": warmup, "stdout": stdout.decode(errors="replace")}
+    member = gzip.compress(f"{json.dumps(line)}\n".encode())
     path = folder / "raw" / f"{step.stack.replace('/', '+')}.{step.workload}.jsonl.gz"
     try:
         path.parent.mkdir(exist_ok=True)
-        with gzip.open(path, "at", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            whole = file.write(member) == len(member)
+            if not whole:  # half a member would make all that follow unreadable
+                file.truncate(size)
     except OSError as error:
-        raise BundleError(
-            f"cannot write {path}: {error.strerror}", "make room, then: vbench resume"
-        ) from error
+        raise BundleError(f"cannot write {path}: {error.strerror}", _MAKE_ROOM) from error
+    if not whole:
+        raise BundleError(f"cannot write {path}: the disk is full", _MAKE_ROOM)
 
 
 def _recorded(bundle: Bundle) -> set[tuple[int, str, str, str]]:
     """(block, workload, stack, arm) of every measurement that the journal holds."""
+    return {
+        (row["block"], row["workload"], row["stack"], row["arm"])
+        for row in _rows(bundle)
+        if not row["warmup"]
+    }
+
+
+def _rows(bundle: Bundle) -> list[dict[str, Any]]:
     with (bundle.path / JOURNAL).open() as journal:
-        rows = [json.loads(line) for line in journal]
-    return {(row["block"], row["workload"], row["stack"], row["arm"]) for row in rows if not row["warmup"]}
+        return [json.loads(line) for line in journal]
 
 
 def _failed(bundle: Bundle, stack: str, workload: str) -> bool:

@@ -12,7 +12,13 @@ from vbench.errors import VbenchError
 # Program -> Debian and Ubuntu package. Everything else that vbench runs comes with the capsule.
 NEEDED = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "setpriv": "util-linux", "tar": "tar"}
 WITHOUT_ROOT = {"fakeroot": "fakeroot", "newuidmap": "uidmap"}
-FOR_TESTS = {"gcc": "gcc", "sshd": "openssh-server", "dropbear": "dropbear-bin", "ip": "iproute2", "fio": "fio"}
+FOR_TESTS = {
+    "gcc": "gcc",
+    "sshd": "openssh-server",
+    "dropbear": "dropbear-bin",
+    "ip": "iproute2",
+    "fio": "fio",
+}
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 

@@ -1,9 +1,9 @@
 """The few lines of POSIX shell that run a command at the far end of an SSH channel.
 
-They make the command's shell the leader of a process group (OpenSSH does that by itself, dropbear does
-not), tell its number, run the command as a child so that its end is known whatever it was, tell that too,
-and kill the whole group, themselves included. All of it costs one fork and no extra round trip. What they
-tell comes on standard error, marked with a token that :class:`Markers` takes out again.
+They start the command in a session and process group of its own, tell its number, await its end whatever
+that is, kill what is left of the group, tell the exit code, and wait for the client's leave to end. What
+they tell comes on standard error, marked with a token that :class:`Markers` takes out again. The cost is
+one fork, and starting ``setsid``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import secrets
 import shlex
 
-# The shell's own standard error goes to /dev/null while the command runs: it would add "Killed" to it.
-# The traps keep a signal for the group from ending the shell before it has told the command's end; the
-# subshell has them reset. `exec` makes sure that a program runs, never a builtin of the same name.
-_BODY = (
-    'exec 3>&2 2>/dev/null; echo "{token} P $$" >&3; trap : HUP INT QUIT PIPE ALRM TERM USR1 USR2; '
-    '(exec 2>&3 3>&-; exec "$@"); echo "{token} X $?" >&3; kill -KILL 0'
-)
-_COMMAND = (
-    "b={body}; set -- {argv}; read -r x x x x g x </proc/$$/stat; "
-    '[ "$g" = $$ ] && eval "$b"; exec setsid sh -c "$b" sh "$@"'
+# The shell itself is not in the group, so it outlives every signal to that. Its own standard error goes to
+# /dev/null: it would add "Killed" to the command's. Without the trap, bash would follow a child that ended
+# by SIGINT; the child has it reset. Command substitution is what gives the shell both the
+# child's number and its exit code; the command's output goes past it, through descriptor 4. The number is
+# told before there is a group of that number, so who signals it must be ready to signal the process instead.
+_SCRIPT = (
+    "set -- {argv}; exec 3>&2 4>&1 2>/dev/null; trap : INT QUIT; "
+    'p=$(exec 2>&3 3>&-; {feed}{{ read -r p x </proc/self/stat; echo "{token} P $p" >&2; echo "$p"; '
+    'exec setsid -- "$@" >&4 4>&-{stdin}; }}); '
+    'c=$?; kill -KILL "-$p"; echo "{token} X $c" >&3; {wait}'
 )
 
 
@@ -29,11 +29,13 @@ def new_token() -> str:
     return f"vbench-{secrets.token_hex(8)}"
 
 
-def wrap(argv: tuple[str, ...], token: str) -> str:
-    """The shell command that runs ``argv`` and tells about it."""
-    if argv[0].startswith("-"):  # some shells take it for an option of exec
-        argv = ("env", "--", *argv)
-    return _COMMAND.format(body=shlex.quote(_BODY.format(token=token)), argv=shlex.join(argv))
+def wrap(argv: tuple[str, ...], token: str, size: int) -> str:
+    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and tells about it."""
+    if size:
+        feed, stdin, wait = f"head -c {size} | ", "", "cat >/dev/null"
+    else:
+        feed, stdin, wait = "", " </dev/null", "read -r x"
+    return _SCRIPT.format(argv=shlex.join(argv), token=token, feed=feed, stdin=stdin, wait=wait)
 
 
 class Markers:

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from vbench.channel import RemoteCommand, Transport
-from vbench.command import OUTPUT_LIMIT, Capped, Ring, checked, require_success, shorten
+from vbench.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
 from vbench.host import Address, Argv, Connection, Host, Payload, Process, Result, Usage
 
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
 
+_KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
 _END_GROUP = """
-kill -TERM -$1 2>/dev/null; i=0
-while kill -0 -$1 2>/dev/null; do
-    [ $i = 20 ] && kill -KILL -$1 2>/dev/null
+kill -TERM "-$1" 2>/dev/null || kill -TERM "$1" 2>/dev/null; i=0
+while kill -0 "-$1" 2>/dev/null || kill -0 "$1" 2>/dev/null; do
+    [ $i = 20 ] && kill -KILL "-$1" 2>/dev/null
     [ $i = 70 ] && exit 1
     i=$((i + 1)); sleep 0.1
 done
@@ -55,6 +56,7 @@ class SshHost(Host):
         self._transport = transport
         self._usage = usage
         self._posix = posix
+        self._gate = threading.Lock()
 
     def run(
         self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
@@ -73,7 +75,8 @@ class SshHost(Host):
         if not in_time:
             raise CommandTimeout(f"{self.name}: {shorten(argv)} ran longer than {timeout:g} s")
         code = self._code(command, err.value)
-        result = Result(command.argv, code, out.value(), err.value(), command.elapsed)
+        stderr = not_started(code, err.value(), "setsid")
+        result = Result(command.argv, code, out.value(), stderr, command.elapsed)
         return require_success(self.name, result) if check else result
 
     @contextmanager
@@ -139,6 +142,7 @@ class SshHost(Host):
             err,
             data=data,
             quote=str if self._posix else lambda line: f"exec sh -c {shlex.quote(line)}",
+            gate=self._gate,
             ask=lambda pid: self._signal(pid, 0),
         )
 
@@ -170,7 +174,7 @@ class SshHost(Host):
         if command.pid is None:
             said = stderr().decode(errors="replace").strip() or command.failure or "no shell answers"
             raise HostError(f"{self.name}: {shorten(command.argv)} does not start: {said}")
-        return 128 + signal.SIGKILL  # nothing else keeps the shell around the command from telling
+        return 128 + signal.SIGKILL  # somebody killed the shell around it, which would have told
 
     def _kill(self, command: RemoteCommand) -> None:
         """Kill what a command that is being given up has started."""
@@ -194,9 +198,10 @@ class SshHost(Host):
 
     def _signal(self, pid: int, sig: int) -> None:
         """Signal a process group, which may have gone; does not itself wait without an end."""
-        command = self._start(("sh", "-c", f"kill -{int(sig)} -{pid}"), _ignore, _ignore)
+        command = self._start(("sh", "-c", _KILL, "kill", f"{int(sig)}", f"{pid}"), _ignore, _ignore)
         try:
-            self._await(command, command.done, time.monotonic() + 60.0)
+            if self._await(command, command.done, time.monotonic() + 60.0):
+                self._code(command, bytes)
         finally:
             command.close()
 

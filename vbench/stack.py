@@ -111,14 +111,16 @@ def session(base: Path | None = None) -> Iterator[Path]:
     home = (base or paths.cache()) / "sessions"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        remove_stale(home)
-        folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
+        with _alone(home):
+            _remove_unlocked(home)
+            folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
+            lock = (folder / "lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise VbenchError(
             f"cannot write to {home}: {error.strerror}", "set VBENCH_CACHE to a folder"
         ) from error
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock:
         try:
             yield folder
         finally:
@@ -127,15 +129,31 @@ def session(base: Path | None = None) -> Iterator[Path]:
 
 def remove_stale(home: Path | None = None) -> list[Path]:
     """Remove the folders of sessions that are no longer running; returns them."""
+    home = home or paths.cache() / "sessions"
+    if not home.is_dir():
+        return []
+    with _alone(home):
+        return _remove_unlocked(home)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep other processes from making or removing session folders: one not yet locked looks left behind."""
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_unlocked(home: Path) -> list[Path]:
     gone = []
-    for folder in sorted((home or paths.cache() / "sessions").glob("s*")):
+    for folder in sorted(home.glob("s*")):
         try:
             with (folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
                 gone.append(folder)
         except FileNotFoundError:
-            continue  # just being made, or just being removed
+            continue  # its owner has just removed it
         except BlockingIOError:
             continue  # in use
     return gone

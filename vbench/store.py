@@ -140,7 +140,12 @@ class Bundle:
         if any((path / name).exists() for name in (RUN, JOURNAL)):
             raise BundleError(f"{path} already holds a result bundle", "choose another folder")
         bundle = cls(path, info)
-        bundle.save()
+        try:
+            bundle.save()
+        except BundleError:
+            bundle.close()
+            (path / JOURNAL).unlink(missing_ok=True)  # or the folder would count as taken
+            raise
         return bundle
 
     @classmethod

@@ -1,0 +1,135 @@
+"""Stack paths, baselines, shapes, and what is said of names that are none."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+
+import pytest
+
+from vbench.errors import UsageError
+from vbench.host import Host
+from vbench.layer import Shape, Technique, layer_classes, make_layer
+from vbench.local import LocalHost
+from vbench.plan import with_baselines
+from vbench.stack import Stack, cpus_for
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("local", "local"),
+        ("uml", "local/uml"),
+        ("local/uml", "local/uml"),
+        ("/local/uml/", "local/uml"),
+        ("uml/chroot", "local/uml/chroot"),
+        ("alice@lab7", "alice@lab7"),
+        ("alice@lab7:2222/qemu", "alice@lab7:2222/qemu"),
+        ("alice@[fe80::1]:22/qemu/chroot", "alice@[fe80::1]:22/qemu/chroot"),
+    ],
+)
+def test_path(text: str, path: str) -> None:
+    stack = Stack.parse(text)
+    assert stack.path == path
+    assert Stack.parse(path) == stack
+    assert stack.depth == path.count("/")
+    assert stack.prefix(stack.depth) == stack
+    assert stack.prefix(0).path == path.split("/", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("text", ["", "/", "local//uml", "uml//chroot"])
+def test_no_path(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a stack path") as caught:
+        Stack.parse(text)
+    assert "local/uml" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("quemu", "did you mean qemu?"),
+        ("chrot", "did you mean chroot?"),
+        ("local", None),
+        ("zzz", None),
+        ("UML ", None),
+    ],
+)
+def test_unknown_layer(name: str, hint: str | None) -> None:
+    with pytest.raises(UsageError) as caught:
+        Stack.parse(f"local/{name}")
+    assert caught.value.message == f"there is no layer {name!r}"
+    assert caught.value.hint == (hint or f"known layers: {', '.join(layer_classes())}")
+
+
+def test_layers_are_found_by_name() -> None:
+    assert set(layer_classes()) == {entry.name for entry in entry_points(group="vbench.layers")}
+    for name, layer in layer_classes().items():
+        assert layer.name == name
+        assert layer.technique in Technique
+        assert layer.summary
+        assert "\n" not in layer.summary
+        assert isinstance(make_layer(name), layer)
+
+
+@pytest.mark.parametrize(
+    ("path", "baseline"),
+    [
+        ("local/uml", "local"),
+        ("local/uml/chroot", "local/uml"),
+        ("local/testbed/kvm/bubblewrap", "local/testbed/kvm"),
+        ("alice@lab7/qemu", "alice@lab7"),
+    ],
+)
+def test_baseline(path: str, baseline: str) -> None:
+    found = Stack.parse(path).baseline()
+    assert found is not None
+    assert found.path == baseline
+
+
+def test_bare_root_has_no_baseline() -> None:
+    stack = Stack.parse("local")
+    assert stack.baseline() is None
+    assert stack.top() is None
+    assert stack.technique() == "none"
+
+
+@pytest.mark.parametrize("path", ["local", "local/uml", "local/testbed", "local/qemu/chroot"])
+def test_ratios_never_cross_clocks_unseen(path: str) -> None:
+    assert Stack.parse(path).clock() == ("instructions" if "testbed" in path else "wall")
+
+
+def test_clock_is_inherited() -> None:
+    assert Stack.parse("testbed/kvm/bubblewrap").clock() == "instructions"
+
+
+def test_with_baselines() -> None:
+    paths = [stack.path for stack in with_baselines(["uml/chroot", "qemu", "local/uml/chroot", "local"])]
+    assert sorted(paths) == ["local", "local/qemu", "local/uml", "local/uml/chroot"]
+    assert [path.count("/") for path in paths] == sorted(path.count("/") for path in paths)
+
+
+@pytest.mark.parametrize(("name", "least"), [("vcpus", 1), ("memory_mib", 192), ("disk_mib", 128)])
+def test_least_shape(name: str, least: int) -> None:
+    assert getattr(Shape(**{name: least}), name) == least
+    with pytest.raises(UsageError, match=f"{name} is {least - 1}, the least is {least}"):
+        Shape(**{name: least - 1})
+
+
+def test_cpus() -> None:
+    usable = os.sched_getaffinity(0)
+    inside, others = cpus_for(Shape())
+    assert len(inside) == 1
+    assert inside <= usable
+    assert others
+    assert (inside & others) == (inside if len(usable) == 1 else frozenset())
+    everything, rest = cpus_for(Shape(vcpus=len(usable)))
+    assert everything == rest == usable
+    with pytest.raises(UsageError, match=f"{len(usable) + 1} vCPUs asked for, this machine has"):
+        cpus_for(Shape(vcpus=len(usable) + 1))
+
+
+def test_probes_without_a_capsule() -> None:
+    host: Host = LocalHost()
+    for name in ("qemu", "kvm"):
+        answer = make_layer(name).probe(host)
+        assert "holds no capsule" in getattr(answer, "reason", "")
