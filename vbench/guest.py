@@ -16,6 +16,9 @@ from vbench.keys import HostKey, client_public_key
 from vbench.layer import Shape
 from vbench.ssh import SshHost, connect
 
+NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
+"""A file system that the kernel has no work left to do on, which would run beside a measurement."""
+
 DIRECTORY = "/capsule"
 """Where the capsule lies inside every environment."""
 
@@ -85,7 +88,7 @@ def seed(key: HostKey, name: str, link: Link) -> bytes:
 def scratch_disk(parent: Host, path: str, shape: Shape) -> None:
     """An empty ext4 disk image of the shape's size, made on the parent; sparse until written to."""
     parent.run(["truncate", "-s", f"{shape.disk_mib}M", path])
-    parent.run([*parent.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", path], timeout=120)
+    parent.run([*parent.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", NO_LAZY, path], timeout=120)
 
 
 def configure_link(parent: Host, link: Link, process: Process, deadline: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -149,6 +149,19 @@ class Payload:
         return [f"{self.tree}/{self.loader}", *named, "--library-path", libraries, path]
 
 
+@dataclass(frozen=True)
+class Boot:
+    """What an emulated machine starts with: a kernel, its arguments, and its initial modules."""
+
+    kernel: str
+    arguments: str
+    initrd: str
+
+
+Reboot = Callable[[Callable[[Payload], Boot]], AbstractContextManager["Host"]]
+"""Starts a machine once more with another kernel; what it gives lives beside the machine it was asked of."""
+
+
 @dataclass
 class Host(ABC):
     """A machine, or what looks like one from inside.
@@ -157,7 +170,8 @@ class Host(ABC):
     storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here;
     ``bind`` is where a server on the parent listens to answer there.
     ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
-    feed the fairness checks.
+    feed the fairness checks. ``reboot`` is set on machines that vbench emulates, for layers that sit under
+    the operating system.
     """
 
     name: str
@@ -166,6 +180,7 @@ class Host(ABC):
     peer: str = "127.0.0.1"
     bind: str = "127.0.0.1"
     traits: dict[str, str] = field(default_factory=dict)
+    reboot: Reboot | None = None
 
     @abstractmethod
     def run(

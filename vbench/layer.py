@@ -76,10 +76,11 @@ class Layer(ABC):
         Raises ``BootError`` with the end of the console when the environment does not come up.
         """
 
-    def baseline(self, parents: tuple[str, ...]) -> str:
+    def baseline(self, parents: tuple[str, ...]) -> str | None:
         """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.
 
-        The parent, unless the technique sits under the operating system it is opened from.
+        The parent, unless the technique sits under the operating system it is opened from; ``None`` for a
+        layer that is a baseline of its own.
         """
         return "/".join(parents)
 

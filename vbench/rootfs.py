@@ -6,6 +6,7 @@ mmdebstrap does the building. What is ours comes on top: the guests' first proce
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import lzma
@@ -144,6 +145,7 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
         files = {
             "boot/vbench/vmlinux": unpack_kernel(read(kernel)),
             "boot/vbench/initrd": newc(initrd),
+            "boot/vbench/xen": gzip.decompress(read(_xen(names))),
             "vbench/rc": (DATA / "rc").read_bytes(),
         }
     with tarfile.open(archive, "a") as tar:
@@ -157,6 +159,14 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
             info.size, info.mode, info.mtime = len(data), 0o755, EPOCH
             tar.addfile(info, io.BytesIO(data))
     return release
+
+
+def _xen(names: Iterable[str]) -> str:
+    """The hypervisor's path in the tree; there may be one of another version for EFI beside it."""
+    found = sorted(name for name in names if name.startswith("boot/xen-") and name.endswith(".gz"))
+    if not found:
+        raise VbenchError("the root tree holds no Xen", "is xen-hypervisor in capsule.toml?")
+    return found[-1]
 
 
 def _load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:

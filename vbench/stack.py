@@ -73,11 +73,12 @@ class Stack:
         return layer.technique.value if layer else "none"
 
     def baseline(self) -> Stack | None:
-        """The stack that this one's overhead is measured against; ``None`` for a bare root."""
+        """The stack that this one's overhead is measured against; ``None`` for a baseline."""
         layer = self.top()
         if layer is None:
             return None
-        return Stack.parse(layer.baseline((self.root, *self.layers[:-1])))
+        path = layer.baseline((self.root, *self.layers[:-1]))
+        return Stack.parse(path) if path else None
 
     def clock(self) -> Clock:
         """What a second means in this stack."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench import guest
 from vbench.errors import LayerUnavailable
-from vbench.host import Host, Payload
+from vbench.host import Boot, Host, Payload
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
 from vbench.ssh import SshHost
@@ -44,11 +44,17 @@ class Qemu(Layer):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
         """Boots the capsule's kernel directly, in a few seconds on hardware."""
+        with self.start(parent, shape, self.linux) as host:
+            yield host
+
+    @contextmanager
+    def start(self, parent: Host, shape: Shape, choose: Callable[[Payload], Boot]) -> Iterator[SshHost]:
+        """Boot what ``choose`` makes of the parent's capsule, and log in."""
         if isinstance(answer := self.probe(parent), Unavailable):
             raise LayerUnavailable(answer.reason, answer.hint)
         assert parent.payload is not None  # noqa: S101 - probe checked
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
-        key = HostKey.generate()
+        key, boot = HostKey.generate(), choose(parent.payload)
         link = guest.private_link(parent) if tap else guest.loopback_link()
         inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.1")
         with guest.workdir(parent, self.name) as work:
@@ -71,8 +77,7 @@ class Qemu(Layer):
             argv = [
                 *emulator(parent.payload),
                 *self.machine(shape),
-                *("-kernel", parent.payload.boot("vmlinux"), "-initrd", parent.payload.boot("initrd")),
-                *("-append", self.kernel_command_line()),
+                *("-kernel", boot.kernel, "-append", boot.arguments, "-initrd", boot.initrd),
                 *_drive("root", parent.payload.image, "readonly=on"),
                 *_drive("seed", f"{work}/seed", "readonly=on"),
                 *_drive("scratch", f"{work}/scratch", f"cache={cache}"),
@@ -94,6 +99,10 @@ class Qemu(Layer):
             *("-smp", str(shape.vcpus), "-m", str(shape.memory_mib)),
             *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
         ]
+
+    def linux(self, payload: Payload) -> Boot:
+        """The capsule's own kernel."""
+        return Boot(payload.boot("vmlinux"), self.kernel_command_line(), payload.boot("initrd"))
 
     def kernel_command_line(self) -> str:
         """The guest kernel's command line."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench import guest
-from vbench.host import Host
+from vbench.host import Boot, Host, Payload
 from vbench.layer import Clock, Shape, Technique
 from vbench.layers.qemu import Qemu
 from vbench.ssh import SshHost
@@ -33,6 +33,9 @@ class Testbed(Qemu):
     boot_seconds: ClassVar[float] = 120
     may_use_tap: ClassVar[bool] = False  # the same with and without root
 
+    def baseline(self, parents: tuple[str, ...]) -> None:
+        """None: its seconds are not its parent's."""
+
     def machine(self, shape: Shape) -> list[str]:
         """A fixed PC; one vCPU, because instruction counting allows no more."""
         return [*super().machine(Shape(1, MEMORY_MIB, shape.disk_mib)), "-icount", "shift=1,sleep=on"]
@@ -48,10 +51,17 @@ class Testbed(Qemu):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
         """Boots in about ten seconds, then moves scratch storage into its own memory."""
-        with super().open(parent, shape) as host:
+        with self._booted(parent, shape, self.linux) as host:
+            host.reboot = lambda choose: self._booted(parent, shape, choose)
+            yield host
+
+    @contextmanager
+    def _booted(self, parent: Host, shape: Shape, choose: Callable[[Payload], Boot]) -> Iterator[SshHost]:
+        with self.start(parent, shape, choose) as host:
             guest.load_modules(host, "tun", "kvm_amd")
             host.run([*host.program("modprobe"), "brd", "rd_nr=1", f"rd_size={3 * shape.disk_mib * 1024}"])
-            host.run([*host.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "/dev/ram0"], timeout=600)
+            make = [*host.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", guest.NO_LAZY]
+            host.run([*make, "/dev/ram0"], timeout=600)
             host.run(["mount", "-o", "noatime", "/dev/ram0", "/scratch"])
             host.peer = host.bind = "127.0.0.1"
             host.traits |= {"disk": "ext4 in the testbed's own memory", "network": "loopback"}

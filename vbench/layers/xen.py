@@ -1,0 +1,195 @@
+"""Xen: a type-1 hypervisor under the operating system (dom0), and a paravirtualized guest on it (domU)."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar
+
+from vbench import guest
+from vbench.errors import BootError, LayerUnavailable
+from vbench.host import Boot, Host, Payload
+from vbench.keys import HostKey
+from vbench.layer import Available, Layer, Shape, Technique, Unavailable
+
+DOM0_MIB = 2304
+TOOLS = "/usr/lib/xen-4.17/bin"
+
+def _under_xen(payload: Payload) -> Boot:
+    """Xen, with the capsule's kernel as dom0. Idle states and speculation controls need real processors."""
+    xen = (
+        f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
+        " spec-ctrl=no mwait-idle=0 cpuidle=0"
+    )
+    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on mitigations=off"
+    return Boot(payload.boot("xen"), xen, f"{linux},{payload.boot('initrd')}")
+
+
+class Xen(Layer):
+    """The machine with Xen under it, seen from dom0."""
+
+    name: ClassVar[str] = "xen"
+    technique: ClassVar[Technique] = Technique.TYPE_1
+    summary: ClassVar[str] = "the machine booted under Xen, measured in dom0"
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """Opens on the testbed, which can be booted again, and on a machine that is a dom0 already."""
+        if parent.reboot is not None:
+            return Available("boots the emulated PC under Xen")
+        if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
+            return Available("this machine is a dom0")
+        return Unavailable(
+            f"{parent.name} does not run under Xen", "boot it under Xen, or use testbed/xen"
+        )
+
+    def baseline(self, parents: tuple[str, ...]) -> str | None:
+        """The machine booted without Xen; on a real dom0 no such boot is at hand, and dom0 is its own."""
+        return "/".join(parents) if parents[-1] == "testbed" else None
+
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
+        """Boots in about half a minute."""
+        if isinstance(answer := self.probe(parent), Unavailable):
+            raise LayerUnavailable(answer.reason, answer.hint)
+        name = f"{parent.name}/{self.name}"
+        if parent.reboot is None:
+            host = copy.copy(parent)
+            host.name = name
+            yield host
+            return
+        with parent.reboot(_under_xen) as dom0:
+            dom0.name = name
+            dom0.traits["memory"] = f"{DOM0_MIB} MiB"
+            guest.load_modules(
+                dom0, *("xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd"),
+                *("xen-blkback", "xen-netback", "loop"),
+            )
+            with _toolstack(dom0):
+                yield dom0
+
+
+@contextmanager
+def _toolstack(dom0: Host) -> Iterator[None]:
+    """The daemons that xl needs and no more."""
+    dom0.run(["mount", "-t", "xenfs", "xenfs", "/proc/xen"])
+    dom0.run(["mkdir", "-p", "/run/xen", "/run/xenstored", "/var/log/xen"])
+    with dom0.spawn([f"{TOOLS}/xenstored", "--no-fork"]) as store:
+        end = time.monotonic() + guest.patience(dom0, 10)
+        while dom0.run(["test", "-S", "/run/xenstored/socket"], check=False).code != 0:
+            guest.alive(store, "xenstored")
+            if time.monotonic() > end:
+                raise BootError(f"xenstored did not start on {dom0.name}", store.tail())
+        dom0.run([f"{TOOLS}/xen-init-dom0"], timeout=guest.patience(dom0, 10))
+        with dom0.spawn([f"{TOOLS}/xenconsoled", "--interactive"]):
+            yield
+
+
+# Run by xl when a guest's disk or interface appears in dom0, to say that it is ready. Xen's own scripts take
+# locks and look for conflicts that cannot be here, which takes minutes on an emulated machine.
+_BLOCK = """#!/bin/sh
+[ "$1" = add ] || exit 0
+device=$(xenstore-read "$XENBUS_PATH/params")
+number=$(stat -L -c %t:%T "$device")
+xenstore-write "$XENBUS_PATH/physical-device" "$number" "$XENBUS_PATH/physical-device-path" "$device" \\
+    "$XENBUS_PATH/hotplug-status" connected
+"""
+_VIF = """#!/bin/sh
+{ip} addr add {address}/30 dev "$vif" && {ip} link set "$vif" up
+xenstore-write "$XENBUS_PATH/hotplug-status" connected
+"""
+
+
+class Pv(Layer):
+    """A paravirtualized guest: its kernel asks the hypervisor for what a processor would let it do."""
+
+    name: ClassVar[str] = "pv"
+    technique: ClassVar[Technique] = Technique.PARAVIRTUALIZATION
+    summary: ClassVar[str] = "a paravirtualized Xen guest (domU) with paravirtual disk and network"
+    kind: ClassVar[str] = "pv"
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """Opens in a dom0 only."""
+        if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
+            return Available(f"xl, {self.kind} guest")
+        return Unavailable(f"{parent.name} is not a dom0", "stack it on xen: testbed/xen/pv")
+
+    def baseline(self, parents: tuple[str, ...]) -> str | None:
+        """The machine without Xen where it can be had, else dom0."""
+        return "/".join(parents[:-1]) if parents[-2:-1] == ("testbed",) else "/".join(parents)
+
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
+        """Creates the domain with xl, and destroys it on leaving."""
+        if isinstance(answer := self.probe(parent), Unavailable):
+            raise LayerUnavailable(answer.reason, answer.hint)
+        assert parent.payload is not None  # noqa: S101 - parent booted from it
+        key, link = HostKey.generate(), guest.private_link(parent)
+        traits = {
+            **parent.traits,
+            "vcpus": str(shape.vcpus),
+            "memory": f"{shape.memory_mib} MiB",
+            "disk": "xen-blkfront on a loop device",
+            "network": "xen-netfront",
+        }
+        with guest.workdir(parent, self.name) as work, ExitStack() as opened:
+            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
+            guest.scratch_disk(parent, f"{work}/scratch", shape)
+            ip = shlex.join(parent.program("ip"))
+            parent.put(_VIF.format(ip=ip, address=link.parent).encode(), f"{work}/vif", 0o755)
+            image = parent.run(["readlink", "-f", parent.payload.image]).text
+            parent.put(_BLOCK.encode(), f"{work}/block", 0o755)
+            disks = [_disk("xvda", "r", image, work)]
+            for letter, name, mode in (("b", "seed", "r"), ("c", "scratch", "w")):
+                device = opened.enter_context(_loop(parent, f"{work}/{name}"))
+                disks.append(_disk(f"xvd{letter}", mode, device, work))
+            domain = f"vbench-{link.interface}"
+            config = {
+                "name": domain,
+                "type": self.kind,
+                "kernel": parent.payload.boot("vmlinux"),
+                "ramdisk": parent.payload.boot("initrd"),
+                "extra": "console=hvc0 quiet panic=-1 mitigations=off",
+                "memory": shape.memory_mib,
+                "vcpus": shape.vcpus,
+                "disk": disks,
+                "vif": [f"vifname={link.interface},script={work}/vif"],
+                "on_crash": "destroy",
+                "on_reboot": "destroy",
+            }
+            text = "".join(f"{key} = {value!r}\n" for key, value in config.items())
+            parent.put(text.encode(), f"{work}/domain.cfg")
+            # xl stays in the foreground with the console, so that the domain has a process of ours.
+            deadline = guest.patience(parent, 30)
+            with (
+                parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as process,
+                _destroyed(parent, domain),
+                guest.log_in(
+                    parent, f"{parent.name}/{self.name}", link, key, process, traits, deadline
+                ) as host,
+            ):
+                yield host
+
+
+def _disk(name: str, mode: str, device: str, work: str) -> str:
+    return f"format=raw,vdev={name},access={mode},backendtype=phy,script={work}/block,target={device}"
+
+
+@contextmanager
+def _loop(dom0: Host, path: str) -> Iterator[str]:
+    """A file as a block device of dom0."""
+    device = dom0.run([*dom0.program("losetup"), "--find", "--show", path]).text
+    try:
+        yield device
+    finally:
+        dom0.run([*dom0.program("losetup"), "--detach", device], check=False)
+
+
+@contextmanager
+def _destroyed(dom0: Host, domain: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        dom0.run([f"{TOOLS}/xl", "destroy", domain], check=False, timeout=guest.patience(dom0, 30))
