@@ -50,8 +50,7 @@ def doctor(
     rows = examine(parent)
     if not json:
         for row in rows:
-            mend = f"\nmend: {row['mend']}" if row["mend"] else ""
-            row["detail"] += mend
+            row["detail"] += f"\nmend: {row['mend']}" if row["mend"] else ""
     show_table(rows, json=json, columns=("layer", "technique", "status", "detail"))
 
 
@@ -315,20 +314,30 @@ def clean(
 def quickstart(
     blocks: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 6,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
+    testbed: Annotated[bool, typer.Option("--testbed", help="On the emulated PC: KVM and Xen, too.")] = False,
 ) -> None:
     """The main job: set up what is missing, measure every layer that works here, and write the report."""
     from vbench import capsule
     from vbench.doctor import examine
+    from vbench.layer import layer_classes
     from vbench.plan import load_plan
     from vbench.setup import install_missing
 
     install_missing(say)
     built = capsule.build(say)
-    rows = examine("local")
-    show_table(rows, json=False, columns=("layer", "technique", "status", "detail"))
     known = _workloads(None)
-    stacks = [row["stack"] for row in rows if row["available"]]
-    folder = _start(load_plan(None, known, stacks=["local", *stacks], blocks=blocks), known, built, out)
+    if testbed:
+        stacks, group = (
+            [f"local/testbed/{each}" for each in ("chroot", "kvm", "xen", "xen/pv", "uml")],
+            "testbed",
+        )
+    else:
+        rows = [row for row in examine("local") if layer_classes()[row["layer"]].clock is None]
+        show_table(rows, json=False, columns=("layer", "technique", "status", "detail"))
+        stacks, group = ["local", *(row["stack"] for row in rows if row["available"])], "quick"
+    folder = _start(
+        load_plan(None, known, stacks=stacks, workloads=[group], blocks=blocks), known, built, out
+    )
     report(folder)
 
 

@@ -50,6 +50,24 @@ def collect(host: Host) -> dict[str, str]:
     return {**found, **{f"trait_{key}": value for key, value in host.traits.items()}}
 
 
+# Until a second in which the processor had less than 3% to do, by its own accounting; at most half a minute.
+_REST = r"""
+busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; echo $((user + nice + system + irq + soft)); }
+tries=0; before=$(busy)
+while [ $tries -lt 30 ]; do
+    sleep 1; after=$(busy)
+    [ $((after - before)) -lt 3 ] && exit 0
+    before=$after; tries=$((tries + 1))
+done
+exit 1
+"""
+
+
+def come_to_rest(host: Host) -> bool:
+    """Wait until a machine just booted has no work of its own left; whether it came to that."""
+    return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0
+
+
 def noise() -> list[str]:
     """What on this machine could disturb a measurement about to start."""
     found = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -88,7 +89,9 @@ def seed(key: HostKey, name: str, link: Link) -> bytes:
 def scratch_disk(parent: Host, path: str, shape: Shape) -> None:
     """An empty ext4 disk image of the shape's size, made on the parent; sparse until written to."""
     parent.run(["truncate", "-s", f"{shape.disk_mib}M", path])
-    parent.run([*parent.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", NO_LAZY, path], timeout=120)
+    parent.run(
+        [*parent.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", NO_LAZY, path], timeout=120
+    )
 
 
 def configure_link(parent: Host, link: Link, process: Process, deadline: float) -> None:
@@ -102,7 +105,7 @@ def configure_link(parent: Host, link: Link, process: Process, deadline: float) 
         done = parent.run([*parent.program("ip"), "-batch", "-"], input=commands.encode(), check=False)
         if done.code == 0:
             return
-        alive(process, link.interface)
+        alive(process, f"the environment behind {link.interface}")
         if time.monotonic() > end:
             error = done.stderr.decode(errors="replace").strip()
             raise BootError(f"cannot configure {link.interface} on {parent.name}: {error}", process.tail())
@@ -151,12 +154,37 @@ def log_in(
         except HostError as error:
             raise BootError(error.message, process.tail()) from error
         host.bind = link.parent
-        yield host
+        over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process, over, opened.close), daemon=True)
+        watcher.start()
+        try:
+            yield host
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _watch(process: Process, over: threading.Event, hang_up: Callable[[], None]) -> None:
+    """Hang up when an environment's process ends: TCP does not notice that the far end of a tap is gone."""
+    while not over.wait(0.25):
+        try:
+            if process.poll() is None:
+                continue
+        except HostError:
+            pass  # the parent itself is gone
+        hang_up()
+        return
 
 
 def is_root(host: Host) -> bool:
     """Whether commands on ``host`` run as user 0."""
     return host.run(["id", "-u"]).text == "0"
+
+
+def mitigations(host: Host) -> str:
+    """What a guest's kernel is told of mitigations: the same as its parent's kernel was, to be alike."""
+    words = host.run(["cat", "/proc/cmdline"], check=False).text.split()
+    return next((word for word in words if word.startswith("mitigations=")), "")
 
 
 def has_tun(host: Host) -> bool:

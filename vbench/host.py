@@ -158,7 +158,7 @@ class Boot:
     initrd: str
 
 
-Reboot = Callable[[Callable[[Payload], Boot]], AbstractContextManager["Host"]]
+Reboot = Callable[[Callable[[Payload, str], Boot]], AbstractContextManager["Host"]]
 """Starts a machine once more with another kernel; what it gives lives beside the machine it was asked of."""
 
 

@@ -64,6 +64,8 @@ class Layer(ABC):
     summary: ClassVar[str]
     clock: ClassVar[Clock | None] = None
     """What a second means inside; ``None``: the same as in the parent."""
+    own_machine: ClassVar[bool] = False
+    """Whether it is a machine with a time of its own, in which its parent's end of a network cannot answer."""
 
     @abstractmethod
     def probe(self, parent: Host) -> Available | Unavailable:

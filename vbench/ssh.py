@@ -263,7 +263,7 @@ def _tune(transport: paramiko.Transport) -> None:
 
 
 def _close(transport: paramiko.Transport) -> None:
-    transport.packetizer.complete_handshake()  # or its timer keeps the interpreter from exiting
+    transport.packetizer.complete_handshake()  # or the thread of its timer lives on
     with contextlib.suppress(*_TROUBLE):
         transport.close()
 

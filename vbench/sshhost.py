@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from vbench.channel import RemoteCommand, Transport
 from vbench.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
@@ -123,6 +124,13 @@ class SshHost(Host):
             return self._transport.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=timeout)
         except Exception as error:
             raise self._trouble(f"nothing answers at {address}", error) from error
+
+    def terminal(self, kind: str, columns: int, lines: int) -> Any:
+        """A channel with a login shell on a terminal of its own at the far end."""
+        channel: Any = self._transport.open_session(timeout=_SLOW)
+        channel.get_pty(kind, columns, lines)
+        channel.invoke_shell()
+        return channel
 
     def usage(self) -> Usage | None:
         """What this environment has cost its parent."""

@@ -161,8 +161,11 @@ def _remove_unlocked(home: Path) -> list[Path]:
 
 
 @contextmanager
-def open_root(root: str, capsule: Capsule, shape: Shape) -> Iterator[Host]:
-    """The root host of a stack, confined to the shape's CPUs, with the capsule and a scratch folder."""
+def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True) -> Iterator[Host]:
+    """The root host of a stack, with the capsule and a scratch folder.
+
+    It is confined to the shape's CPUs, but for stacks whose figures no CPU can change.
+    """
     if root != LOCAL:
         raise VbenchError(
             f"cannot open {root}: remote roots are not supported yet", "run vbench on that machine"
@@ -171,7 +174,7 @@ def open_root(root: str, capsule: Capsule, shape: Shape) -> Iterator[Host]:
         inside, _ = cpus_for(shape)
         scratch = folder / "scratch"
         scratch.mkdir()
-        host = LocalHost(LOCAL, capsule.payload(), scratch=str(scratch), cpus=inside)
+        host = LocalHost(LOCAL, capsule.payload(), scratch=str(scratch), cpus=inside if pinned else None)
         host.traits |= {
             "vcpus": str(shape.vcpus),
             "memory": "not limited",
@@ -185,7 +188,8 @@ def open_root(root: str, capsule: Capsule, shape: Shape) -> Iterator[Host]:
 def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
     """Open every layer of a stack from the root up; leaving closes them in reverse."""
     with ExitStack() as stacked:
-        host: Host = stacked.enter_context(open_root(stack.root, capsule, shape))
+        pinned = stack.clock() == "wall"
+        host: Host = stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))
         for name in stack.layers:
             host = stacked.enter_context(make_layer(name).open(host, shape))
         yield host

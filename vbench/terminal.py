@@ -27,7 +27,7 @@ def interact(host: Host) -> int:
             ready, _, _ = select.select([channel, sys.stdin], [], [])
             if channel in ready:
                 if not (data := channel.recv(4096)):
-                    return channel.recv_exit_status()
+                    return int(channel.recv_exit_status())
                 os.write(1, data)
             if sys.stdin in ready:
                 channel.sendall(os.read(0, 4096))

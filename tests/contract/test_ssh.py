@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench import keys
+from vbench import keys, sshhost
 from vbench.errors import BootError, ConnectionLost, HostError
 from vbench.keys import HostKey, KeyPair
 from vbench.local import LocalHost
+from vbench.shell import Markers, new_token
 from vbench.ssh import remote
 
 from .conftest import Server, Subject, free_port, program
@@ -95,6 +97,58 @@ def test_boot_failure_ends_the_wait() -> None:
 
     with pytest.raises(BootError), nobody.connect(LocalHost(), alive=alive):
         pass
+
+
+def test_nothing_is_left_of_a_handshake_given_up() -> None:
+    script = """
+import sys, threading, time
+from vbench.errors import BootError
+from vbench.keys import HostKey, KeyPair
+from vbench.local import LocalHost
+from vbench.ssh import connect
+end = time.monotonic() + 1.5
+def alive():
+    if time.monotonic() > end: raise BootError("dead")
+try:
+    with connect(LocalHost(), ("127.0.0.1", int(sys.argv[1])), name="x", host_key=HostKey.generate(),
+                 key=KeyPair.generate(), deadline=300, alive=alive): pass
+except BootError:
+    time.sleep(0.5)
+    print([thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)])
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        argv = [sys.executable, "-c", script, str(silent.getsockname()[1])]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as harness:
+            connection = silent.accept()[0]
+            connection.send(b"SSH-2.0-silent\r\n")
+            try:
+                assert harness.communicate(timeout=15)[0] == b"[]\n"
+            finally:
+                harness.kill()
+                connection.close()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_marks_are_taken_out(size: int) -> None:
+    token = new_token()
+    told = f"{token} P 12\nvben vbench-\n{token[:-1]}\nno newline{token} X 143\nlate{token[:9]}".encode()
+    markers = Markers(token)
+    clear = b"".join(markers.feed(told[i : i + size]) for i in range(0, len(told), size)) + markers.rest()
+    assert clear == f"vben vbench-\n{token[:-1]}\nno newlinelate{token[:9]}".encode()
+    assert (markers.pid, markers.code) == (12, 143)
+
+
+def test_text_is_not_held_back() -> None:
+    assert Markers(new_token()).feed(b"ready\n") == b"ready\n"
+
+
+def test_kill_before_there_is_a_group() -> None:
+    with LocalHost().spawn(["sh", "-c", "sleep 1000 & echo $!; wait; echo gone"]) as process:
+        while not process.tail():
+            time.sleep(0.02)
+        LocalHost().run(["sh", "-c", sshhost._KILL, "kill", "9", process.tail().strip()])
+        process.wait(5)
+        assert "gone" in process.tail()
 
 
 @pytest.mark.parametrize("prologue", ["", "sleep 2.5; ", "sleep 8; "])

@@ -33,7 +33,7 @@ ORDER = (
     "plan measure doctor setup terminal",
     "store",
     "overhead plot report",
-    "run",
+    "recorder lane run",
     "console",
     "cli",
 )

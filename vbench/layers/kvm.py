@@ -40,11 +40,12 @@ class Kvm(Qemu):
 
     def _boot(self, parent: Host) -> Available | Unavailable:
         assert parent.payload is not None  # noqa: S101 - probe checked
+        boot = self.linux(parent.payload, guest.mitigations(parent))
         argv = [
             *emulator(parent.payload),
             *self.machine(Shape()),
-            *("-kernel", parent.payload.boot("vmlinux"), "-initrd", parent.payload.boot("initrd")),
-            *("-append", self.kernel_command_line().replace("quiet", "")),
+            *("-kernel", boot.kernel, "-initrd", boot.initrd),
+            *("-append", boot.arguments.replace("quiet", "")),
         ]
         flags = parent.run(["grep", "-cwE", "vmx|svm", "/proc/cpuinfo"], check=False).text
         without = "" if flags not in ("", "0") else " and its processor shows neither vmx nor svm"

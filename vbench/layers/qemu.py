@@ -48,13 +48,13 @@ class Qemu(Layer):
             yield host
 
     @contextmanager
-    def start(self, parent: Host, shape: Shape, choose: Callable[[Payload], Boot]) -> Iterator[SshHost]:
+    def start(self, parent: Host, shape: Shape, choose: Callable[[Payload, str], Boot]) -> Iterator[SshHost]:
         """Boot what ``choose`` makes of the parent's capsule, and log in."""
         if isinstance(answer := self.probe(parent), Unavailable):
             raise LayerUnavailable(answer.reason, answer.hint)
         assert parent.payload is not None  # noqa: S101 - probe checked
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
-        key, boot = HostKey.generate(), choose(parent.payload)
+        key, boot = HostKey.generate(), choose(parent.payload, guest.mitigations(parent))
         link = guest.private_link(parent) if tap else guest.loopback_link()
         inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.1")
         with guest.workdir(parent, self.name) as work:
@@ -100,13 +100,10 @@ class Qemu(Layer):
             *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
         ]
 
-    def linux(self, payload: Payload) -> Boot:
-        """The capsule's own kernel."""
-        return Boot(payload.boot("vmlinux"), self.kernel_command_line(), payload.boot("initrd"))
-
-    def kernel_command_line(self) -> str:
-        """The guest kernel's command line."""
-        return "console=ttyS0 quiet panic=-1 random.trust_cpu=on"
+    def linux(self, payload: Payload, like: str) -> Boot:
+        """The capsule's own kernel; ``like`` is what its command line takes over from the parent's."""
+        arguments = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on {like}"
+        return Boot(payload.boot("vmlinux"), arguments, payload.boot("initrd"))
 
     def more_traits(self) -> dict[str, str]:
         """What this layer states about its guests beyond the common traits."""

@@ -27,6 +27,7 @@ class Testbed(Qemu):
     technique: ClassVar[Technique] = Technique.TYPE_2
     summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
     clock: ClassVar[Clock | None] = "instructions"
+    own_machine: ClassVar[bool] = True
     # SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen: off for all, to be alike.
     cpu: ClassVar[str] = "EPYC-Rome,-smap,-smep,-monitor"
     accelerator: ClassVar[str] = "tcg"
@@ -40,13 +41,13 @@ class Testbed(Qemu):
         """A fixed PC; one vCPU, because instruction counting allows no more."""
         return [*super().machine(Shape(1, MEMORY_MIB, shape.disk_mib)), "-icount", "shift=1,sleep=on"]
 
-    def kernel_command_line(self) -> str:
+    def linux(self, payload: Payload, like: str) -> Boot:
         """No mitigations: the emulated processor has nothing to mitigate."""
-        return f"{super().kernel_command_line()} mitigations=off"
+        return super().linux(payload, "mitigations=off")
 
     def more_traits(self) -> dict[str, str]:
         """What a second is, and how much longer than on hardware things may take before they count as hung."""
-        return {"cpu": f"QEMU {self.cpu}", "clock": "instructions", "slowdown": "20"}
+        return {"cpu": f"QEMU {self.cpu}", "clock": "instructions", "slowdown": "6"}
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
@@ -56,7 +57,9 @@ class Testbed(Qemu):
             yield host
 
     @contextmanager
-    def _booted(self, parent: Host, shape: Shape, choose: Callable[[Payload], Boot]) -> Iterator[SshHost]:
+    def _booted(
+        self, parent: Host, shape: Shape, choose: Callable[[Payload, str], Boot]
+    ) -> Iterator[SshHost]:
         with self.start(parent, shape, choose) as host:
             guest.load_modules(host, "tun", "kvm_amd")
             host.run([*host.program("modprobe"), "brd", "rd_nr=1", f"rd_size={3 * shape.disk_mib * 1024}"])

@@ -17,8 +17,8 @@ from vbench.ssh import SshHost
 # The kernel runs with the capsule's tree as its root, because it must be started by a loader at the usual
 # place: it derives its memory layout from where the program break lies. It also makes itself the leader of
 # another process group, which no signal for ours reaches: so the shell stays, ends at SIGTERM, and being the
-# first process of its namespace takes everything in it along. $1 capsule folder, $2 working folder, then the
-# kernel's arguments.
+# first process of its namespace takes everything in it along. The guest's memory is a file in TMPDIR.
+# $1 capsule folder, $2 working folder, then the kernel's arguments.
 SCRIPT = """
 set -e
 capsule=$1 work=$2; shift 2
@@ -30,6 +30,7 @@ mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
 mount -t tmpfs -o mode=1777 memory "$tree/dev/shm"
 trap 'exit 143' TERM
+export TMPDIR=/dev/shm
 chroot "$tree" /usr/bin/linux.uml "$@" &
 wait $!
 """

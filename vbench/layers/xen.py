@@ -18,7 +18,8 @@ from vbench.layer import Available, Layer, Shape, Technique, Unavailable
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"
 
-def _under_xen(payload: Payload) -> Boot:
+
+def _under_xen(payload: Payload, _: str) -> Boot:
     """Xen, with the capsule's kernel as dom0. Idle states and speculation controls need real processors."""
     xen = (
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
@@ -34,6 +35,7 @@ class Xen(Layer):
     name: ClassVar[str] = "xen"
     technique: ClassVar[Technique] = Technique.TYPE_1
     summary: ClassVar[str] = "the machine booted under Xen, measured in dom0"
+    own_machine: ClassVar[bool] = True
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Opens on the testbed, which can be booted again, and on a machine that is a dom0 already."""
@@ -41,9 +43,7 @@ class Xen(Layer):
             return Available("boots the emulated PC under Xen")
         if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
             return Available("this machine is a dom0")
-        return Unavailable(
-            f"{parent.name} does not run under Xen", "boot it under Xen, or use testbed/xen"
-        )
+        return Unavailable(f"{parent.name} does not run under Xen", "boot it under Xen, or use testbed/xen")
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """The machine booted without Xen; on a real dom0 no such boot is at hand, and dom0 is its own."""
@@ -64,7 +64,8 @@ class Xen(Layer):
             dom0.name = name
             dom0.traits["memory"] = f"{DOM0_MIB} MiB"
             guest.load_modules(
-                dom0, *("xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd"),
+                dom0,
+                *("xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd"),
                 *("xen-blkback", "xen-netback", "loop"),
             )
             with _toolstack(dom0):
@@ -151,7 +152,7 @@ class Pv(Layer):
                 "type": self.kind,
                 "kernel": parent.payload.boot("vmlinux"),
                 "ramdisk": parent.payload.boot("initrd"),
-                "extra": "console=hvc0 quiet panic=-1 mitigations=off",
+                "extra": f"console=hvc0 quiet panic=-1 {guest.mitigations(parent)}",
                 "memory": shape.memory_mib,
                 "vcpus": shape.vcpus,
                 "disk": disks,

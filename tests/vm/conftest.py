@@ -1,0 +1,268 @@
+"""Real layers. Whatever a test does, the machine afterwards holds what it held before."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vbench import capsule
+from vbench.capsule import Capsule
+from vbench.host import Host
+from vbench.layer import Shape, Unavailable, make_layer
+from vbench.local import LocalHost
+from vbench.stack import Stack, open_stack
+
+LAYERS = ("chroot", "bubblewrap", "uml", "qemu")
+GUEST = {
+    "chroot": "/usr/sbin/dropbear",
+    "bubblewrap": "/usr/bin/bwrap",
+    "uml": "/usr/bin/linux.uml",
+    "qemu": "/usr/bin/qemu-system-x86_64",
+}
+"""What the command line of an environment's own process names."""
+SHAPE = Shape(memory_mib=256, disk_mib=128)
+_SET_CHILD_SUBREAPER = 36
+
+
+def pytest_configure() -> None:
+    """Become the parent of orphans, so that what a killed harness leaves behind is found among our children."""
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is on the machine that an environment could have left."""
+
+    processes: frozenset[tuple[int, str]]
+    mounts: frozenset[str]
+    links: frozenset[str]
+    namespaces: frozenset[str]
+    files: frozenset[str]
+
+
+def _processes() -> Iterator[tuple[int, str]]:
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                if process.ppid() == os.getpid() and process.pid not in _known_to_subprocess():
+                    os.waitpid(process.pid, os.WNOHANG)  # an orphan that came to us
+                continue
+            yield process.pid, " ".join(process.cmdline())[:120]
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
+
+
+def _known_to_subprocess() -> set[int]:
+    return {popen.pid for popen in Running.all}
+
+
+def _mounts() -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        yield " ".join(line.split()[2:5])
+
+
+def snapshot() -> Snapshot:
+    """Our processes, and the machine's mounts, links, named network namespaces, and files that vbench may leave."""
+    cache, temp = Path(os.environ["VBENCH_CACHE"]), Path(os.environ["TMPDIR"])
+    named = Path("/run/netns")
+    return Snapshot(
+        frozenset(_processes()),
+        frozenset(_mounts()),
+        frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+        frozenset(path.name for path in named.iterdir()) if named.is_dir() else frozenset(),
+        frozenset(
+            str(path)
+            for folder, glob in (
+                (cache / "sessions", "s*"),
+                (cache / "capsules", ".build-*"),
+                (temp, "*"),
+            )
+            for path in folder.glob(glob)
+        ),
+    )
+
+
+def _foreign_guests() -> bool:
+    """Whether somebody else's guests run here, whose links come and go."""
+    ours = {pid for pid, _ in _processes()}
+    return any(
+        process.pid not in ours
+        and re.search(r"linux\.uml|qemu-system|bwrap", " ".join(process.info["cmdline"] or []))
+        for process in psutil.process_iter(["cmdline"])
+    )
+
+
+def left_behind(before: Snapshot, patience: float = 5.0) -> dict[str, list[object]]:
+    """What has come or gone since; the kernel takes a moment to clear namespaces away."""
+    end = time.monotonic() + patience
+    while True:
+        old, new = asdict(before), asdict(snapshot())
+        changes = {key: sorted(old[key] ^ new[key]) for key in old if old[key] != new[key]}
+        if "links" in changes and _foreign_guests():
+            warnings.warn(
+                f"links not compared, as others' guests run here: {changes.pop('links')}", stacklevel=2
+            )
+        if not changes or time.monotonic() > end:
+            return changes
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def built() -> Capsule:
+    """The capsule of this version."""
+    found = capsule.find()
+    if found is None:
+        pytest.skip("no capsule has been built here: vbench capsule build")
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(built: Capsule, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of our own for sessions, with the user's capsules in it; and a folder for temporary files."""
+    home = tmp_path_factory.mktemp("cache")
+    (home / "capsules").symlink_to(built.directory.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VBENCH_CACHE", str(home))
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temp")))
+        yield home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_by_module(cache: Path) -> Iterator[None]:
+    """What tests share is gone, too, when the last of them is done."""
+    before = snapshot()
+    yield
+    assert left_behind(before) == {}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(nothing_left_by_module: None) -> Iterator[None]:
+    """Every test leaves the machine as it was."""
+    before = snapshot()
+    yield
+    assert left_behind(before) == {}
+
+
+@pytest.fixture(scope="session")
+def can(built: Capsule) -> Callable[[str], None]:
+    """Skips the test, with the layer's own reason, where a layer cannot open on this machine."""
+    host = LocalHost(payload=built.payload())
+    answers = {name: make_layer(name).probe(host) for name in LAYERS}
+
+    def check(name: str) -> None:
+        answer = answers[name]
+        if isinstance(answer, Unavailable):
+            pytest.skip(f"{name}: {answer.reason}")
+
+    return check
+
+
+Opener = Callable[[str], AbstractContextManager[Host]]
+
+
+@pytest.fixture(scope="session")
+def opener(built: Capsule, can: Callable[[str], None]) -> Opener:
+    """Opens a stack of the small shape; skips where its lowest layer is not available."""
+
+    def opens(path: str) -> AbstractContextManager[Host]:
+        stack = Stack.parse(path)
+        for name in stack.layers[:1]:
+            can(name)
+        return open_stack(stack, built, SHAPE)
+
+    return opens
+
+
+def guest_process(layer: str, root: int | None = None) -> psutil.Process:
+    """The process that is a layer's environment, among the descendants of ``root`` (default: this process)."""
+    for process in psutil.Process(root).children(recursive=True):
+        try:
+            words = process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        if any(word.endswith(GUEST[layer]) for word in words) and "unshare" not in words[0]:
+            return process
+    raise AssertionError(f"no process of {layer}")
+
+
+class Running:
+    """A vbench command in a process of its own."""
+
+    all: list[subprocess.Popen[str]] = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, *argv: str | Path, module: str = "vbench.cli") -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, argv)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.all.append(self.popen)
+
+    def wait_for(self, ready: Callable[[], object], seconds: float = 60) -> None:
+        """Wait until something is so; fails when the command ends before."""
+        end = time.monotonic() + seconds
+        while not ready():
+            assert self.popen.poll() is None, self.popen.communicate()
+            assert time.monotonic() < end, "it did not come"
+            time.sleep(0.02)
+
+    def end(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        try:
+            out, err = self.popen.communicate(timeout=timeout)
+        finally:
+            self.kill()
+        return subprocess.CompletedProcess(self.popen.args, self.popen.returncode, out, err)
+
+    def kill(self) -> None:
+        """Make sure that it has ended."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGKILL)
+        with self.popen:
+            pass
+        if self.popen in self.all:
+            self.all.remove(self.popen)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    """Starts vbench commands, and ends them with the test."""
+    started: list[Running] = []
+
+    def begin(*argv: str | Path) -> Running:
+        started.append(Running(*argv))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        running.kill()
+
+
+@pytest.fixture
+def vbench(start: Callable[..., Running]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a vbench command to its end."""
+    return lambda *argv: start(*argv).end()
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    """The whole rows of a bundle's journal, which may be growing."""
+    path = folder / "samples.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,177 @@
+"""What every layer must do while it is open."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vbench import facts
+from vbench.capsule import Capsule, verify_inside
+from vbench.errors import CommandFailed, CommandTimeout
+from vbench.host import Host
+from vbench.layer import Unavailable, make_layer
+from vbench.local import LocalHost
+
+from .conftest import LAYERS, SHAPE, Opener
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def host(request: pytest.FixtureRequest, opener: Opener) -> Iterator[Host]:
+    """An open layer, shared by the tests of this file."""
+    with opener(request.param) as opened:
+        yield opened
+
+
+def layer(host: Host) -> str:
+    return host.name.split("/")[1]
+
+
+def test_runs_commands(host: Host, built: Capsule) -> None:
+    assert host.run(["echo", "a  b"]).text == "a  b"
+    assert host.run(["id", "-u"]).text == "0"
+    assert host.run(["cat"], input=b"\0\xff" * 5000).stdout == b"\0\xff" * 5000
+    release = (built.directory / "tree/etc/debian_version").read_text().strip()
+    assert host.run(["cat", "/etc/debian_version"]).text == release
+
+
+def test_carries_exit_codes(host: Host) -> None:
+    assert host.run(["sh", "-c", "exit 7"], check=False).code == 7
+    assert host.run(["sh", "-c", "kill -9 $$"], check=False).code == 137
+    assert host.run(["nosuch-program"], check=False).code == 127
+    with pytest.raises(CommandFailed, match="gave exit code 7: why"):
+        host.run(["sh", "-c", "echo why >&2; exit 7"])
+    with pytest.raises(CommandTimeout):
+        host.run(["sleep", "60"], timeout=0.5)
+    assert "sleep 60" not in host.run(["ps", "ax"]).text
+
+
+def test_holds_the_capsule_s_bytes(host: Host, built: Capsule) -> None:
+    assert verify_inside(host) == verify_inside(LocalHost(payload=built.payload()))
+
+
+def test_runs_the_kernel_of_its_technique(host: Host, built: Capsule) -> None:
+    release = host.run(["uname", "-r"]).text
+    mine = LocalHost().run(["uname", "-r"]).text
+    uml = [path.name for path in (built.directory / "tree/usr/lib/uml/modules").iterdir()]
+    wanted = {"chroot": [mine], "bubblewrap": [mine], "uml": uml, "qemu": [built.manifest.kernel]}
+    assert release in wanted[layer(host)]
+
+
+def test_has_its_own_processes(host: Host) -> None:
+    listed = host.run(["ps", "-e", "-o", "comm="]).text.split()
+    assert "dropbear" in listed
+    assert "pytest" not in listed
+    assert "python" not in listed
+
+
+def test_gets_the_shape(host: Host) -> None:
+    known = facts.collect(host)
+    assert {key for key in known if key.startswith("trait_")} >= {
+        "trait_vcpus",
+        "trait_memory",
+        "trait_disk",
+        "trait_network",
+    }
+    if layer(host) in {"uml", "qemu"}:
+        assert known["cpus"] == known["trait_vcpus"] == "1"
+        assert known["trait_memory"] == f"{SHAPE.memory_mib} MiB"
+        assert 0.75 < int(known["memory_kib"]) / 1024 / SHAPE.memory_mib <= 1
+        size = int(host.run(["df", "-Pk", host.scratch]).text.split()[-5])
+        assert 0.8 < size / 1024 / SHAPE.disk_mib <= 1
+    else:
+        # Confined to one CPU, like all stacks of a run.
+        assert host.run(["nproc"]).text == "1"
+
+
+def test_reaches_its_parent(host: Host) -> None:
+    with socket.create_server((host.bind, 0)) as server:
+        server.settimeout(20)
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"hello\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = str(server.getsockname()[1])
+        said = host.run([*host.program("busybox"), "nc", host.peer, port], timeout=20)
+        thread.join()
+    assert said.text == "hello"
+
+
+def test_is_accounted(host: Host) -> None:
+    before = host.usage()
+    host.run(["sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i + 1)); done"])
+    after = host.usage()
+    assert before is not None
+    assert after is not None
+    assert after.cpu_s > before.cpu_s
+    assert after.rss_bytes > 0
+
+
+def test_writes_stay_inside(host: Host, built: Capsule, opener: Opener) -> None:
+    """Two of the same layer at once share the capsule, and nothing that one of them writes."""
+    issue = built.directory / "tree/etc/issue"
+    before = issue.read_bytes()
+    with opener(layer(host)) as other:
+        assert other.run(["sh", "-c", "exit 7"], check=False).code == 7
+        host.put(b"changed\n", "/etc/issue")
+        host.put(b"mine\n", f"{host.scratch}/file")
+        host.run(["rm", "/etc/debian_version"])
+        assert host.get("/etc/issue") == b"changed\n"
+        assert other.get("/etc/issue") == before
+        assert other.run(["test", "-e", "/etc/debian_version"], check=False).code == 0
+        assert other.run(["test", "-e", f"{other.scratch}/file"], check=False).code == 1
+        host.put((built.directory / "tree/etc/debian_version").read_bytes(), "/etc/debian_version")
+        refused = host.run(["sh", "-c", "echo x > /capsule/tree/etc/issue"], check=False)
+        assert refused.code != 0
+        assert verify_inside(host) == verify_inside(other)
+    assert issue.read_bytes() == before
+    assert host.run(["echo", "still there"]).text == "still there"
+
+
+NESTED = [("uml", "chroot"), ("qemu", "bubblewrap")]
+
+
+def inventory(host: Host) -> tuple[str, ...]:
+    """What an environment opened inside a guest could leave in it."""
+    commands = (
+        "ps --ppid 2 -p 2 --deselect -o comm=",
+        "cut -d' ' -f3-5 /proc/self/mountinfo",
+        "ls /sys/class/net /scratch",
+    )
+    return tuple("\n".join(sorted(host.run(["sh", "-c", command]).text.splitlines())) for command in commands)
+
+
+@pytest.mark.parametrize(("below", "above"), NESTED, ids=["/".join(pair) for pair in NESTED])
+def test_layers_stack(opener: Opener, built: Capsule, below: str, above: str) -> None:
+    with opener(below) as parent:
+        answer = make_layer(above).probe(parent)
+        assert not isinstance(answer, Unavailable), answer
+        before = inventory(parent)
+        with make_layer(above).open(parent, SHAPE) as inner:
+            assert inner.name == f"local/{below}/{above}"
+            assert inner.run(["uname", "-r"]).text == parent.run(["uname", "-r"]).text
+            assert inner.run(["sh", "-c", "exit 7"], check=False).code == 7
+            assert verify_inside(inner) == verify_inside(LocalHost(payload=built.payload()))
+            inner.put(b"inner\n", "/etc/issue")
+            assert parent.get("/etc/issue") != b"inner\n"
+        assert inventory(parent) == before
+
+
+def test_kvm_tells_the_truth(built: Capsule, tmp_path: Path) -> None:
+    """Its probe boots a kernel: where that works the layer opens, and where not it says why, in bounded time."""
+    host = LocalHost(payload=built.payload(), scratch=str(tmp_path))
+    answer = make_layer("kvm").probe(host)
+    if isinstance(answer, Unavailable):
+        assert answer.reason
+        assert "\n" not in answer.reason
+        assert answer.hint
+    else:
+        with make_layer("kvm").open(host, SHAPE) as guest:
+            assert guest.run(["uname", "-r"]).text == built.manifest.kernel

@@ -1,0 +1,176 @@
+"""Writing down what a run finds, from one thread or several."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from vbench import facts
+from vbench.errors import BundleError
+from vbench.journal import Sample, canonical
+from vbench.measure import Environment, Invocation
+from vbench.plan import Step
+from vbench.stack import Stack
+from vbench.store import JOURNAL, Bundle, Failure, Note
+from vbench.workload import Workload
+
+_MAKE_ROOM = "make room, then: vbench resume"
+
+
+class Watcher(Protocol):
+    """Told what a run is doing. All methods return at once."""
+
+    def say(self, text: str) -> None:
+        """One line worth keeping."""
+
+    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None:
+        """What runs now; ``remaining_s`` from what invocations really took, ``None`` while unknown."""
+
+
+class Recorder:
+    """The bundle of a run in progress, safe to use from the threads that measure side by side.
+
+    ``total`` is the number of invocations planned; ``left`` says of each lane, by name, how many seconds it
+    still needs, ``at_once`` how many of them run side by side.
+    """
+
+    def __init__(self, bundle: Bundle, watch: Watcher, total: int) -> None:
+        self._bundle, self._watch = bundle, watch
+        self._lock = threading.RLock()
+        rows = self._rows()
+        measured = [row for row in rows if not row["warmup"]]
+        self.measured = {(row["block"], row["workload"], row["stack"], row["arm"]) for row in measured}
+        self.sizes = {(row["stack"], row["workload"]): row["work"] for row in rows if row["warmup"]}
+        self.total, self._done = total, len(self.measured)
+        self.left: dict[str, float | None] = {}
+        self.at_once = 1
+
+    def _rows(self) -> list[dict[str, Any]]:
+        with (self._bundle.path / JOURNAL).open() as journal:
+            return [json.loads(line) for line in journal]
+
+    def doing(self, text: str, lane: str, left: float | None = None) -> None:
+        """Tell the watcher what a lane does now, and how long the whole run still takes by what is known."""
+        with self._lock:
+            self.left[lane] = left
+            known = [seconds for seconds in self.left.values() if seconds is not None]
+            whole = max([*known, sum(known) / self.at_once]) if len(known) == len(self.left) else None
+            self._watch.doing(text, self._done, self.total, whole)
+
+    def finished(self, lane: str) -> None:
+        """A lane has nothing more to do."""
+        with self._lock:
+            self.left[lane] = 0.0
+
+    def opened(self, stack: Stack, known: Mapping[str, Any]) -> None:
+        """Facts of an environment that is open; what a resumed run lost before is noted as opened anew."""
+        info, path = self._bundle.info, stack.path
+        with self._lock:
+            info.hosts[path] = {**info.hosts.get(path, {}), **known}
+            earlier = [failure for failure in info.failures if failure.stack == path and not failure.workload]
+            for failure in earlier:
+                info.failures.remove(failure)
+                text = f"it was opened anew when the run was resumed, because {failure.reason}"
+                info.notes.append(Note(severity="warning", stacks=[path], text=text))
+            self._bundle.save()
+
+    def settled(self, stack: Stack, workload: str, work: int | None) -> None:
+        """The frozen work size of a cell."""
+        with self._lock:
+            self._bundle.info.hosts[stack.path].setdefault("work", {})[workload] = work
+
+    def compare_traits(self) -> None:
+        """Note where stacks got other resources than their baseline."""
+        info = self._bundle.info
+        with self._lock:
+            for path in info.hosts:
+                base = Stack.parse(path).baseline()
+                if base is None or base.path not in info.hosts:
+                    continue
+                pair = {path: info.hosts[path], base.path: info.hosts[base.path]}
+                for stack, text in facts.unequal(pair, base.path):
+                    self.note("info", stack, text)
+
+    def note(self, severity: Any, stack: str, text: str) -> None:
+        """A finding on fairness or noise, once."""
+        with self._lock:
+            note = Note(severity=severity, stacks=[stack], text=text)
+            if note not in self._bundle.info.notes:
+                self._bundle.info.notes.append(note)
+                self._bundle.save()
+
+    def failure(self, stack: Stack, workload: str | None, stage: str, error: Exception) -> None:
+        """A stack or a cell that could not be measured; the run goes on without it."""
+        what = f"{stack.path}: {workload}" if workload else stack.path
+        with self._lock:
+            self._watch.say(f"{what} is left out, because {error}")
+            self._bundle.info.failures = [
+                known
+                for known in self._bundle.info.failures
+                if (known.stack, known.workload) != (stack.path, workload)
+            ]
+            self._bundle.info.failures.append(
+                Failure(stack=stack.path, workload=workload, stage=stage, reason=str(error))
+            )
+            self._bundle.save()
+
+    def has_failed(self, stack: Stack, workload: str) -> bool:
+        """Whether a cell was given up, in this run or before it was interrupted."""
+        return any((f.stack, f.workload) == (stack.path, workload) for f in self._bundle.info.failures)
+
+    def sample(
+        self, env: Environment, workload: Workload, step: Step, once: Invocation, *, warmup: bool = False
+    ) -> None:
+        """One invocation: all its metrics at once, synced before this returns."""
+        base = env.stack.baseline()
+        samples = [
+            Sample(
+                run=self._bundle.info.id,
+                stack=step.stack,
+                baseline=base.path if base else step.stack,
+                workload=workload.name,
+                params=canonical(workload.params),
+                metric=metric.name,
+                unit=metric.unit,
+                better=metric.better,
+                value=value,
+                block=step.block,
+                order=step.order,
+                arm=step.arm,
+                warmup=warmup,
+                work=env.work[workload.name] or 1,
+                clock=env.stack.clock(),
+                guest_s=once.guest_s,
+                parent_s=once.parent_s,
+                host_cpu_s=once.host_cpu_s,
+                rss_mib=once.rss_mib,
+                start=once.start,
+            )
+            for metric, value in once.values
+        ]
+        with self._lock:
+            _keep_raw(self._bundle.path, step, once.stdout, warmup)
+            self._bundle.append(samples)
+            self._done += not warmup
+
+
+def _keep_raw(folder: Path, step: Step, stdout: bytes, warmup: bool) -> None:
+    """Add a tool's output to ``raw/``: one compressed file a cell, one JSON line an invocation."""
+    line = {"block": step.block, "arm": step.arm, "warmup": warmup, "stdout": stdout.decode(errors="replace")}
+    member = gzip.compress(f"{json.dumps(line)}\n".encode())
+    path = folder / "raw" / f"{step.stack.replace('/', '+')}.{step.workload}.jsonl.gz"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            whole = file.write(member) == len(member)
+            if not whole:  # half a member would make all that follow unreadable
+                file.truncate(size)
+    except OSError as error:
+        raise BundleError(f"cannot write {path}: {error.strerror}", _MAKE_ROOM) from error
+    if not whole:
+        raise BundleError(f"cannot write {path}: the disk is full", _MAKE_ROOM)
