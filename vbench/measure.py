@@ -35,6 +35,12 @@ class Environment:
         """How much longer than on hardware things may take here before they count as hung."""
         return float(self.host.traits.get("slowdown", "1"))
 
+    def patience(self, workload: Workload) -> float:
+        """Seconds after which an invocation counts as hung: far beyond what it took before."""
+        limit = workload.timeout_s * self.slowdown
+        known = self.expected.get(workload.name)
+        return limit if known is None else min(limit, 30 + 20 * known)
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -84,7 +90,7 @@ def _run(
         argv = workload.render(workload.command, host.program, **values)
         start = datetime.now(UTC).isoformat(timespec="milliseconds")
         before = host.usage()
-        result = host.run(argv, timeout=workload.timeout_s * env.slowdown)
+        result = host.run(argv, timeout=env.patience(workload))
         return result, before, host.usage(), start
 
 

@@ -58,7 +58,7 @@ class Recorder:
         with self._lock:
             self.left[lane] = left
             known = [seconds for seconds in self.left.values() if seconds is not None]
-            whole = max([*known, sum(known) / self.at_once]) if len(known) == len(self.left) else None
+            whole = max([*known, sum(known) / self.at_once]) if len(known) == len(self.left) else left
             self._watch.doing(text, self._done, self.total, whole)
 
     def finished(self, lane: str) -> None:

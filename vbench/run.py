@@ -75,6 +75,8 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
     info.notes += [Note(severity="warning", text=text) for text in facts.noise()]
     bundle.save()
     recorder = Recorder(bundle, watch, len(steps))
+    lanes = lanes_of(stacks)
+    recorder.left = {lane.name: None for lane in lanes}
     stop = threading.Event()
 
     def measure(lane: Lane) -> int:
@@ -83,7 +85,7 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
         return carry_out(lane, own, todo, capsule, plan.shape(), recorder, stop)
 
     try:
-        _in_lanes(lanes_of(stacks), measure, recorder, stop)
+        _in_lanes(lanes, measure, recorder, stop)
     except BaseException:
         info.status = "interrupted"
         bundle.save()
