@@ -28,6 +28,9 @@ DATA = Path(__file__).parent / "data"
 EPOCH = 1_700_000_000
 """All files of the capsule carry times no later than this, so that a rebuild is the same bytes."""
 
+LAYOUT = 2
+"""Raised when what this module makes of the same packages changes."""
+
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
 
@@ -56,7 +59,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
 
     def digest(self) -> str:
         """SHA-256 over everything that decides what is built, package versions apart."""
-        whole = hashlib.sha256()
+        whole = hashlib.sha256(f"layout {LAYOUT}\n".encode())
         files = [DATA / "capsule.toml", DATA / "initrd-init", DATA / "rc", *self.source_files()]
         for path in files:
             whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -97,6 +100,8 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
         f"--customize-hook={copy_sources}",
         f"--customize-hook={compile_probe}",
         f"--customize-hook={list_packages}",
+        # A light login shell: every command over SSH starts one.
+        "--customize-hook=sed -i 's#^root:\\(.*\\):/bin/bash$#root:\\1:/bin/sh#' \"$1/etc/passwd\"",
         '--customize-hook=rm -f "$1"/boot/initrd* "$1/etc/resolv.conf" "$1/etc/hostname"',
         '--customize-hook=mkdir -p "$1/capsule" "$1/scratch" "$1/root/.ssh" && chmod 700 "$1/root/.ssh"',
         recipe.suite,

@@ -72,7 +72,8 @@ def _known_to_subprocess() -> set[int]:
 
 def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        yield " ".join(line.split()[2:5])
+        if "/mmdebstrap." not in line:  # somebody else builds a capsule
+            yield " ".join(line.split()[2:5])
 
 
 def snapshot() -> Snapshot:
