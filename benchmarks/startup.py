@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,6 +18,7 @@ from vbench import guest
 from vbench.capsule import require
 from vbench.host import Host
 from vbench.layer import Shape, Unavailable, make_layer
+from vbench.ssh import connect
 from vbench.stack import open_root
 
 Login = Callable[[], AbstractContextManager[Host]]
@@ -32,13 +34,12 @@ def timed(action: Callable[[], object]) -> float:
 def remember_logins() -> list[Login]:
     """From now on, how to log in once more to every environment that is opened."""
     logins: list[Login] = []
-    original = guest.connect
 
-    def connect(parent: Host, address: Any, **options: Any) -> AbstractContextManager[Host]:
-        logins.append(lambda: original(parent, address, **options))
-        return original(parent, address, **options)
+    def remembering(parent: Host, address: Any, **options: Any) -> AbstractContextManager[Host]:
+        logins.append(partial(connect, parent, address, **options))
+        return logins[-1]()
 
-    guest.connect = connect  # type: ignore[assignment]
+    vars(guest).update(connect=remembering)
     return logins
 
 
@@ -59,8 +60,8 @@ def measure(root: Host, name: str, repeats: int, commands: int) -> list[float]:
             host.run(["true"])
             starts.append(time.perf_counter() - begin)
             if number == repeats - 1:
-                trips = [timed(lambda: host.run(["true"])) for _ in range(commands)]
-                anew = [timed(lambda: once_more(logins[-1])) for _ in range(repeats)]
+                trips = [timed(partial(host.run, ["true"])) for _ in range(commands)]
+                anew = [timed(partial(once_more, logins[-1])) for _ in range(repeats)]
             closes.append(timed(opened.close))
     return [median(values) for values in (starts, closes, trips, anew)]
 
