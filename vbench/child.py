@@ -22,6 +22,10 @@ from vbench.host import Usage
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vbench-spawner")
 
 
+# Those not yet reaped, for a run that is given up while threads of it wait for them.
+_children: set[Child] = set()
+
+
 @cache
 def deathsig() -> tuple[str, ...]:
     """The argv prefix that has a command killed when the harness dies, where there is one."""
@@ -40,6 +44,7 @@ class Child:
         self.pid = popen.pid
         self.pidfd = os.pidfd_open(popen.pid)
         self.usage: Usage | None = None
+        _children.add(self)
 
     def exited(self, timeout: float | None = 0) -> bool:
         """Whether the process has exited, waiting for that up to ``timeout`` seconds."""
@@ -77,6 +82,7 @@ class Child:
                 used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
             )
             self.usage = Usage(used.ru_utime + used.ru_stime, peak * 1024)
+            _children.discard(self)
         for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -118,6 +124,12 @@ def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stder
     finally:
         if cpus is not None:
             os.sched_setaffinity(0, before)
+
+
+def kill_all() -> None:
+    """Kill every child at once; those who own them notice, and clean up."""
+    for child in list(_children):
+        child.signal(signal.SIGKILL)
 
 
 def _discard(future: Future[Child]) -> None:

@@ -11,10 +11,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-import psutil
-
 from vbench import facts
 from vbench.capsule import Capsule
+from vbench.child import kill_all
 from vbench.errors import BundleError, VbenchError
 from vbench.lane import Lane, carry_out, lanes_of
 from vbench.plan import Plan, schedule, with_baselines
@@ -113,8 +112,7 @@ def _in_lanes(
             # The lanes' own with blocks clean up; ending their machines brings them there at once.
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in psutil.Process().children():
-                child.kill()
+            kill_all()
             raise
     if opened + sum(future.result() for future in futures) == 0:
         raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
