@@ -138,7 +138,7 @@ def import_(source: Path, say: Say = lambda _: None) -> Capsule:
         try:
             with tarfile.open(source, "r:") as archive:
                 for name in ("capsule.json", "rootfs.tar"):
-                    archive.extract(name, work, filter="data")
+                    _take(archive, name, work)
             manifest = Manifest.model_validate_json((work / "capsule.json").read_bytes())
             say("checking its digest")
             actual = rootfs.content_digest(work / "rootfs.tar")
@@ -223,6 +223,15 @@ def write_lock(capsule: Capsule) -> None:
     """Make the lock file say what this capsule holds."""
     content = {"digest": capsule.digest, "packages": capsule.manifest.packages}
     LOCK_FILE.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _take(archive: tarfile.TarFile, name: str, folder: Path) -> None:
+    """Unpack one member's content and nothing else of it: no link, owner, mode or other path."""
+    content = archive.extractfile(name)
+    if content is None:
+        raise tarfile.TarError(f"{name} is not a file")
+    with (folder / name).open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _why(error: Exception) -> str:

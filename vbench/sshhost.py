@@ -20,9 +20,20 @@ from vbench.host import Address, Argv, Connection, Host, Payload, Process, Resul
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
 
 _KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
+# Zombies do not count: where process 1 reaps nobody, as in many a container, they stay for ever.
 _END_GROUP = """
+left() {
+    kill -0 "-$1" 2>/dev/null || kill -0 "$1" 2>/dev/null || return 1
+    for stat in /proc/[0-9]*/stat; do
+        { read -r line <"$stat"; } 2>/dev/null || continue
+        pid=${stat#/proc/}; set -- "$1" ${line##*) }
+        case $2 in Z | X) continue ;; esac
+        [ "$4" = "$1" ] || [ "${pid%/stat}" = "$1" ] && return 0
+    done
+    return 1
+}
 kill -TERM "-$1" 2>/dev/null || kill -TERM "$1" 2>/dev/null; i=0
-while kill -0 "-$1" 2>/dev/null || kill -0 "$1" 2>/dev/null; do
+while left "$1"; do
     [ $i = 20 ] && kill -KILL "-$1" 2>/dev/null
     [ $i = 70 ] && exit 1
     i=$((i + 1)); sleep 0.1

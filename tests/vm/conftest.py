@@ -38,11 +38,6 @@ SHAPE = Shape(memory_mib=256, disk_mib=128)
 _SET_CHILD_SUBREAPER = 36
 
 
-def pytest_configure() -> None:
-    """Become the parent of orphans, so that what a killed harness leaves behind is found among our children."""
-    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """What is on the machine that an environment could have left."""
@@ -129,6 +124,17 @@ def built() -> Capsule:
     if found is None:
         pytest.skip("no capsule has been built here: vbench capsule build")
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parent_of_orphans() -> Iterator[None]:
+    """What a killed harness leaves behind is then found among our children.
+
+    For these tests only: others expect their orphans to be reaped, which nobody does here.
+    """
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="session", autouse=True)
