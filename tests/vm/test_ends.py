@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -85,7 +86,8 @@ def _inside(layer: str, running: Running) -> Iterator[bytes]:
         return
     if layer in {"chroot", "bubblewrap"}:
         for child in process.children(recursive=True):
-            yield Path(f"/proc/{child.pid}/cmdline").read_bytes()
+            with contextlib.suppress(OSError):  # it has ended since
+                yield Path(f"/proc/{child.pid}/cmdline").read_bytes()
     elif sum(process.cpu_times()[:2]) > 0.5:
         yield b"sleep, or still starting"
 

@@ -9,10 +9,16 @@ import pytest
 
 from vbench import load
 from vbench.capsule import verify_inside
+from vbench.errors import VbenchError
 
 from .conftest import Opener
 
 
+@pytest.mark.xfail(
+    raises=VbenchError,
+    strict=False,
+    reason="a guest under KVM on the testbed can lock up, at times while it boots: see the README",
+)
 def test_kvm_really_runs_on_it(opener: Opener) -> None:
     with opener("testbed/kvm") as host:
         assert host.traits["clock"] == "instructions"
