@@ -311,7 +311,11 @@ def _unpack(archive: Path, work: Path) -> None:
     """
     (work / "tree").mkdir()
     mebibytes = archive.stat().st_size // 2**20 * 5 // 4 + 64
-    loader = f"tree/{rootfs.LOADER} --library-path tree/{rootfs.LIBRARIES[0]}"
+    # fakeroot's own library is found by LD_LIBRARY_PATH, which the loader's option would hide.
+    loader = (
+        f"tree/{rootfs.LOADER} --library-path"
+        f" tree/{rootfs.LIBRARIES[0]}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+    )
     script = (
         "tar -xf rootfs.tar -C tree --exclude='./dev/*' && "
         f"truncate -s {mebibytes}M image && "
