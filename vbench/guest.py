@@ -89,9 +89,13 @@ def seed(key: HostKey, name: str, link: Link) -> bytes:
 def scratch_disk(parent: Host, path: str, shape: Shape) -> None:
     """An empty ext4 disk image of the shape's size, made on the parent; sparse until written to."""
     parent.run(["truncate", "-s", f"{shape.disk_mib}M", path])
-    parent.run(
-        [*parent.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", NO_LAZY, path], timeout=120
-    )
+    make_ext4(parent, path, timeout=120)
+
+
+def make_ext4(host: Host, path: str, *, timeout: float) -> None:
+    """Make an ext4 file system that the kernel has no work left to do on, in a file or on a device."""
+    argv = [*host.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", NO_LAZY]
+    host.run([*argv, path], timeout=timeout)
 
 
 def configure_link(parent: Host, link: Link, process: Process, deadline: float) -> None:

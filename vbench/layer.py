@@ -11,8 +11,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar, Literal
 
-from vbench.errors import UsageError, VbenchError
-from vbench.host import Host
+from vbench.errors import LayerUnavailable, UsageError, VbenchError
+from vbench.host import Host, Payload
 
 Clock = Literal["wall", "instructions"]
 
@@ -77,6 +77,17 @@ class Layer(ABC):
 
         Raises ``BootError`` with the end of the console when the environment does not come up.
         """
+
+    def require(self, parent: Host) -> Payload:
+        """The parent's capsule, once the layer's probe has said that it can open there.
+
+        Raises ``LayerUnavailable`` with the probe's reason otherwise.
+        """
+        if isinstance(answer := self.probe(parent), Unavailable):
+            raise LayerUnavailable(answer.reason, answer.hint)
+        if parent.payload is None:
+            raise LayerUnavailable(f"{parent.name} holds no capsule", "build one with: vbench capsule build")
+        return parent.payload
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel
 
 from vbench.errors import VbenchError
-from vbench.host import Program
+from vbench.host import Payload, Program
 
 DATA = Path(__file__).parent / "data"
 EPOCH = 1_700_000_000
@@ -31,8 +31,7 @@ EPOCH = 1_700_000_000
 LAYOUT = 2
 """Raised when what this module makes of the same packages changes."""
 
-LOADER = "usr/lib64/ld-linux-x86-64.so.2"
-LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
+LOADER, LIBRARIES = Payload.loader, Payload.library_path
 
 
 class Recipe(BaseModel, extra="forbid", frozen=True):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench import guest
-from vbench.errors import BootError, LayerUnavailable
+from vbench.errors import BootError
 from vbench.host import Host, Process
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
@@ -47,9 +47,7 @@ class Bubblewrap(Layer):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
         """Takes well under a second; shape's memory and disk cannot be enforced and are stated as such."""
-        if isinstance(answer := self.probe(parent), Unavailable):
-            raise LayerUnavailable(answer.reason, answer.hint)
-        assert parent.payload is not None  # noqa: S101 - probe ran programs of it
+        payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
         traits = {
             **parent.traits,
@@ -61,7 +59,7 @@ class Bubblewrap(Layer):
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             script = f'set -e\n{ROOT_SCRIPT}\ncd /; exec chroot "$root" "$@"'
-            argv = ["unshare", "--mount", "--net", "sh", "-c", script, "sh", parent.payload.directory, work]
+            argv = ["unshare", "--mount", "--net", "sh", "-c", script, "sh", payload.directory, work]
             with parent.spawn([*argv, *SANDBOX, *server(link)]) as process:
                 _lead_in(parent, link, process)
                 deadline = guest.patience(parent, 20)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench import guest
-from vbench.errors import LayerUnavailable
 from vbench.host import Host
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
@@ -73,9 +72,7 @@ class Chroot(Layer):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
         """Takes well under a second; shape's memory and disk cannot be enforced and are stated as such."""
-        if isinstance(answer := self.probe(parent), Unavailable):
-            raise LayerUnavailable(answer.reason, answer.hint)
-        assert parent.payload is not None  # noqa: S101 - probe ran programs of it
+        payload = self.require(parent)
         key, link = HostKey.generate(), guest.loopback_link()
         traits = {
             **parent.traits,
@@ -88,7 +85,7 @@ class Chroot(Layer):
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             script = f'set -e\n{ROOT_SCRIPT}\nexec chroot "$root" "$@"'
             namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-            argv = [*namespaces, "sh", "-c", script, "sh", parent.payload.directory, work, *server(link)]
+            argv = [*namespaces, "sh", "-c", script, "sh", payload.directory, work, *server(link)]
             with (
                 parent.spawn(argv) as process,
                 guest.log_in(

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench import guest
-from vbench.errors import LayerUnavailable
 from vbench.host import Boot, Host, Payload
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
@@ -50,11 +49,9 @@ class Qemu(Layer):
     @contextmanager
     def start(self, parent: Host, shape: Shape, choose: Callable[[Payload, str], Boot]) -> Iterator[SshHost]:
         """Boot what ``choose`` makes of the parent's capsule, and log in."""
-        if isinstance(answer := self.probe(parent), Unavailable):
-            raise LayerUnavailable(answer.reason, answer.hint)
-        assert parent.payload is not None  # noqa: S101 - probe checked
+        payload = self.require(parent)
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
-        key, boot = HostKey.generate(), choose(parent.payload, guest.mitigations(parent))
+        key, boot = HostKey.generate(), choose(payload, guest.mitigations(parent))
         link = guest.private_link(parent) if tap else guest.loopback_link()
         inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.1")
         with guest.workdir(parent, self.name) as work:
@@ -75,10 +72,10 @@ class Qemu(Layer):
                 else f"user,id=net,hostfwd=tcp:127.0.0.1:{link.port}-{inside.guest}:22"
             )
             argv = [
-                *emulator(parent.payload),
+                *emulator(payload),
                 *self.machine(shape),
                 *("-kernel", boot.kernel, "-append", boot.arguments, "-initrd", boot.initrd),
-                *_drive("root", parent.payload.image, "readonly=on"),
+                *_drive("root", payload.image, "readonly=on"),
                 *_drive("seed", f"{work}/seed", "readonly=on"),
                 *_drive("scratch", f"{work}/scratch", f"cache={cache}"),
                 *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),

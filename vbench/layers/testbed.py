@@ -63,8 +63,7 @@ class Testbed(Qemu):
         with self.start(parent, shape, choose) as host:
             guest.load_modules(host, "tun", "kvm_amd")
             host.run([*host.program("modprobe"), "brd", "rd_nr=1", f"rd_size={3 * shape.disk_mib * 1024}"])
-            make = [*host.program("mke2fs"), "-q", "-F", "-t", "ext4", "-m", "0", "-E", guest.NO_LAZY]
-            host.run([*make, "/dev/ram0"], timeout=600)
+            guest.make_ext4(host, "/dev/ram0", timeout=600)
             host.run(["mount", "-o", "noatime", "/dev/ram0", "/scratch"])
             host.peer = host.bind = "127.0.0.1"
             host.traits |= {"disk": "ext4 in the testbed's own memory", "network": "loopback"}

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench import guest
-from vbench.errors import LayerUnavailable
 from vbench.host import Host
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
@@ -56,9 +55,7 @@ class Uml(Layer):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
         """Takes about two seconds on hardware."""
-        if isinstance(answer := self.probe(parent), Unavailable):
-            raise LayerUnavailable(answer.reason, answer.hint)
-        assert parent.payload is not None  # noqa: S101 - probe read it
+        payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
         traits = {
             **parent.traits,
@@ -79,7 +76,7 @@ class Uml(Layer):
                 *("panic=-1", "quiet"),
             ]
             namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-            argv = [*namespaces, "sh", "-c", SCRIPT, "sh", parent.payload.directory, work, *arguments]
+            argv = [*namespaces, "sh", "-c", SCRIPT, "sh", payload.directory, work, *arguments]
             with parent.spawn(argv) as process:
                 deadline = guest.patience(parent, 30)
                 guest.configure_link(parent, link, process, deadline)

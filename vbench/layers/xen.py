@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
 from vbench import guest
-from vbench.errors import BootError, LayerUnavailable
+from vbench.errors import BootError
 from vbench.host import Boot, Host, Payload
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
@@ -52,8 +52,7 @@ class Xen(Layer):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
         """Boots in about half a minute."""
-        if isinstance(answer := self.probe(parent), Unavailable):
-            raise LayerUnavailable(answer.reason, answer.hint)
+        self.require(parent)
         name = f"{parent.name}/{self.name}"
         if parent.reboot is None:
             host = copy.copy(parent)
@@ -124,9 +123,7 @@ class Pv(Layer):
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
         """Creates the domain with xl, and destroys it on leaving."""
-        if isinstance(answer := self.probe(parent), Unavailable):
-            raise LayerUnavailable(answer.reason, answer.hint)
-        assert parent.payload is not None  # noqa: S101 - parent booted from it
+        payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
         traits = {
             **parent.traits,
@@ -140,7 +137,7 @@ class Pv(Layer):
             guest.scratch_disk(parent, f"{work}/scratch", shape)
             ip = shlex.join(parent.program("ip"))
             parent.put(_VIF.format(ip=ip, address=link.parent).encode(), f"{work}/vif", 0o755)
-            image = parent.run(["readlink", "-f", parent.payload.image]).text
+            image = parent.run(["readlink", "-f", payload.image]).text
             parent.put(_BLOCK.encode(), f"{work}/block", 0o755)
             disks = [_disk("xvda", "r", image, work)]
             for letter, name, mode in (("b", "seed", "r"), ("c", "scratch", "w")):
@@ -150,8 +147,8 @@ class Pv(Layer):
             config = {
                 "name": domain,
                 "type": self.kind,
-                "kernel": parent.payload.boot("vmlinux"),
-                "ramdisk": parent.payload.boot("initrd"),
+                "kernel": payload.boot("vmlinux"),
+                "ramdisk": payload.boot("initrd"),
                 "extra": f"console=hvc0 quiet panic=-1 {guest.mitigations(parent)}",
                 "memory": shape.memory_mib,
                 "vcpus": shape.vcpus,
