@@ -1,0 +1,30 @@
+"""What commands share: their options, and the workloads that a user's folders add."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Stacks = Annotated[list[str] | None, typer.Option("--stack", "-s", help="A stack path, such as local/uml.")]
+Names = Annotated[list[str] | None, typer.Option("--workload", "-w", help="A workload or a group of them.")]
+Folders = Annotated[
+    list[Path] | None, typer.Option("--workloads", help="A further folder of workload files.")
+]
+Folder = Annotated[Path, typer.Argument(help="A bundle.")]
+StackPath = Annotated[str, typer.Argument(help="A stack path, such as local/uml.")]
+
+
+def group() -> typer.Typer:
+    """Some of the commands; `vbench.cli` puts them together."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def workloads_of(folders: list[Path] | None) -> Any:
+    """vbench's own workloads and those in further folders, by name."""
+    from vbench import paths
+    from vbench.workload import load_workloads
+
+    return load_workloads([paths.workload_files(), *(folders or [])])
