@@ -39,6 +39,7 @@ class Manifest(BaseModel, extra="forbid"):
     kernel: str
     packages: list[dict[str, str]]
     drift: list[str]
+    mended: list[str]
     programs: dict[str, Program]
     files: dict[str, str]
 
@@ -292,6 +293,7 @@ def _settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
         kernel=release,
         packages=packages,
         drift=drift_from_lock(packages),
+        mended=rootfs.mended(work / "tree"),
         programs=table,
         files=files,
     )

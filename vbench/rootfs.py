@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel
 
+from vbench import errata
 from vbench.errors import VbenchError
 from vbench.host import Payload, Program
 
@@ -28,7 +29,7 @@ DATA = Path(__file__).parent / "data"
 EPOCH = 1_700_000_000
 """All files of the capsule carry times no later than this, so that a rebuild is the same bytes."""
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when what this module makes of the same packages changes."""
 
 LOADER, LIBRARIES = Payload.loader, Payload.library_path
@@ -62,6 +63,8 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
         files = [DATA / "capsule.toml", DATA / "initrd-init", DATA / "rc", *self.source_files()]
         for path in files:
             whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        for erratum in errata.ERRATA:
+            whole.update(f"{erratum.path} {erratum.code.hex()} {erratum.mended.hex()}\n".encode())
         return whole.hexdigest()
 
 
@@ -152,6 +155,12 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
             "boot/vbench/xen": gzip.decompress(read(_xen(names))),
             "vbench/rc": (DATA / "rc").read_bytes(),
         }
+        titles = ""
+        for erratum in errata.ERRATA:
+            if (program := erratum.apply(read(erratum.path))) is not None:
+                files[erratum.path] = program  # a later entry of an archive replaces an earlier one
+                titles += f"{erratum.title}\n"
+        files["vbench/mended"] = titles.encode()
     with tarfile.open(archive, "a") as tar:
         for name, data in files.items():
             if PurePosixPath(name).parent.as_posix() not in names:
@@ -236,6 +245,11 @@ def packages(tree: Path) -> list[dict[str, str]]:
         else:
             found[-1][key.lower()] = value
     return sorted(found, key=lambda package: package["name"])
+
+
+def mended(tree: Path) -> list[str]:
+    """Titles of the known faults of packaged programs that were mended in the tree."""
+    return (tree / "vbench/mended").read_text().splitlines()
 
 
 def programs(recipe: Recipe, tree: Path) -> tuple[dict[str, Program], dict[str, str]]:

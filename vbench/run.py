@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from vbench import facts
+from pydantic import ValidationError
+
+from vbench import facts, noise
 from vbench.capsule import Capsule
 from vbench.child import kill_all
 from vbench.errors import BundleError, VbenchError
 from vbench.lane import Lane, carry_out, lanes_of
+from vbench.local import LocalHost
 from vbench.plan import Plan, schedule, with_baselines
 from vbench.recorder import Recorder, Watcher
 from vbench.stack import cpus_for
@@ -36,6 +40,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
         capsule={
             "digest": capsule.digest,
             "drift": capsule.manifest.drift,
+            "mended": capsule.manifest.mended,
             "kernel": capsule.manifest.kernel,
         },
         workloads={
@@ -49,7 +54,29 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
         },
         techniques={stack.path: stack.technique() for stack in stacks},
         versions=_versions(),
+        tools={each["name"]: each["version"] for each in capsule.manifest.packages},
     )
+
+
+def plan_of(bundle: Bundle, workloads: Mapping[str, Workload]) -> Plan:
+    """The plan that a bundle was begun with.
+
+    Raises ``BundleError`` when it is none, or when a workload is not here as it was then.
+    """
+    try:
+        plan = Plan.model_validate(bundle.info.plan)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{bundle.path}: its plan cannot be carried out: {where}: {first['msg']}") from None
+    for name in plan.workloads:
+        begun = bundle.info.workloads.get(name)
+        if begun is None or name not in workloads or workloads[name].digest != begun.digest:
+            raise BundleError(
+                f"{bundle.path}: workload {name!r:.80} is not here as it was when the run was begun",
+                "give its folder with --workloads, or start a new run",
+            )
+    return plan
 
 
 def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule, watch: Watcher) -> None:
@@ -65,13 +92,13 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
             f"{bundle.path} was begun with capsule {info.capsule.get('digest')}, here is {capsule.digest}",
             "import the capsule that it was begun with",
         )
-    plan = Plan.model_validate(info.plan)
+    plan = plan_of(bundle, workloads)
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = with_baselines(plan.stacks)
     bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
     steps = schedule(plan, list(todo), [stack.path for stack in stacks], bases)
     info.status = "running"
-    info.notes += [Note(severity="warning", text=text) for text in facts.noise()]
+    info.notes += [Note(severity=severity, text=text) for severity, text in noise.before()]
     bundle.save()
     recorder = Recorder(bundle, watch, len(steps))
     lanes = lanes_of(stacks)
@@ -119,8 +146,9 @@ def _in_lanes(
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("vbench-layers", "paramiko", "psutil", "pandas", "scipy"):
+    checkout = Path(__file__).parent.parent
+    found = {"python": platform.python_version(), "commit": facts.harness(LocalHost(), checkout)}
+    for name in ("vbench-layers", "paramiko", "psutil", "pandas", "scipy", "pyarrow"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

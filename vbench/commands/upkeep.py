@@ -52,6 +52,7 @@ def capsule_show(json: Json = False) -> None:
     say(f"packages  {len(manifest.packages)}, {len(manifest.drift)} of them not as in the lock file")
     for line in manifest.drift:
         say(f"  {line}")
+    say(f"mended    {'; '.join(manifest.mended) or 'nothing'}")
     say(f"programs  {', '.join(sorted(manifest.programs))}")
 
 
@@ -77,11 +78,18 @@ def clean(
     capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule, too.")] = False,
 ) -> None:
     """Remove what killed runs and builds left behind, and with --capsules the capsule."""
-    from vbench import capsule
-    from vbench.stack import remove_stale
+    from contextlib import nullcontext
 
-    gone = [*remove_stale(), *capsule.remove(partial_only=not capsules)]
+    from vbench import capsule
+    from vbench.session import end_orphans, nobody_else, remove_stale
+
+    orphans = end_orphans()
+    gone = remove_stale()
+    with nobody_else("removing the capsule") if capsules else nullcontext():
+        gone += capsule.remove(partial_only=not capsules)
+    for number in orphans:
+        say(f"ended process {number}, which a killed vbench had left behind")
     for folder in gone:
         say(f"removed {folder}")
-    if not gone:
+    if not gone and not orphans:
         say("nothing to remove")
