@@ -92,8 +92,11 @@ class Qemu(Layer):
     def machine(self, shape: Shape) -> list[str]:
         """The options that say what the emulated computer is."""
         return [
-            *("-M", "q35,usb=off,graphics=off", "-accel", self.accelerator, "-cpu", self.cpu),
-            *("-smp", str(shape.vcpus), "-m", str(shape.memory_mib)),
+            *("-M", "q35,usb=off,graphics=off,memory-backend=ram"),
+            *("-accel", self.accelerator, "-cpu", self.cpu, "-smp", str(shape.vcpus)),
+            # Pages are taken as they are used, so that a guest fits into a parent of the same shape.
+            *("-m", str(shape.memory_mib)),
+            *("-object", f"memory-backend-ram,id=ram,size={shape.memory_mib}M,reserve=off"),
             *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
         ]
 
