@@ -1,0 +1,436 @@
+"""The decision aid, on bundles of synthetic samples whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from vbench import mix, needs
+from vbench.advise import COLUMNS, Advice, advise
+from vbench.catalog import find
+from vbench.cli import main
+from vbench.errors import UsageError, VbenchError
+from vbench.journal import Sample
+from vbench.store import Bundle, Failure, Run, RunInfo, WorkloadInfo, load
+from vbench.workload import Kind
+
+KINDS = {"int": "cpu", "null": "os", "fork": "os", "read": "disk"}
+# The true ratios by stack and workload.
+TRUTH: dict[str, dict[str, float]] = {
+    "local/chroot": {"int": 1.0, "null": 1.0, "fork": 1.0, "read": 1.0},
+    "local/uml": {"int": 1.1, "null": 40.0, "fork": 10.0, "read": 2.0},
+    "local/qemu": {"int": 8.0, "null": 6.0, "fork": 6.0, "read": 3.0},
+}
+
+
+def bundle(
+    folder: Path,
+    truth: Mapping[str, Mapping[str, float]] = TRUTH,
+    *,
+    blocks: int = 8,
+    noise: float = 0.01,
+    failures: tuple[Failure, ...] = (),
+    twice: bool = True,
+    params: tuple[str, ...] = ("{}",),
+) -> Run:
+    """Stacks on their bare roots (``local``, ``local/testbed``), each value 100 times its true ratio."""
+    rng = np.random.default_rng(5)
+    root_of = {stack: "local/testbed" if "testbed" in stack else "local" for stack in truth}
+    roots = sorted(set(root_of.values()))
+    info = RunInfo(
+        id="r1",
+        created="2026-01-01T00:00:00Z",
+        seed=1,
+        workloads={
+            name: WorkloadInfo(digest="0" * 64, kind=kind, title=name, primary="m")
+            for name, kind in KINDS.items()
+        },
+        failures=list(failures),
+    )
+    with Bundle.create(folder, info) as out:
+        for block in range(blocks):
+            samples = []
+            for root, workload, given in itertools.product(roots, KINDS, params):
+                stacks = [stack for stack in truth if root_of[stack] == root and workload in truth[stack]]
+                arms = [(root, "A"), *((stack, "A") for stack in stacks), *([(root, "A'")] if twice else [])]
+                for order, (stack, arm) in enumerate(arms):
+                    ratio = 1.0 if stack == root else truth[stack][workload]
+                    value = 100 * ratio * math.exp(rng.normal(0, noise))
+                    clock: Any = "instructions" if root == "local/testbed" else "wall"
+                    for metric, number in (("m", value), ("other", 1.0)):
+                        sample = Sample(
+                            run="r1", stack=stack, baseline=root, workload=workload, params=given, metric=metric,
+                            unit="ns", better="lower", value=number, block=block, order=order, arm=arm,  # type: ignore[arg-type]
+                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0, host_cpu_s=1.0,
+                            rss_mib=1.0, start="2026-01-01T00:00:00Z",
+                        )  # fmt: skip
+                        samples.append(sample)
+            out.append(samples)
+    return load(folder)
+
+
+def row(advice: Advice, stack: str) -> Any:
+    return advice.table.set_index("stack").loc[stack]
+
+
+# --- weighing ---
+
+
+def test_a_mix_is_the_weighted_geometric_mean_of_ratios(tmp_path: Path) -> None:
+    run = bundle(tmp_path, noise=0.0)
+    advice = advise(run, mix={"os": 3, "int": 1})
+    uml = row(advice, "local/uml")
+    assert uml["ratio"] == pytest.approx((math.sqrt(40 * 10)) ** 0.75 * 1.1**0.25)
+    assert list(advice.table.columns) == COLUMNS
+    assert row(advice, "local/chroot")["ratio"] == pytest.approx(1.0)
+
+
+def test_the_interval_holds_the_truth_and_widens_with_noise(tmp_path: Path) -> None:
+    quiet, loud = (bundle(tmp_path / str(noise), noise=noise) for noise in (0.005, 0.1))
+    for run in (quiet, loud):
+        uml = row(advise(run, mix="null"), "local/uml")
+        assert uml["low"] < 40 < uml["high"]
+    width = [row(advise(run, mix="null"), "local/uml")[["low", "high"]] for run in (quiet, loud)]
+    assert width[0]["high"] - width[0]["low"] < width[1]["high"] - width[1]["low"]
+
+
+def test_params_share_a_workload_s_weight(tmp_path: Path) -> None:
+    run = bundle(tmp_path, noise=0.0, params=('{"size":1}', '{"size":2}'))
+    run = replace(run, samples=run.samples.query("workload != 'int' or params == '{\"size\":1}'"))
+    ratio = row(advise(run, mix={"int": 1, "null": 1}), "local/uml")["ratio"]
+    assert ratio == pytest.approx(math.sqrt(1.1 * 40))
+
+
+def test_nothing_asked_weighs_all_kinds_alike(tmp_path: Path) -> None:
+    advice = advise(bundle(tmp_path, noise=0.0))
+    assert advice.mix.asked == pytest.approx({"cpu": 1 / 3, "disk": 1 / 3, "os": 1 / 3})
+    assert row(advice, "local/uml")["ratio"] == pytest.approx((1.1 * 2 * 20) ** (1 / 3))
+
+
+# --- deciding ---
+
+
+def test_a_clear_choice_is_made_with_its_runner_up(tmp_path: Path) -> None:
+    run = bundle(tmp_path, {name: TRUTH[name] for name in ("local/uml", "local/qemu")})
+    answer = advise(run, mix="cpu").answers[0]
+    assert answer.choice == "local/uml"
+    assert "next is local/qemu, 7." in answer.text
+    assert advise(run, mix="null").answers[0].choice == "local/qemu"
+
+
+def test_needs_rule_out_with_the_catalogue_s_reason(tmp_path: Path) -> None:
+    advice = advise(bundle(tmp_path), ["other-os"], "cpu")
+    assert advice.answers[0].choice == "local/qemu"
+    chroot = row(advice, "local/chroot")
+    assert (chroot["needs"], chroot["verdict"]) == ("not met", "ruled out")
+    assert "chroot runs no other operating system [chroot(2)" in chroot["reason"]
+    assert "KVM" in advice.alternatives
+    assert "QEMU" not in advice.alternatives
+    assert "chroot" not in advice.alternatives
+
+
+def test_nothing_left_is_said(tmp_path: Path) -> None:
+    run = bundle(tmp_path, {"local/chroot": TRUTH["local/chroot"]})
+    answer = advise(run, ["other-os"]).answers[0]
+    assert answer.choice is None
+    assert answer.text == "No measured stack meets the needs."
+    assert "Without other-os, local/chroot" in " ".join(answer.sensitivity)
+
+
+def test_what_is_not_documented_is_not_decided(tmp_path: Path) -> None:
+    run = bundle(tmp_path, {"local/uml": TRUTH["local/uml"]})
+    advice = advise(run, ["live-migration"])
+    assert row(advice, "local/uml")["needs"] == "unknown"
+    assert advice.answers[0].choice is None
+    assert advice.answers[0].text.startswith("Not decidable from this data")
+
+
+def test_equals_are_not_told_apart(tmp_path: Path) -> None:
+    same = {"local/chroot": TRUTH["local/chroot"], "local/bubblewrap": TRUTH["local/chroot"]}
+    answer = advise(bundle(tmp_path, same)).answers[0]
+    assert answer.choice is None
+    assert "not distinguishable under this mix" in answer.text
+    assert any("parts" in line or "part " in line for line in answer.sensitivity)
+
+
+def test_too_few_blocks_do_not_decide(tmp_path: Path) -> None:
+    answer = advise(bundle(tmp_path, blocks=5)).answers[0]
+    assert answer.choice is None
+    assert "5 whole blocks are too few, 6 are needed" in answer.text
+
+
+def test_without_a_second_baseline_noise_has_no_measure(tmp_path: Path) -> None:
+    answer = advise(bundle(tmp_path, twice=False)).answers[0]
+    assert answer.choice is None
+    assert "the baseline was not measured twice" in answer.text
+
+
+def test_missing_cells_are_named_with_their_reason(tmp_path: Path) -> None:
+    truth = {**TRUTH, "local/bubblewrap": {"int": 1.0, "null": 1.0, "fork": 1.0}}
+    gone = Failure(stack="local/bubblewrap", workload="read", stage="run", reason="no space left")
+    advice = advise(bundle(tmp_path, truth, failures=(gone,)))
+    assert row(advice, "local/bubblewrap")["missing"] == "read (no space left)"
+    assert row(advice, "local/bubblewrap")["verdict"] == "not decidable: cells are missing"
+    assert math.isnan(row(advice, "local/bubblewrap")["ratio"])
+    assert advice.answers[0].choice is None
+    assert "local/bubblewrap lacks read (no space left)" in advice.answers[0].text
+    assert advise(load(tmp_path), mix="cpu").answers[0].choice is None  # equal to chroot there
+    assert "lacks" not in advise(load(tmp_path), mix="cpu").answers[0].text
+
+
+def test_a_kind_that_the_bundle_lacks_leaves_it_open(tmp_path: Path) -> None:
+    advice = advise(bundle(tmp_path), mix="web")
+    assert advice.answers[0].choice is None
+    assert "carries only 50% of the mix" in advice.answers[0].text
+    assert "network: no workload of this kind in the bundle" in advice.answers[0].text
+    assert "The profile web is an assumption" in advice.text
+
+
+def test_clocks_are_never_mixed(tmp_path: Path) -> None:
+    truth = {
+        "local/uml": TRUTH["local/uml"],
+        "local/testbed/kvm": {"int": 1.0, "null": 1.0, "fork": 1.5, "read": 1.5},
+        "local/testbed/xen/pv": {"int": 1.0, "null": 2.0, "fork": 3.0, "read": 1.5},
+    }
+    advice = advise(bundle(tmp_path, truth), ["live-migration"])
+    assert [(one.baseline, one.clock) for one in advice.answers] == [
+        ("local", "wall"),
+        ("local/testbed", "instructions"),
+    ]
+    assert advice.answers[1].choice == "local/testbed/kvm"
+    assert "local/uml" not in advice.answers[1].text
+    assert "not compared with each other" in advice.text
+    assert row(advice, "local/testbed/kvm")["clock"] == "instructions"
+
+
+def test_another_clock_than_the_baseline_s_gives_no_ratio(tmp_path: Path) -> None:
+    run = bundle(tmp_path)
+    run.samples.loc[run.samples["stack"] == "local/uml", "clock"] = "instructions"
+    uml = row(advise(run), "local/uml")
+    assert math.isnan(uml["ratio"])
+    assert "timed by another kind of clock" in uml["missing"]
+
+
+def test_stacks_that_never_opened_are_listed(tmp_path: Path) -> None:
+    gone = Failure(stack="local/kvm", stage="probe", reason="no usable /dev/kvm")
+    advice = advise(bundle(tmp_path, failures=(gone,)), ["other-os"])
+    assert row(advice, "local/kvm")["verdict"] == "not measured"
+    assert row(advice, "local/kvm")["missing"] == "no usable /dev/kvm"
+
+
+def test_nested_stacks_are_held_against_the_bare_machine(tmp_path: Path) -> None:
+    run = bundle(
+        tmp_path, {"local/uml": TRUTH["local/uml"], "local/uml/chroot": TRUTH["local/uml"]}, noise=0.0
+    )
+    nested = run.samples["stack"] == "local/uml/chroot"
+    run.samples.loc[nested, "baseline"] = "local/uml"
+    assert row(advise(run, mix="null"), "local/uml/chroot")["ratio"] == pytest.approx(40)
+
+
+def test_a_threshold_makes_small_differences_equal(tmp_path: Path) -> None:
+    truth = {"local/chroot": dict.fromkeys(KINDS, 1.0), "local/bubblewrap": dict.fromkeys(KINDS, 1.1)}
+    run = bundle(tmp_path, truth, noise=0.001)
+    assert advise(run).answers[0].choice == "local/chroot"
+    assert advise(run, threshold=0.2).answers[0].choice is None
+
+
+# --- what would change it ---
+
+
+def test_weights_that_turn_the_ranking_are_exact(tmp_path: Path) -> None:
+    truth = {name: TRUTH[name] for name in ("local/uml", "local/qemu")}
+    run = bundle(tmp_path, truth, noise=0.0)
+    # uml and qemu cost the same where x log(1.1/8) + (1 - x) log(40/6) is 0.
+    x = math.log(40 / 6) / (math.log(40 / 6) - math.log(1.1 / 8))
+    lines = advise(run, mix={"cpu": 0.9, "null": 0.1}).answers[0].sensitivity
+    assert f"With cpu below {x:.0%} of the mix (now 90%), local/qemu would come first." in lines
+    assert f"With null above {1 - x:.0%} of the mix (now 10%), local/qemu would come first." in lines
+    just = advise(run, mix={"cpu": x + 0.01, "null": 1 - x - 0.01})
+    assert just.answers[0].choice == "local/uml"
+    assert advise(run, mix={"cpu": x - 0.01, "null": 1 - x + 0.01}).answers[0].choice == "local/qemu"
+
+
+def test_needs_that_turn_the_ranking_are_told(tmp_path: Path) -> None:
+    lines = advise(bundle(tmp_path), ["kernel-isolation", "other-os"], "cpu").answers[0].sensitivity
+    assert any(line.startswith("Without other-os, local/uml") for line in lines)
+    assert not any("local/chroot" in line for line in lines)  # fails both needs
+    lines = advise(bundle(tmp_path / "b"), mix="cpu").answers[0].sensitivity
+    assert any("local/chroot would be ruled out by: other-os" in line for line in lines)
+
+
+def test_blocks_that_would_decide_do_decide(tmp_path: Path) -> None:
+    truth = {"local/chroot": dict.fromkeys(KINDS, 1.0), "local/bubblewrap": dict.fromkeys(KINDS, 1.02)}
+    run = bundle(tmp_path / "few", truth, blocks=6, noise=0.03)
+    from vbench.weigh import weigh
+
+    samples = run.samples[run.samples["metric"] == "m"]
+    weighed = weigh(samples, mix.expand({"cpu": 1.0}, KINDS))[0]
+    assert weighed.compare("local/chroot", ["local/bubblewrap"])["local/bubblewrap"][1] != "costlier"
+    many = bundle(tmp_path / "many", truth, blocks=80, noise=0.01)
+    assert advise(many, mix="cpu").answers[0].choice == "local/chroot"
+    other = weigh(many.samples[many.samples["metric"] == "m"], mix.expand({"cpu": 1.0}, KINDS))[0]
+    needed = other.blocks_needed("local/chroot", "local/bubblewrap")
+    assert needed is not None
+    assert needed < 80
+
+
+# --- mixes ---
+
+
+def test_mixes_are_read_and_refused_in_one_line() -> None:
+    assert mix.parse("web=0.6, db=0.4") == {"web": 0.6, "db": 0.4}
+    assert mix.parse("cpu") == {"cpu": 1.0}
+    for text, message in (
+        ("web=x", "'web=x' is no weight"),
+        ("web=1,web=2", "web comes twice"),
+        ("=1", "a name is missing"),
+        ("", "a name is missing"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            mix.parse(text)
+    for bad in (0, -1, math.inf, math.nan):
+        with pytest.raises(UsageError, match="not above 0"):
+            mix.expand({"cpu": bad}, KINDS)
+    with pytest.raises(UsageError, match="there is no 'wbe'") as caught:
+        mix.expand({"wbe": 1}, KINDS)
+    hint = str(caught.value.hint)
+    assert "did you mean web?" in hint
+    assert all(name in hint for name in ("compile", "network", "null"))
+
+
+def test_profiles_are_documented_assumptions() -> None:
+    assert {"web", "db", "compile"} <= mix.profiles().keys()
+    assert set(mix.KINDS) == set(get_args(Kind))
+    assert not mix.profiles().keys() & set(mix.KINDS)
+    for profile in mix.profiles().values():
+        assert profile.why
+        assert profile.source
+    whole = mix.expand({"web": 0.6, "db": 0.4}, {kind: kind for kind in mix.KINDS})
+    assert sum(whole.workloads.values()) == pytest.approx(1.0)
+    assert whole.atoms["disk"] == pytest.approx(0.6 * 0.1 + 0.4 * 0.4)
+
+
+def test_a_bad_profile_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "profiles.toml"
+    path.write_text('[x]\nabout = "a"\nweights = { cpu = 0.5 }\nwhy = "b"\nsource = "c"\n')
+    with pytest.raises(VbenchError, match="add up to 1"):
+        mix.profiles(path)
+
+
+# --- needs ---
+
+
+def test_needs_look_at_the_layers_that_count() -> None:
+    other, migrate, free = needs.named(["other-os", "live-migration", "no-hardware-support"])
+    assert needs.judge_stack(other, ["kvm"]).answer == "met"
+    assert needs.judge_stack(other, ["kvm", "bubblewrap"]).answer == "not met"  # programs run in bubblewrap
+    assert needs.judge_stack(migrate, ["kvm", "bubblewrap"]).answer == "met"  # it moves with its machine
+    assert needs.judge_stack(free, ["kvm", "bubblewrap"]).answer == "not met"
+    assert needs.judge_stack(free, ["testbed", "xen", "pv"]).answer == "met"
+    assert needs.judge_stack(migrate, ["testbed", "xen"]).answer == "not met"  # dom0 is no guest
+    assert needs.judge_stack(other, ["nosuch"]).answer == "unknown"
+    whole = needs.named(["unmodified-guest"])[0]
+    assert needs.judge_stack(whole, ["kvm", "chroot"]).answer == "met"
+    assert needs.judge_stack(whole, ["xen", "pv", "chroot"]).answer == "not met"
+
+
+def test_every_fact_has_a_clause() -> None:
+    from vbench.catalog import entries
+
+    for need, entry in itertools.product(needs.NEEDS.values(), entries()):
+        judged = needs.judge(need, entry)
+        if judged.answer != "unknown":
+            clause = need.phrase(entry.value(need.fact))
+            assert clause != entry.value(need.fact) or entry.value(need.fact) == "not applicable", (
+                need,
+                entry.name,
+            )
+
+
+def test_unknown_needs_name_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no need 'live-migratoin'") as caught:
+        needs.named(["live-migratoin"])
+    assert "did you mean live-migration?" in str(caught.value.hint)
+    assert all(name in str(caught.value.hint) for name in needs.NEEDS)
+
+
+def test_alternatives_meet_every_need() -> None:
+    names = {
+        entry.name for entry in needs.meeting(needs.named(["other-os", "live-migration", "open-source"]))
+    }
+    assert {"KVM", "QEMU", "Xen PV guest", "VirtualBox"} <= names
+    assert not names & {"LXC", "ESXi", "Xen dom0", "vbench testbed", "libvirt", "Oracle VM"}
+    assert find("ESXi").open_source == "no"
+
+
+# --- the command and the notebook ---
+
+
+class _Text(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+
+def test_a_notebook_shows_it_safely(tmp_path: Path) -> None:
+    evil = Failure(stack="local/kvm", stage="probe", reason="<script>alert(1)</script>")
+    html = advise(bundle(tmp_path, failures=(evil,)))._repr_html_()
+    assert "script" not in _Text(html).tags
+    assert "local/chroot" in html
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    bundle(tmp_path / "b")
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(sys, "argv", ["vbench", "advise", str(tmp_path / "b"), *argv])
+        monkeypatch.setenv("COLUMNS", "160")
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    code, out, _ = call("--need", "other-os", "--workload-mix", "cpu=0.6,os=0.4")
+    assert code == 0
+    assert "local/qemu" in out
+    assert "ruled out" in out
+    code, out, _ = call("--need", "other-os", "--json")
+    (found,) = json.loads(out)
+    assert found["answers"][0]["choice"] == "local/qemu"
+    assert found["stacks"][0]["stack"] == "local/qemu"
+    for argv, message in (
+        (("--need", "speed"), "there is no need 'speed'"),
+        (("--workload-mix", "wbe=1"), "workload mix: there is no 'wbe'"),
+        (("--workload-mix", "web=-1"), "not above 0"),
+    ):
+        code, _, err = call(*argv)
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 2
+        assert "Traceback" not in err
+
+
+def test_a_changed_value_shows_in_the_answer(tmp_path: Path) -> None:
+    run = bundle(tmp_path, noise=0.0)
+    before = advise(run, mix="null")
+    run.samples.loc[(run.samples["stack"] == "local/uml") & (run.samples["workload"] == "null"), "value"] *= 2
+    after = advise(run, mix="null")
+    assert row(after, "local/uml")["ratio"] == pytest.approx(2 * row(before, "local/uml")["ratio"])

@@ -1,0 +1,222 @@
+"""The catalogue: whole, sourced, and at one with the layers that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vbench import catalog
+from vbench.cli import main
+from vbench.errors import UsageError, VbenchError
+from vbench.layer import Technique, layer_classes
+
+# Every name of the seed document's lists of examples, by the section that it stands in.
+DOCUMENT = {
+    "isolator": "Linux-VServer, chroot, BSD Jail, OpenVZ",
+    "user-space kernel": "User Mode Linux, Cooperative Linux, coLinux, Adeos, L4Linux",
+    "type 2": "Microsoft VirtualPC, Microsoft VirtualServer, Parallels Desktop, Parallels Server, "
+    "Oracle VM VirtualBox, VMware Fusion, VMware Player, VMware Server, VMware Workstation",
+    "type 1": "Xen, VMware ESX, VMware ESXi, Microsoft Hyper-V Server, Parallels Server Bare Metal, KVM, Oracle VM, "
+    "Proxmox",
+    "hardware": "IBM Power hypervisor, Micro-partitionnement AIX, VM/CMS, Sun LDOM, Sun E10k, Sun E15k, HP Superdome, "
+    "AMD-V, Pacifica, Intel VT, Vanderpool",
+    "paravirtualization": "Xen, virt-manager, Enomalism, VServer, xVM",
+}
+NAMED = [(section, name) for section, names in DOCUMENT.items() for name in names.split(", ")]
+HEIRS = (
+    "LXC, Docker, Podman, systemd-nspawn, bubblewrap, gVisor, Firecracker, Cloud Hypervisor, Kata Containers, bhyve, "
+    "WSL 2, QEMU, libvirt, XCP-ng, Azure, AWS Nitro, Apple Virtualization framework, Hyper-V"
+)
+
+_ALIASES = {
+    "Microsoft VirtualPC": "VirtualPC",
+    "Microsoft VirtualServer": "VirtualServer",
+}
+
+
+@pytest.mark.parametrize(("section", "name"), NAMED)
+def test_every_name_of_the_document_is_there(section: str, name: str) -> None:
+    entry = catalog.find(_ALIASES.get(name, name))
+    assert section in entry.document
+
+
+@pytest.mark.parametrize("name", HEIRS.split(", "))
+def test_today_s_heirs_are_there(name: str) -> None:
+    assert catalog.find(name).document == []
+
+
+def test_every_layer_has_an_entry_and_every_layer_named_is_one() -> None:
+    named = {layer for entry in catalog.entries() for layer in entry.measured.layers}
+    nearest = {entry.measured.nearest for entry in catalog.entries()} - {None}
+    assert named == layer_classes().keys()
+    assert nearest <= layer_classes().keys()
+    for name in layer_classes():
+        assert catalog.of_layer(name) is not None
+
+
+def test_a_layer_s_entry_is_the_most_particular_one() -> None:
+    found = {name: entry.name for name in layer_classes() if (entry := catalog.of_layer(name))}
+    assert found["pv"] == "Xen PV guest"
+    assert found["xen"] == "Xen dom0"
+    assert found["kvm"] == "KVM"
+    assert found["uml"] == "User Mode Linux"
+    assert catalog.of_layer("nosuch") is None
+
+
+def test_techniques_are_those_of_layers() -> None:
+    assert {technique.value for technique in Technique} <= set(catalog.TECHNIQUES)
+    for name, layer in layer_classes().items():
+        entry = catalog.of_layer(name)
+        assert entry is not None
+        assert entry.technique == layer.technique.value
+
+
+def test_a_layer_not_run_on_real_hardware_is_said_to_be_so() -> None:
+    assert catalog.find("KVM").measured.how == "layer, not yet on real hardware"
+    assert catalog.find("UML").measured.how == "layer"
+
+
+@pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
+def test_every_entry_is_told_and_sourced(entry: catalog.Entry) -> None:
+    assert entry.cites
+    cited = {fact for facts in entry.cites.values() for fact in facts}
+    assert set(entry.documented()) <= cited
+    for text in (entry.summary, entry.summary_fr):
+        assert 20 < len(text) < 240
+        assert text.endswith(".")
+    assert entry.summary != entry.summary_fr
+    if entry.first and entry.last:
+        assert entry.first <= entry.last
+    if entry.status == "active":
+        assert entry.last is None
+
+
+def test_every_source_is_used_once_defined() -> None:
+    loaded = catalog.load()
+    assert {key for entry in loaded.entry for key in entry.cites} == loaded.sources.keys()
+    urls = [source.url for source in loaded.sources.values()]
+    assert len(urls) == len(set(urls))
+
+
+def test_the_document_s_oddities_are_told() -> None:
+    assert "twice" in catalog.find("VServer").note
+    for name in ("coLinux", "Adeos", "L4Linux", "Proxmox", "VM/CMS", "virt-manager"):
+        assert catalog.find(name).note
+
+
+# --- what a bad file gives ---
+
+
+def broken(tmp_path: Path, old: str, new: str) -> Path:
+    text = catalog.FILE.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "catalog.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('man-chroot = "technique host', 'man-chroot = "host', "chroot: no source for technique"),
+        ('heir = "BSD jail"', 'heir = "no such"', "its heir no such is no other entry"),
+        ('aliases = ["UML"]', 'aliases = ["CHROOT"]', "CHROOT: two entries have this name"),
+        ('chroot-origins = "years"', 'nowhere = "years"', "cites nowhere, which is no source"),
+        ('hardware = "none"', 'hardware = "perhaps"', "hardware"),
+        ('layers = ["chroot"]', "layers = []", "layers are named where"),
+        ("first = 1979", "frist = 1979", "frist"),
+        ("[french]", "[french", "catalog.toml"),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(VbenchError, match=re.escape(message)) as caught:
+        catalog.load(broken(tmp_path, old, new))
+    assert "\n" not in caught.value.message
+
+
+# --- finding and rows ---
+
+
+def test_names_are_found_in_any_case_and_close_ones_are_suggested() -> None:
+    assert catalog.find(" openVZ ").name == "OpenVZ"
+    assert catalog.find("vmware esxi").name == "ESXi"
+    with pytest.raises(UsageError, match="no entry 'xne'") as caught:
+        catalog.find("xne")
+    assert caught.value.hint == "did you mean Xen?"
+    with pytest.raises(UsageError, match="no entry 'parallels'") as caught:
+        catalog.find("parallels")
+    assert "Parallels Desktop" in str(caught.value.hint)
+    with pytest.raises(UsageError):
+        catalog.find("")
+
+
+def test_rows_are_plain_and_alike_in_both_languages() -> None:
+    english, french = catalog.rows(), catalog.rows("fr")
+    assert json.loads(json.dumps(english)) == english
+    assert [row["name"] for row in english] == [row["name"] for row in french]
+    assert english[0].keys() == french[0].keys()
+    chroot = {language: catalog.row(catalog.find("chroot"), language) for language in ("en", "fr")}
+    assert chroot["en"]["technique"] == "isolator"
+    assert chroot["fr"]["technique"] == "isolateur"
+    assert chroot["fr"]["summary"].startswith("Une autre racine")
+    assert re.fullmatch(r"1979 \W aujourd.hui", chroot["fr"]["years"])
+    assert re.fullmatch(r"2004 \W 2011", catalog.row(catalog.find("coLinux"))["years"])
+    assert catalog.row(catalog.find("coLinux"))["heir_is_our_reading"]
+    assert not catalog.row(catalog.find("ESX"))["heir_is_our_reading"]
+
+
+def test_every_value_has_its_french_word() -> None:
+    values: set[Any] = set(catalog.TECHNIQUES)
+    for entry in catalog.entries():
+        values |= {entry.open_source, entry.status, entry.guest_kernel, entry.hardware, entry.other_os}
+        values |= {entry.boundary, entry.migration, entry.measured.how}
+    assert values <= catalog.load().french.keys()
+
+
+def test_what_is_not_known_is_said_not_guessed() -> None:
+    raw = tomllib.loads(catalog.FILE.read_text(encoding="utf-8"))
+    unknown = [value for entry in raw["entry"] for value in entry.values() if value == catalog.UNKNOWN]
+    assert unknown
+    row = catalog.row(catalog.find("Podman"))
+    assert row["years"] == catalog.UNKNOWN
+
+
+# --- the command ---
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *argv: str
+) -> tuple[int, str, str]:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["vbench", *argv])
+    monkeypatch.setenv("COLUMNS", "120")
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main()
+    signal.signal(signal.SIGTERM, before)
+    out, err = capfd.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(monkeypatch, capfd, "catalog")
+    assert code == 0
+    assert out.index("isolator") < out.index("chroot") < out.index("type 2") < out.index("QEMU")
+    assert "not yet on real hardware" in out
+    code, out, _ = call(monkeypatch, capfd, "catalog", "--json")
+    assert json.loads(out) == catalog.rows()
+    code, out, _ = call(monkeypatch, capfd, "catalog", "OPENVZ")
+    assert "https://criu.org/OpenVZ" in out
+    assert "LXC (our reading)" in out
+    code, out, _ = call(monkeypatch, capfd, "catalog", "kvm", "--fr", "--json")
+    assert json.loads(out)[0]["status"] == "actif"
+    code, out, err = call(monkeypatch, capfd, "catalog", "xne")
+    assert code == 2
+    assert err == "vbench: the catalogue has no entry 'xne'\n  mend: did you mean Xen?\n"

@@ -1,0 +1,124 @@
+"""Commands that help to choose: what there is to choose from, and what a bundle says for given needs."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vbench.commands.options import Folder, Json, group
+from vbench.console import say, show_table
+
+if TYPE_CHECKING:
+    from vbench.catalog import Language
+
+app = group()
+
+
+@app.command()
+def catalog(
+    name: Annotated[str | None, typer.Argument(help="Show one entry whole, in any case.")] = None,
+    french: Annotated[bool, typer.Option("--fr", help="Summaries and values in French.")] = False,
+    json: Json = False,
+) -> None:
+    """List the systems and techniques of virtualization, and how vbench measures each; or show one whole."""
+    from vbench.catalog import find, row, rows
+
+    language: Language = "fr" if french else "en"
+    if name is not None:
+        entry = row(find(name), language)
+        if json:
+            show_table([entry], json=True)
+        else:
+            _show_entry(entry, language)
+        return
+    listed = rows(language)
+    if json:
+        show_table(listed, json=True)
+        return
+    _show_list(listed, language)
+
+
+# What the terminal shows of an entry: heading and key, in this order.
+_SHOWN = (
+    ("technique", "technique"), ("document", "document"), ("summary", "summary"), ("note", "note"),
+    ("years", "years"), ("status", "status"), ("host", "host"), ("guest", "guest"), ("licence", "licence"),
+    ("open source", "open_source"), ("guest kernel", "guest_kernel"), ("hardware support", "hardware"),
+    ("another OS", "other_os"), ("boundary", "boundary"), ("live migration", "migration"), ("heir", "heir"),
+    ("measured", "how_measured"),
+)  # fmt: skip
+_LISTED = ("years", "guest_kernel", "hardware", "other_os", "migration")
+
+
+def _show_entry(entry: dict[str, Any], language: Language) -> None:
+    from vbench.catalog import speaker
+
+    word = speaker(language)
+    remarks = entry["remarks"]
+    if entry["heir_is_our_reading"]:
+        remarks["heir"] = word("our reading")
+    say(", ".join([entry["name"], *entry["aliases"]]))
+    lines = []
+    for heading, key in _SHOWN:
+        text = ", ".join(entry[key]) if isinstance(entry[key], list) else entry[key]
+        if text:
+            lines.append({"": word(heading), " ": f"{text} ({remarks[key]})" if key in remarks else text})
+    show_table(lines, json=False)
+    for source in entry["sources"]:
+        facts = ", ".join(fact.replace("_", " ") for fact in source["facts"])
+        say(f"{source['title']}: {facts}\n  {source['url']}")
+
+
+def _show_list(listed: list[dict[str, Any]], language: Language) -> None:
+    from vbench.catalog import UNKNOWN, speaker
+
+    word = speaker(language)
+    unknown = word(UNKNOWN)
+    headings = {key: word(heading) for heading, key in _SHOWN}
+    real = word("layer")
+    for technique, members in groupby(listed, key=lambda one: one["technique"]):
+        say(f"\n{technique}")
+        show_table(
+            [
+                {
+                    word("name"): one["name"],
+                    **{headings[key]: one[key].replace(unknown, "?") for key in _LISTED},
+                    word("measured"): ", ".join(one["layers"]) + " *" * (one["measured"] != real)
+                    if one["layers"]
+                    else one["measured"],
+                }
+                for one in members
+            ],
+            json=False,
+        )
+    say(f"\n?: {unknown}   *: {word('layer, not yet on real hardware')}")
+
+
+@app.command()
+def advise(
+    folder: Folder,
+    need: Annotated[
+        list[str] | None, typer.Option("--need", help="What it must have, such as other-os; may be repeated.")
+    ] = None,
+    workload_mix: Annotated[
+        str | None, typer.Option("--workload-mix", help="Weights, such as web=0.6,db=0.4 or os=1,disk=2.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, help="A difference too small to matter; 0.05 is 5%.")
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Say which measured stack suits given needs and work, and what would change the answer."""
+    from vbench import load
+    from vbench.advise import advise as weigh_up
+
+    advice = weigh_up(load(folder), need or (), workload_mix, threshold=threshold)
+    if json:
+        show_table([advice.as_dict()], json=True)
+        return
+    columns = ("stack", "needs", "n", "ratio", "low", "high", "verdict", "missing", "reason")
+    show_table(advice.records(), json=False, columns=columns)
+    say("")
+    for line in advice.lines:
+        say(line)
