@@ -22,8 +22,34 @@ from vbench.host import Usage
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vbench-spawner")
 
 
+MARK = "VBENCH_OWNER"
+"""In the environment of what vbench starts on this machine: the process that it belongs to, see :func:`owner`."""
+
 # Those not yet reaped, for a run that is given up while threads of it wait for them.
 _children: set[Child] = set()
+
+
+def owner() -> str:
+    """This process as no other is called: its number, when it started, and its PID namespace."""
+    pid = os.getpid()
+    return f"{pid}.{_started(pid)}.{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
+
+
+def owner_lives(name: str) -> bool:
+    """Whether the process of that name, of our own PID namespace, is still there."""
+    pid, started, _ = name.split(".")
+    try:
+        return _started(int(pid)) == int(started)
+    except OSError:
+        return False
+
+
+def _started(pid: int) -> int:
+    """When a process was started, in clock ticks after boot; a mere zombie has ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return int(fields[19])
 
 
 @cache
@@ -81,7 +107,13 @@ class Child:
             peak = (
                 used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
             )
-            self.usage = Usage(used.ru_utime + used.ru_stime, peak * 1024)
+            self.usage = Usage(
+                used.ru_utime + used.ru_stime,
+                peak * 1024,
+                used.ru_nvcsw + used.ru_nivcsw,
+                used.ru_inblock * 512,  # in units of 512 bytes, whatever the block size: getrusage(2)
+                used.ru_oublock * 512,
+            )
             _children.discard(self)
         for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if stream is not None:
@@ -115,6 +147,7 @@ def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stder
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
+            env={**os.environ, MARK: owner()},
         )
         return Child(popen)
     except (FileNotFoundError, PermissionError):

@@ -131,8 +131,13 @@ def log_in(
     process: Process,
     traits: dict[str, str],
     deadline: float,
+    carries: bool = True,
 ) -> Iterator[SshHost]:
-    """The SSH connection to an environment just started, which is then the host that its layer yields."""
+    """The SSH connection to an environment just started, which is then the host that its layer yields.
+
+    ``carries`` says that the process is the environment: what it uses, the environment costs, and who kills
+    it kills that. A process that only lives as long as the environment does not.
+    """
     if parent.payload is None:
         raise BootError(f"{parent.name} holds no capsule")
     here = parent.payload
@@ -150,7 +155,7 @@ def log_in(
                     traits=traits,
                     deadline=deadline,
                     alive=lambda: alive(process, name),
-                    usage=process.usage,
+                    usage=process.usage if carries else None,
                 )
             )
         except BootError:
@@ -158,6 +163,7 @@ def log_in(
         except HostError as error:
             raise BootError(error.message, process.tail()) from error
         host.bind = link.parent
+        host.process = process if carries else None
         over = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process, over, opened.close), daemon=True)
         watcher.start()
@@ -186,9 +192,9 @@ def is_root(host: Host) -> bool:
 
 
 def mitigations(host: Host) -> str:
-    """What a guest's kernel is told of mitigations: the same as its parent's kernel was, to be alike."""
+    """What a guest's kernel is told of mitigations and random addresses: as its parent's was, to be alike."""
     words = host.run(["cat", "/proc/cmdline"], check=False).text.split()
-    return next((word for word in words if word.startswith("mitigations=")), "")
+    return " ".join(word for word in words if word.startswith("mitigations=") or word == "norandmaps")
 
 
 def has_tun(host: Host) -> bool:

@@ -31,10 +31,17 @@ class Connection(Protocol):
 
 @dataclass(frozen=True)
 class Usage:
-    """What an environment has cost its parent so far: CPU seconds, and bytes resident now."""
+    """What an environment has cost its parent so far: CPU seconds, and bytes resident now.
+
+    ``switches`` counts context switches of its threads, ``read_bytes`` and ``written_bytes`` what it had
+    storage do; ``None`` where the parent does not tell.
+    """
 
     cpu_s: float
     rss_bytes: int
+    switches: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,7 @@ class Host(ABC):
     ``bind`` is where a server on the parent listens to answer there.
     ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
     feed the fairness checks. ``reboot`` is set on machines that vbench emulates, for layers that sit under
-    the operating system.
+    the operating system. ``process`` is the parent's process that carries the environment, where there is one.
     """
 
     name: str
@@ -181,6 +188,7 @@ class Host(ABC):
     bind: str = "127.0.0.1"
     traits: dict[str, str] = field(default_factory=dict)
     reboot: Reboot | None = None
+    process: Process | None = None
 
     @abstractmethod
     def run(

@@ -14,8 +14,9 @@ from vbench.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError
 from vbench.host import Host
 from vbench.layer import Shape, make_layer
+from vbench.lifecycle import Birth
 from vbench.local import LocalHost
-from vbench.measure import Environment, invoke, prepare
+from vbench.measure import Environment, invoke, places, prepare
 from vbench.plan import Step
 from vbench.recorder import Recorder
 from vbench.stack import Stack, cpus_for, open_root
@@ -95,7 +96,7 @@ def _environments(
                         hosts[part.path] = opened.enter_context(context)
                 host = hosts[stack.path]
                 digest = verify_inside(host)
-                known = facts.collect(host)
+                known = facts.collect(host, None if stack.depth else recorder.folder)
                 seconds = f"{time.monotonic() - begin:.2f}"
                 if lane.clock == "instructions":
                     for each in list(hosts.values())[1:]:
@@ -108,7 +109,8 @@ def _environments(
                 recorder.failure(stack, None, "open", error)
                 continue
             recorder.opened(stack, {**known, "files_digest": digest, "open_seconds": seconds})
-            found[stack.path] = Environment(stack, host, _peer(stack, hosts, capsule, shape))
+            peer, birth = _peer(stack, hosts, capsule, shape), _birth(stack, hosts, shape)
+            found[stack.path] = Environment(stack, host, peer, birth)
         yield found
 
 
@@ -123,6 +125,17 @@ def _peer(stack: Stack, hosts: Mapping[str, Host], capsule: Capsule, shape: Shap
     if stack.depth <= 1:
         return LocalHost("outside", capsule.payload(), cpus=cpus_for(shape)[1])
     return hosts[stack.prefix(stack.depth - 1).path]
+
+
+def _birth(stack: Stack, hosts: Mapping[str, Host], shape: Shape) -> Birth | None:
+    """How another environment of this stack is opened; ``None`` where it is a machine of its own."""
+    layer, counted = stack.top(), stack.clock() != "wall"
+    if layer is None or stack.baseline() is None:
+        return Birth.bare(hosts[stack.path], counted)
+    if layer.own_machine:
+        return None
+    parent = hosts[stack.prefix(stack.depth - 1).path]
+    return Birth(parent, lambda: layer.open(parent, shape), counted)
 
 
 def _prepare(
@@ -182,7 +195,7 @@ def _measure(
 def _tear_down(env: Environment, workloads: Mapping[str, Workload]) -> None:
     for workload in workloads.values():
         if workload.teardown is not None and not env.dead and workload.name in env.expected:
-            argv = workload.render(workload.teardown.command, env.host.program, scratch=env.host.scratch)
+            argv = workload.render(workload.teardown.command, env.host.program, **places(env.host))
             with contextlib.suppress(VbenchError):  # all is measured, and the environment goes away now
                 env.host.run(argv, check=False, timeout=workload.teardown.timeout_s * env.slowdown)
 

@@ -173,6 +173,27 @@ def _drain(child: Child, streams: tuple[Capped, Capped]) -> None:
                 stream.feed(piece)
 
 
+def _activity(pids: list[int]) -> tuple[int | None, int | None, int | None]:
+    """Context switches of all threads of some processes, and bytes that storage read and wrote for them."""
+    totals: dict[str, int] = {}
+    for pid in pids:
+        for path in (*Path(f"/proc/{pid}/task").glob("*/status"), Path(f"/proc/{pid}/io")):
+            with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+                for line in path.read_text().splitlines():
+                    name, _, value = line.partition(":")
+                    if name in _COUNTED:
+                        totals[_COUNTED[name]] = totals.get(_COUNTED[name], 0) + int(value)
+    return totals.get("switches"), totals.get("read"), totals.get("written")
+
+
+_COUNTED = {
+    "voluntary_ctxt_switches": "switches",
+    "nonvoluntary_ctxt_switches": "switches",
+    "read_bytes": "read",
+    "write_bytes": "written",
+}
+
+
 class _LocalProcess(Process):
     def __init__(self, host: str, argv: tuple[str, ...], child: Child) -> None:
         self.argv = argv
@@ -218,7 +239,7 @@ class _LocalProcess(Process):
         if self._child.usage is not None:
             cpu = max(cpu, self._child.usage.cpu_s)
         # A child that ends between two looks is missed once; what it used has been used all the same.
-        self._used = Usage(max(cpu, self._used.cpu_s), rss)
+        self._used = Usage(max(cpu, self._used.cpu_s), rss, *_activity([each.pid for each in family]))
         return self._used
 
     def close(self) -> None:

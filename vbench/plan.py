@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import random
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from vbench.errors import UsageError
+from vbench.errors import UsageError, brief
+from vbench.files import read_toml
 from vbench.layer import Shape
+from vbench.library import Library
 from vbench.selection import select
 from vbench.stack import Stack
 from vbench.workload import Workload
 
 Arm = Literal["A", "A'"]
+MOST_STEPS = 1_000_000
+"""Invocations of a run, beyond any that ends within a lifetime of its machine."""
 
 
 class Plan(BaseModel, extra="forbid"):
     """What to measure: stack paths, workload names, how often, and with what resources."""
 
-    stacks: list[str] = Field(min_length=1)
-    workloads: list[str] = Field(min_length=1)
+    stacks: list[str] = Field(min_length=1, max_length=100)
+    workloads: list[str] = Field(min_length=1, max_length=1000)
     blocks: int = Field(default=6, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    vcpus: int = Field(default=1, ge=1)
-    memory_mib: int = Field(default=512, ge=192)
-    disk_mib: int = Field(default=512, ge=128)
+    vcpus: int = Field(default=1, ge=1, le=4096)
+    memory_mib: int = Field(default=512, ge=192, le=2**24)
+    disk_mib: int = Field(default=512, ge=128, le=2**24)
 
     def shape(self) -> Shape:
         """The resources of every environment."""
@@ -57,6 +59,8 @@ def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set
     rng = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated is the point
     arms: list[tuple[str, Arm]] = [(stack, "A") for stack in stacks]
     arms += [(stack, "A'") for stack in stacks if stack in baselines]
+    if (steps_in_all := plan.blocks * len(workloads) * len(arms)) > MOST_STEPS:
+        raise UsageError(f"the plan has {steps_in_all} invocations, the most is {MOST_STEPS}", "take fewer blocks")
     orders: dict[str, list[list[tuple[str, Arm]]]] = {name: [] for name in workloads}
     for name in workloads:
         while len(orders[name]) < plan.blocks:
@@ -89,7 +93,7 @@ def with_baselines(paths: list[str]) -> list[Stack]:
 
 def load_plan(
     path: Path | None,
-    known: Mapping[str, Workload],
+    known: Library,
     *,
     stacks: list[str] | None = None,
     workloads: list[str] | None = None,
@@ -103,14 +107,15 @@ def load_plan(
     raw: dict[str, Any] = {}
     if path is not None:
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            raw = read_toml(path)
+        except ValueError as error:
             raise UsageError(
                 f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks"
             ) from None
     given = {"stacks": stacks, "workloads": workloads, "blocks": blocks, "seed": seed}
     raw |= {key: value for key, value in given.items() if value is not None}
-    raw.setdefault("workloads", ["quick"])
+    swept = _swept(path, known, raw.pop("sweep", []))
+    raw.setdefault("workloads", [one.name for one in swept] or ["quick"])
     if "stacks" not in raw:
         raise UsageError("no stack to measure", "name one or more: --stack local/chroot --stack local/qemu")
     try:
@@ -119,10 +124,30 @@ def load_plan(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         source = f"{path}: " if path else ""
-        hint = f"known keys: {', '.join(Plan.model_fields)}" if first["type"] == "extra_forbidden" else None
-        raise UsageError(f"{source}{where}: {first['msg']}, not {first['input']!r}", hint) from None
+        hint = (
+            f"known keys: {', '.join([*Plan.model_fields, '[[sweep]]'])}"
+            if first["type"] == "extra_forbidden"
+            else None
+        )
+        raise UsageError(f"{source}{where}: {first['msg']}, not {brief(first['input'])}", hint) from None
     paths = [Stack.parse(text).path for text in plan.stacks]
-    names = [one.name for text in plan.workloads for one in select(known, text)]
+    chosen = [one for text in plan.workloads for one in select(known, text)]
+    names = [one.name for one in [*chosen, *swept]]
     return plan.model_copy(
         update={"stacks": list(dict.fromkeys(paths)), "workloads": list(dict.fromkeys(names))}
     )
+
+
+def _swept(path: Path | None, known: Library, tables: Any) -> list[Workload]:
+    """The workloads of the plan's ``[[sweep]]`` tables, each with every combination of its values."""
+    found: list[Workload] = []
+    for table in tables if isinstance(tables, list) else [tables]:
+        values = dict(table) if isinstance(table, dict) else {}
+        name = values.pop("workload", None)
+        if not isinstance(name, str) or not all(isinstance(each, list) and each for each in values.values()):
+            raise UsageError(
+                f"{path}: sweep: {brief(table)} is none",
+                'write [[sweep]], then workload = "mem-latency", then kib = [16, 256]',
+            )
+        found += known[name].sweep(values)
+    return found

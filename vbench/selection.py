@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from vbench.errors import UsageError
+from vbench.library import Library
 from vbench.template import unknown_name
 from vbench.workload import Workload
 
 
-def select(known: Mapping[str, Workload], name: str) -> list[Workload]:
-    """The workload of that name, or all of the group of that name; ``UsageError`` when there is neither."""
-    if name in known:
+def select(known: Library, name: str) -> list[Workload]:
+    """The workload of that name, or all of the group of that name; ``UsageError`` when there is neither.
+
+    A workload may be named with other parameters: ``mem-latency:kib=64,stride=4096``. One that is swept in
+    the group comes once for every combination of the values.
+    """
+    if name in known or ":" in name:
         return [known[name]]
-    if members := [each for each in known.values() if name in each.groups]:
-        return members
+    members = [each for each in known.values() if name in each.groups]
+    if members:
+        return [one for each in members for one in each.sweep(each.sweeps.get(name, {}))]
     groups = {group for each in known.values() for group in each.groups}
     raise UsageError(unknown_name("workload or group", name, [*known, *groups]))
 
 
-def find(known: Mapping[str, Workload], name: str) -> Workload:
-    """The workload of exactly that name."""
-    if name not in known:
-        raise UsageError(unknown_name("workload", name, known))
+def find(known: Library, name: str) -> Workload:
+    """The workload of exactly that name, with the parameters that it gives."""
     return known[name]
 
 
@@ -41,7 +44,15 @@ def summary(workload: Workload) -> dict[str, Any]:
 
 def page(workload: Workload) -> dict[str, str]:
     """A workload as the lines of a page."""
-    metrics = [f"{metric.name} [{metric.unit}], {metric.better} is better" for metric in workload.metrics]
+    metrics = [
+        f"{metric.name} [{metric.unit}], {metric.better} is better"
+        + (" (where it can be told)" if metric.optional else "")
+        for metric in workload.metrics
+    ]
+    sweeps = [
+        f"{group}: " + ", ".join(f"{name}={'|'.join(map(str, values))}" for name, values in sweep.items())
+        for group, sweep in workload.sweeps.items()
+    ]
     return {
         "workload": workload.name,
         "title": workload.title,
@@ -50,6 +61,7 @@ def page(workload: Workload) -> dict[str, str]:
         "about": " ".join(workload.about.split()),
         "metrics": "; ".join(metrics),
         "parameters": ", ".join(f"{key}={value}" for key, value in workload.params.items()) or "none",
+        "swept in": "; ".join(sweeps) or "no group",
         "command": " ".join(workload.command),
         "digest": workload.digest,
     }

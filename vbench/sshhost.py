@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from vbench import procs
 from vbench.channel import RemoteCommand, Transport
 from vbench.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
@@ -252,6 +253,10 @@ class _SshProcess(Process):
 
     def tail(self) -> str:
         return self._ring.text()
+
+    def usage(self) -> Usage | None:
+        argv = ["sh", "-c", procs.SCRIPT, "procs", str(self.pid)]
+        return procs.usage(self._host.run(argv, check=False, timeout=_SLOW).text)
 
 
 def _ignore(_: bytes) -> None: ...

@@ -6,37 +6,39 @@ harness writes to no path that a file names. The format is described in CONTRIBU
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from vbench.errors import UsageError, VbenchError
-from vbench.paths import workload_files
-from vbench.reading import Model, Output, Reading, groups
+from vbench.reading import Model, Output, Reading, groups, search
 from vbench.template import Scalar, check_template, is_program, placeholders, render, unknown_name
+from vbench.worksize import Seconds, WorkSize
 
-Kind = Literal["cpu", "memory", "disk", "network", "os"]
+Kind = Literal["cpu", "memory", "disk", "network", "os", "application", "lifecycle"]
 
 # What the harness fills in, and where. {port} is the server's; {listen} an address of the parent's that the
-# environment reaches as {peer}; {scratch} a directory on the storage that disk workloads measure.
-_IN_COMMAND = frozenset({"work", "scratch", "peer", "port"})
-_IN_SERVER = frozenset({"listen", "port"})
-_IN_STEP = frozenset({"scratch"})
+# environment reaches as {peer}; {scratch} a directory on the storage that disk workloads measure; {tree} the
+# capsule's root tree.
+_IN_COMMAND = frozenset({"work", "scratch", "tree", "peer", "port"})
+_IN_SERVER = frozenset({"listen", "port", "scratch", "tree"})
+_IN_STEP = frozenset({"scratch", "tree"})
 
-_NAME = re.compile(r"[a-z0-9-]+")
+# What does not decide what is measured.
+_PROSE = {"name", "title", "about", "groups", "sweeps"}
+
 _PARAM = re.compile(r"[a-z][a-z0-9_]*")
 
 Text = Annotated[str, Field(min_length=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0, le=10**15)]
 Template = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+Values = Annotated[tuple[Scalar, ...], Field(strict=False, min_length=1)]
 
 
 class Metric(Reading):
@@ -46,23 +48,7 @@ class Metric(Reading):
     unit: Text
     better: Literal["higher", "lower"]
     primary: bool = False
-
-
-class WorkSize(Model):
-    """How much ``{work}`` asks for: calibrated per environment to take about ``target_s``, then frozen."""
-
-    unit: Text  # what one unit of work is
-    start: Count
-    min: Count = 1
-    max: Count
-    target_s: Seconds = 0.4
-    seconds: Reading | None = None  # time in the measured part, for calibration; default: guest_seconds
-
-    @model_validator(mode="after")
-    def _check(self) -> WorkSize:
-        if not self.min <= self.start <= self.max:
-            raise ValueError("needs min <= start <= max")
-        return self
+    optional: bool = False  # left out where an invocation does not give it, such as a cost too small to see
 
 
 class Step(Model):
@@ -73,13 +59,15 @@ class Step(Model):
 
 
 class Server(Model):
-    """The other end, run on the parent host. It serves once its output matches ``ready``.
+    """The other end, run on the parent host, or ``inside`` the environment. It serves once its output matches
+    ``ready``.
 
     A group in ``ready`` is the port that it chose; without one, the harness picks ``{port}`` beforehand.
     """
 
     command: Template
     ready: Text
+    inside: bool = False
     timeout_s: Seconds = 20.0
 
     @model_validator(mode="after")
@@ -95,14 +83,31 @@ class Server(Model):
 
     def port(self, output: str) -> int | None:
         """The port that the server chose (0 when the harness did), or ``None`` while it is not ready."""
-        match = re.search(self.ready, output, re.MULTILINE)
-        if match is None:
+        found = search(self.ready, output)
+        if found is None:
             return None
-        return int(match[1]) if self.picks_port else 0
+        return _port(found[0]) if self.picks_port else 0
+
+
+class Cycle(Model):
+    """What is done with an environment of its own, opened for the purpose; ``vbench.lifecycle`` does it."""
+
+    do: Literal["start", "restart", "idle"]
+    seconds: Seconds = 5.0  # how long an idle environment is watched
+
+
+def _port(text: str) -> int:
+    """A port that a program printed; ``VbenchError`` for what is none."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise VbenchError(f"{text[:60]!r} is not a port")
+    return int(text)
 
 
 class Workload(Model):
-    """One workload. ``params`` are its placeholders with their defaults."""
+    """One workload. ``params`` are its placeholders with their defaults.
+
+    ``sweeps`` gives the parameter values with which it takes part in a group, instead of the defaults.
+    """
 
     name: str
     kind: Kind
@@ -115,10 +120,13 @@ class Workload(Model):
     teardown: Step | None = None
     server: Server | None = None
     command: Template
+    cycle: Cycle | None = None
+    sweeps: dict[str, dict[str, Values]] = Field(default_factory=dict)
     work: WorkSize | None = None
     timeout_s: Seconds = 120.0
     metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)]
     guest_seconds: Reading | None = None  # elapsed, by the environment's own clock
+    _defaults: dict[str, Scalar] = PrivateAttr(default_factory=dict)
 
     @field_validator("params", mode="before")
     @classmethod
@@ -135,8 +143,12 @@ class Workload(Model):
         names = [metric.name for metric in self.metrics]
         if len(set(names)) != len(names):
             raise ValueError("metrics: two have the same name")
-        if sum(metric.primary for metric in self.metrics) != 1:
-            raise ValueError("metrics: exactly one needs primary = true")
+        if [metric.optional for metric in self.metrics if metric.primary] != [False]:
+            raise ValueError("metrics: exactly one needs primary = true, and that one cannot be optional")
+        if (self.kind == "lifecycle") != (self.cycle is not None):
+            raise ValueError("kind: 'lifecycle' and the table [cycle] go together")
+        if lost := set(self.sweeps) - set(self.groups):
+            raise ValueError(f"sweeps.{min(lost)}: it is not one of its groups")
         used: set[str] = set()
         for key, argv, filled in self._templates():
             if not re.fullmatch(r"@[^@].*", argv[0]):
@@ -148,7 +160,15 @@ class Workload(Model):
             raise ValueError("command: {port} needs a [server]")
         if unused := set(self.params) - used:
             raise ValueError(f"params.{min(unused)} is used by no command")
+        for group, sweep in self.sweeps.items():
+            for name, values in sweep.items():
+                if name not in self.params or any(type(v) is not type(self.params[name]) for v in values):
+                    raise ValueError(f"sweeps.{group}.{name}: needs a parameter, and values of its type")
         return self
+
+    def model_post_init(self, _: object, /) -> None:
+        """Keep the defaults, which tell what a variant is called."""
+        self._defaults = dict(self.params)
 
     def _templates(self) -> Iterable[tuple[str, Template, frozenset[str]]]:
         yield "command", self.command, _IN_COMMAND
@@ -171,19 +191,52 @@ class Workload(Model):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that decides what is measured; prose and groups are left out."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"title", "about", "groups"})
+        """SHA-256 over everything that decides what is measured; names, prose and groups are left out."""
+        content = self.model_dump(mode="json", by_alias=True, exclude=_PROSE)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def with_params(self, changes: Mapping[str, Scalar]) -> Workload:
-        """The same workload with other parameters; ``UsageError`` for an unknown one or another type."""
+        """The same workload with other parameters, which its name then shows: ``mem-latency:kib=64``.
+
+        Raises ``UsageError`` for an unknown parameter or one of another type.
+        """
         for name, value in changes.items():
             if name not in self.params:
                 raise UsageError(f"workload {self.name}: {unknown_name('parameter', name, self.params)}")
             if type(value) is not type(self.params[name]):
                 wanted = type(self.params[name]).__name__
                 raise UsageError(f"workload {self.name}: parameter {name} is {value!r}, not of type {wanted}")
-        return self.model_copy(update={"params": {**self.params, **changes}})
+        values = {**self.params, **changes}
+        base = self.name.partition(":")[0]
+        apart = ",".join(f"{name}={value}" for name, value in values.items() if value != self._defaults[name])
+        changed = self.model_copy(update={"params": values, "name": f"{base}:{apart}" if apart else base})
+        changed._defaults = self._defaults
+        return changed
+
+    def variant(self, text: str) -> Workload:
+        """The same workload with the parameters of ``kib=64,stride=4096``; ``UsageError`` as above."""
+        changes: dict[str, Scalar] = {}
+        for part in text.split(","):
+            name, equals, value = part.partition("=")
+            if not equals:
+                raise UsageError(f"{self.name}:{text}: write {self.name}:PARAMETER=VALUE,...")
+            kind = type(self.params.get(name, ""))
+            try:
+                changes[name] = kind(value)
+            except ValueError:
+                raise UsageError(
+                    f"workload {self.name}: parameter {name} is {value!r}, not of type {kind.__name__}"
+                ) from None
+        return self.with_params(changes)
+
+    def sweep(self, values: Mapping[str, Sequence[Scalar]]) -> list[Workload]:
+        """Itself with every combination of the values given for its parameters; ``UsageError`` as above."""
+        if math.prod(len(each) for each in values.values()) > 1000:
+            raise UsageError(f"workload {self.name}: the sweep has more than 1000 combinations")
+        return [
+            self.with_params(dict(zip(values, each, strict=True)))
+            for each in itertools.product(*values.values())
+        ]
 
     def render(
         self, argv: Sequence[str], program: Callable[[str], Sequence[str]], **values: str | int
@@ -195,9 +248,16 @@ class Workload(Model):
             raise UsageError(f"workload {self.name}: {error.message}", error.hint) from None
 
     def parse(self, stdout: bytes) -> list[tuple[Metric, float]]:
-        """Every metric's value; ``VbenchError`` when one is missing or is not a finite number above 0."""
+        """Every metric's value; ``VbenchError`` when one is missing or is not a finite number above 0.
+
+        An optional metric is then left out instead.
+        """
         output = Output(stdout)
-        return [(metric, self._value(metric.name, metric, output)) for metric in self.metrics]
+        found = []
+        for metric in self.metrics:
+            with contextlib.suppress(*([VbenchError] if metric.optional else [])):
+                found.append((metric, self._value(metric.name, metric, output)))
+        return found
 
     def guest_s(self, stdout: bytes) -> float | None:
         """Seconds elapsed by the environment's own clock, or ``None`` when the tool does not tell."""
@@ -218,81 +278,3 @@ class Workload(Model):
             return reading.value(output)
         except VbenchError as error:
             raise VbenchError(f"workload {self.name}: {name}: {error.message}") from None
-
-
-def calibrate(measure: Callable[[int], float], work: WorkSize) -> int:
-    """The work size that takes about ``target_s``; ``measure`` gives the seconds that a size took.
-
-    Grows geometrically until half the target is reached, so that the last step scales from a time long
-    enough to trust; a machine 1000 times slower than another stops earlier, never waits 1000 times longer.
-    """
-    size = work.start
-    while True:
-        elapsed = measure(size)
-        if elapsed >= work.target_s * 0.5 or size >= work.max:
-            break
-        growth = 10.0 if elapsed <= 0 else min(10.0, max(2.0, work.target_s / elapsed))
-        size = min(work.max, math.ceil(size * growth))
-    if elapsed > 0:
-        size = round(size * work.target_s / elapsed)
-    return max(work.min, min(work.max, size))
-
-
-def load_workloads(directories: Sequence[Path] | None = None) -> dict[str, Workload]:
-    """Every ``*.toml`` of the directories (default: those that come with vbench), by name, sorted."""
-    found: dict[str, tuple[Path, Workload]] = {}
-    for directory in [workload_files()] if directories is None else directories:
-        if not directory.is_dir():
-            raise UsageError(f"{directory} is not a directory of workloads")
-        for path in sorted(directory.glob("*.toml")):
-            if path.stem in found:
-                raise UsageError(f"workload {path.stem} is defined by both {found[path.stem][0]} and {path}")
-            found[path.stem] = (path, load_workload(path))
-    return {name: found[name][1] for name in sorted(found)}
-
-
-def load_workload(path: Path) -> Workload:
-    """One workload from its file; its name is the file's. ``UsageError`` says where a file is wrong."""
-    if not _NAME.fullmatch(path.stem):
-        raise UsageError(f"{path}: a workload's name is made of a-z, 0-9 and '-'")
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from None
-    if "name" in raw:
-        raise UsageError(f"{path}: the key name is not allowed: the workload is named after its file")
-    try:
-        return Workload(name=path.stem, **raw)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {_explain(error)}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem of a file: key path, and what is allowed there."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return unknown_name("key", where, _keys_beside(first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    if isinstance(given, str | int | float) and first["type"] != "value_error":
-        message += f", not {given!r}"
-    return f"{where}: {message}" if where else message
-
-
-def _keys_beside(location: Sequence[int | str]) -> list[str]:
-    """The keys allowed in the table that an unknown key was found in."""
-    model: type[BaseModel] = Workload
-    for part in location[:-1]:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation) or model
-    return sorted(
-        {field.alias or name for name, field in model.model_fields.items()}
-        - ({"name"} if model is Workload else set())
-    )
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

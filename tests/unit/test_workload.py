@@ -13,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vbench.errors import UsageError, VbenchError
+from vbench.library import load_workload, load_workloads
 from vbench.paths import workload_files
 from vbench.reading import Output, Reading
+from vbench.rootfs import Recipe
+from vbench.selection import page, select
 from vbench.template import render
-from vbench.workload import Workload, WorkSize, calibrate, load_workload, load_workloads
+from vbench.workload import Workload
+from vbench.worksize import WorkSize, calibrate
 
 MINIMAL = """
 kind = "os"
@@ -64,13 +68,12 @@ def program(name: str) -> list[str]:
 def test_built_in_workloads_cover_every_kind() -> None:
     found = load_workloads()
     assert list(found) == sorted(found)
-    assert {w.kind for w in found.values() if "quick" in w.groups} == {
-        "cpu",
-        "memory",
-        "disk",
-        "network",
-        "os",
-    }
+    kinds = {"cpu", "memory", "disk", "network", "os"}
+    assert {w.kind for w in found.values() if "quick" in w.groups} == kinds
+    assert {w.kind for w in found.values() if "standard" in w.groups} == kinds | {"application"}
+    assert {w.kind for w in found.values() if "full" in w.groups} == kinds | {"application", "lifecycle"}
+    groups = {group for w in found.values() for group in w.groups}
+    assert groups == {"quick", "standard", "full", "lmbench", "io", "testbed", "lifecycle"}
     quick = {"cpu-int", "cpu-float", "mem-bandwidth", "net-latency", "os-nullcall", "os-forkexec"}
     assert quick | {f"disk-{a}-{b}" for a in ("seq", "rand") for b in ("read", "write")} <= set(found)
     assert len({w.digest for w in found.values()}) == len(found)
@@ -79,16 +82,22 @@ def test_built_in_workloads_cover_every_kind() -> None:
 @pytest.mark.parametrize("path", sorted(workload_files().glob("*.toml")), ids=lambda path: path.stem)
 def test_built_in_workload_renders(path: Path) -> None:
     workload = load_workload(path)
-    values: dict[str, str | int] = {"work": 7, "scratch": "/s", "peer": "192.0.2.1", "port": 5}
+    places = {"scratch": "/s", "tree": "/t"}
+    values: dict[str, str | int] = {"work": 7, "peer": "192.0.2.1", "port": 5, **places}
     argv = workload.render(workload.command, program, **values)
     assert argv[0] == "/loader"
-    assert any("7" in part for part in argv)
+    assert workload.work is None or any("7" in part for part in argv)
     for step in workload.setup, workload.teardown:
-        assert step is None or workload.render(step.command, program, scratch="/s")
+        assert step is None or workload.render(step.command, program, **places)
     if workload.server:
-        assert workload.render(workload.server.command, program, listen="192.0.2.1", port=5)
-    assert workload.programs <= {"fio", "iperf3", "sysbench", "vbench-probe"}
-    assert workload.work is not None
+        assert workload.render(workload.server.command, program, listen="192.0.2.1", port=5, **places)
+    assert workload.programs <= {
+        Path(program).name for program in Recipe.load(workload_files() / "src").measured
+    }
+    # Work is sized by hand only where there is nothing to size.
+    assert (workload.work is None) == (workload.kind == "lifecycle" or workload.name == "cpu-crypto")
+    assert "full" in workload.groups
+    assert len(workload.about.split()) >= 25  # what it measures, what it does not, what it exposes
 
 
 # --- digests and parameters ----------------------------------------------------------------------------------
@@ -116,6 +125,62 @@ def test_parameters_are_checked(sample: Workload, changes: dict[str, Any], told:
     with pytest.raises(UsageError) as caught:
         sample.with_params(changes)
     assert caught.value.message == told
+
+
+def test_a_variant_is_named_by_what_differs(sample: Workload) -> None:
+    assert sample.with_params({"size": 5}).name == "sample:size=5"
+    assert sample.with_params({"size": 5}).with_params({"size": 4}).name == "sample"
+    found = load_workloads()
+    one = found["os-ctxsw:kib=16,procs=8"]
+    assert one.name == "os-ctxsw:procs=8,kib=16"
+    assert one.params == {"procs": 8, "kib": 16}
+    assert found[one.name] == one
+    assert "os-ctxsw:procs=8" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("os-ctxsv:kib=1", "unknown workload 'os-ctxsv', did you mean os-ctxsw?"),
+        ("os-ctxsw:kb=1", "workload os-ctxsw: unknown parameter 'kb', did you mean kib?"),
+        ("os-ctxsw:kib=x", "workload os-ctxsw: parameter kib is 'x', not of type int"),
+        ("os-ctxsw:kib", "os-ctxsw:kib: write os-ctxsw:PARAMETER=VALUE,..."),
+        ("os-ctxsw:", "os-ctxsw:: write"),
+    ],
+)
+def test_a_bad_variant_is_one_clear_line(name: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        select(load_workloads(), name)
+    assert caught.value.message.startswith(told)
+
+
+def test_a_group_sweeps_parameters() -> None:
+    found = load_workloads()
+    names = [one.name for one in select(found, "lmbench")]
+    assert len(set(names)) == len(names)
+    rings = [found[name].params for name in names if name.startswith("os-ctxsw")]
+    switches = {(each["procs"], each["kib"]) for each in rings}
+    assert switches == {(procs, kib) for procs in (2, 8, 16) for kib in (0, 16, 64)}
+    assert {"os-select", "os-select:fds=10", "os-create", "os-create:kib=10"} <= set(names)
+    assert [one.name for one in select(found, "standard") if "ctxsw" in one.name] == ["os-ctxsw"]
+
+
+@pytest.mark.parametrize("name", load_workloads())
+def test_a_page_says_unit_and_direction(name: str) -> None:
+    workload = load_workloads()[name]
+    shown = page(workload)
+    for metric in workload.metrics:
+        assert f"{metric.name} [{metric.unit}], {metric.better} is better" in shown["metrics"]
+
+
+def test_an_optional_metric_may_be_missing(tmp_path: Path) -> None:
+    extra = '\n[[metrics]]\nname = "more"\nunit = "s"\nbetter = "lower"\njson = "more"\noptional = true\n'
+    workload = load_workload(write(tmp_path, MINIMAL + extra))
+    assert [metric.name for metric, _ in workload.parse(b'{"value": 1, "more": 2}')] == ["time", "more"]
+    for output in b'{"value": 1}', b'{"value": 1, "more": 0}':
+        assert [metric.name for metric, _ in workload.parse(output)] == ["time"]
+    with pytest.raises(VbenchError, match="workload sample: time: "):
+        workload.parse(b'{"more": 2}')
 
 
 # --- bad files -----------------------------------------------------------------------------------------------
@@ -152,6 +217,9 @@ BAD = {
     "a shell string": ('["@tool", "--work={work}", "--size={size}"]', '"@tool"', "command: Input should be a valid"),
     "start above max": ("start = 10", "start = 10000000", "work: needs min <= start <= max"),
     "negative time-out": ("[params]", "timeout_s = -1\n[params]", "timeout_s: Input should be greater than 0, not -1"),
+    "optional primary": ("primary = true", "primary = true\noptional = true", "that one cannot be optional"),
+    "a cycle elsewhere": ("[params]", 'cycle.do = "idle"\n[params]', "kind: 'lifecycle' and the table [cycle] go"),
+    "a sweep of nothing": ("[work]", "[sweeps.all]\nsize = [1]\n[work]", "sweeps.all: it is not one of its groups"),
     "a setup with work": ("[params]", 'setup.command = ["@tool", "{work}"]\n[params]', "setup.command: '{work}'"),
     "server without port": (
         "[params]",
@@ -336,6 +404,15 @@ def test_calibration_reaches_the_target(per_unit: float, constant: float) -> Non
     assert measure(chosen) <= 0.7 or chosen == 1
 
 
+@given(st.floats(min_value=1e-9, max_value=0.1), st.floats(min_value=0.9, max_value=1.1))
+def test_two_calibrations_arrive_at_the_same_size(per_unit: float, noise: float) -> None:
+    """A size is a power of two, so a tenth more or less of time makes none or one step of difference."""
+    first = calibrate(lambda work: per_unit * work, size(start=1))
+    second = calibrate(lambda work: per_unit * noise * work, size(start=1))
+    assert first.bit_count() == 1
+    assert second in {first, 2 * first, first // 2}
+
+
 @pytest.mark.parametrize(
     ("per_unit", "limits", "expected"),
     [
@@ -343,7 +420,7 @@ def test_calibration_reaches_the_target(per_unit: float, constant: float) -> Non
         (10.0, {"start": 3}, 1),
         (10.0, {"start": 5, "min": 5}, 5),
         (0.0, {"max": 12345}, 12345),
-        (0.04, {"start": 10}, 10),
+        (0.04, {"start": 10}, 8),
     ],
 )
 def test_calibration_keeps_its_limits(per_unit: float, limits: dict[str, int], expected: int) -> None:

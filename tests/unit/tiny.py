@@ -55,6 +55,7 @@ def archive(target: Path) -> Path:
     (tree / "etc/mke2fs.conf").write_text("[defaults]\n")
     (tree / "vbench").mkdir()
     (tree / "vbench/packages").write_text("Package: tiny\nVersion: 1\nSHA256: 00\n")
+    (tree / "vbench/mended").write_text("")
     with tarfile.open(target, "w") as tar:
         tar.add(tree, ".", filter=_owned_by_root)
     return target

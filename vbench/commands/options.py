@@ -25,6 +25,6 @@ def group() -> typer.Typer:
 def workloads_of(folders: list[Path] | None) -> Any:
     """vbench's own workloads and those in further folders, by name."""
     from vbench import paths
-    from vbench.workload import load_workloads
+    from vbench.library import load_workloads
 
     return load_workloads([paths.workload_files(), *(folders or [])])

@@ -42,12 +42,15 @@ class Testbed(Qemu):
         return [*super().machine(Shape(1, MEMORY_MIB, shape.disk_mib)), "-icount", "shift=1,sleep=on"]
 
     def linux(self, payload: Payload, like: str) -> Boot:
-        """No mitigations: the emulated processor has nothing to mitigate."""
-        return super().linux(payload, "mitigations=off")
+        """No mitigations: the emulated processor has nothing to mitigate.
+
+        No random addresses: on these depends how many page tables a process needs, and 1% of a fork's time.
+        """
+        return super().linux(payload, "mitigations=off norandmaps")
 
     def more_traits(self) -> dict[str, str]:
         """What a second is, and how much longer than on hardware things may take before they count as hung."""
-        return {"cpu": f"QEMU {self.cpu}", "clock": "instructions", "slowdown": "6"}
+        return {"cpu": f"QEMU {self.cpu}", "clock": "instructions", "slowdown": "12"}
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:

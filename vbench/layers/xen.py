@@ -25,7 +25,7 @@ def _under_xen(payload: Payload, _: str) -> Boot:
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
         " spec-ctrl=no mwait-idle=0 cpuidle=0"
     )
-    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on mitigations=off"
+    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on mitigations=off norandmaps"
     return Boot(payload.boot("xen"), xen, f"{linux},{payload.boot('initrd')}")
 
 
@@ -168,7 +168,7 @@ class Pv(Layer):
                 parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as process,
                 _destroyed(parent, domain),
                 guest.log_in(
-                    parent, f"{parent.name}/{self.name}", link, key, process, traits, deadline
+                    parent, f"{parent.name}/{self.name}", link, key, process, traits, deadline, carries=False
                 ) as host,
             ):
                 yield host

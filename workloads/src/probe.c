@@ -62,6 +62,7 @@ static const struct command {
     {"create", run_create, " work batches dir kib ", "create and delete files of --kib in --dir"},
     {"forkexit", run_forkexit, " work batches ", "fork, exit, wait"},
     {"forkexec", run_forkexec, " work batches -- ", "fork, exec of this program or of -- ARGV, exit, wait"},
+    {"exec", run_exec, " work batches dir -- ", "run -- ARGV in --dir to its end; what it prints is dropped"},
     {"ctxsw", run_ctxsw, " work batches procs kib pin ", "context switch in a ring of pipes"},
     {"pipelat", run_pipelat, " work batches pin ", "1-byte round trip to another process, pipes"},
     {"unixlat", run_unixlat, " work batches pin ", "1-byte round trip to another process, Unix socket"},
@@ -70,8 +71,10 @@ static const struct command {
     {"unixbw", run_unixbw, " work batches ", "MiB/s from another process, Unix socket"},
     {"tcpbw", run_tcpbw, " work batches ", "MiB/s from another process, TCP over loopback"},
     {"tcprr", run_tcprr, " work batches connect ", "1-byte request and response with --connect ADDR PORT"},
+    {"tcpsmall", run_tcpsmall, " work batches connect window ", "1-byte messages, --window of them on their way"},
     {"tcpbulk", run_tcpbulk, " work batches connect direction ", "MiB/s --direction up|down, --connect ADDR PORT"},
-    {"tcpserver", run_tcpserver, " listen port ", "serve tcprr and tcpbulk on --listen ADDR --port P (0: any)"},
+    {"tcpserver", run_tcpserver, " listen port ", "serve them on --listen ADDR --port P (0: any)"},
+    {"source", run_source, " dir ", "write the source of this program into --dir: a fixed tree to compile"},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -229,6 +232,7 @@ static const struct number {
     {"stride", offsetof(struct options, stride), 8, 1048576},
     {"procs", offsetof(struct options, procs), 2, 256},
     {"fds", offsetof(struct options, fds), 1, 1000},
+    {"window", offsetof(struct options, window), 1, 1024},
     {"usec", offsetof(struct options, usec), 1, 1000000},
     {"port", offsetof(struct options, port), 0, 65535},
     {"pin", offsetof(struct options, pin), 0, 1},

@@ -13,7 +13,7 @@ struct options {
     const char *name;
     uint64_t work;    /* operations in a batch */
     uint64_t batches; /* measured batches */
-    uint64_t kib, mib, stride, procs, fds, usec, port, pin;
+    uint64_t kib, mib, stride, procs, fds, usec, window, port, pin;
     const char *dir, *listen, *connect, *direction;
     char **command; /* what follows "--", or NULL */
 };
@@ -74,6 +74,8 @@ int run_sigdeliver(const struct options *o);
 int run_create(const struct options *o);
 int run_forkexit(const struct options *o);
 int run_forkexec(const struct options *o);
+int run_exec(const struct options *o);
+int run_source(const struct options *o);
 int run_ctxsw(const struct options *o);
 int run_pipelat(const struct options *o);
 int run_unixlat(const struct options *o);
@@ -82,6 +84,7 @@ int run_pipebw(const struct options *o);
 int run_unixbw(const struct options *o);
 int run_tcpbw(const struct options *o);
 int run_tcprr(const struct options *o);
+int run_tcpsmall(const struct options *o);
 int run_tcpbulk(const struct options *o);
 int run_tcpserver(const struct options *o);
 

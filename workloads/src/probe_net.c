@@ -248,6 +248,41 @@ int run_tcprr(const struct options *o) {
     return 0;
 }
 
+/* Messages of one byte each way, a packet each (TCP_NODELAY), several of them on their way: one operation is a
+ * message and its answer. The cost of packets where nobody waits for a single one. */
+struct flow {
+    int fd;
+    uint64_t window;
+};
+
+static double small_batch(uint64_t work, void *state) {
+    struct flow *f = state;
+    uint64_t sent = 0, answered = 0;
+    char bytes[1024] = {0};
+    double start = now();
+    for (; sent < work && sent < f->window; sent++) write_full(f->fd, bytes, 1);
+    while (answered < work) {
+        ssize_t n = read(f->fd, bytes, sizeof bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) die("read");
+        if (n == 0) wrong_result("the server left");
+        answered += (uint64_t)n;
+        for (; n > 0 && sent < work; n--, sent++) write_full(f->fd, bytes, 1);
+    }
+    return now() - start;
+}
+
+int run_tcpsmall(const struct options *o) {
+    struct flow f = {connect_to(o->connect, o->port), o->window ? o->window : 16};
+    struct series s;
+    write_full(f.fd, "e", 1);
+    measure(&s, o, small_batch, &f);
+    report(o, "1/s", &s, rate(1, &s));
+    field("window", (double)f.window);
+    report_end();
+    return 0;
+}
+
 int run_tcpbulk(const struct options *o) {
     const char *direction = o->direction ? o->direction : "up";
     int up = strcmp(direction, "up") == 0;

@@ -1,0 +1,89 @@
+"""The workloads there are: read from their files, and found by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from vbench.errors import UsageError, brief
+from vbench.files import read_toml
+from vbench.paths import workload_files
+from vbench.template import unknown_name
+from vbench.workload import Workload
+
+_NAME = re.compile(r"[a-z0-9-]+")
+
+
+class Library(dict[str, Workload]):
+    """Workloads by name, sorted; ``library["mem-latency:kib=64"]`` is one with other parameters."""
+
+    def __missing__(self, name: str) -> Workload:
+        """A variant; ``UsageError`` for a name that is none."""
+        base, _, changes = name.partition(":")
+        if base not in self:
+            raise UsageError(unknown_name("workload", base, self))
+        return self[base].variant(changes)
+
+
+def load_workloads(directories: Sequence[Path] | None = None) -> Library:
+    """Every ``*.toml`` of the directories (default: those that come with vbench), by name, sorted."""
+    found: dict[str, tuple[Path, Workload]] = {}
+    for directory in [workload_files()] if directories is None else directories:
+        if not directory.is_dir():
+            raise UsageError(f"{directory} is not a directory of workloads")
+        for path in sorted(directory.glob("*.toml")):
+            if path.stem in found:
+                raise UsageError(f"workload {path.stem} is defined by both {found[path.stem][0]} and {path}")
+            found[path.stem] = (path, load_workload(path))
+    return Library({name: found[name][1] for name in sorted(found)})
+
+
+def load_workload(path: Path) -> Workload:
+    """One workload from its file; its name is the file's. ``UsageError`` says where a file is wrong."""
+    if not _NAME.fullmatch(path.stem):
+        raise UsageError(f"{path}: a workload's name is made of a-z, 0-9 and '-'")
+    try:
+        raw = read_toml(path)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if "name" in raw:
+        raise UsageError(f"{path}: the key name is not allowed: the workload is named after its file")
+    try:
+        return Workload(name=path.stem, **raw)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a file: key path, and what is allowed there."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown_name("key", where, _keys_beside(first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    if isinstance(given, str | int | float) and first["type"] != "value_error":
+        message += f", not {brief(given)}"
+    return f"{where}: {message}" if where else message
+
+
+def _keys_beside(location: Sequence[int | str]) -> list[str]:
+    """The keys allowed in the table that an unknown key was found in."""
+    model: type[BaseModel] = Workload
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation) or model
+    return sorted(
+        {field.alias or name for name, field in model.model_fields.items()}
+        - ({"name"} if model is Workload else set())
+    )
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
