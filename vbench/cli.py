@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from vbench import __version__
-from vbench.commands import analysis, inside, knowledge, measuring, upkeep
+from vbench.commands import analysis, deciding, inside, knowledge, measuring, teaching, upkeep
 from vbench.console import say, warn
 from vbench.errors import VbenchError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What each layer of virtualization costs: identical workloads, alone and stacked.",
 )
-for module in (measuring, analysis, knowledge, inside, upkeep):
+for module in (measuring, analysis, deciding, knowledge, teaching, inside, upkeep):
     app.add_typer(module.app)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,20 +18,29 @@ app = group()
 @app.command()
 def report(
     folder: Folder,
-    output: Annotated[Path | None, typer.Option("-o", help="The HTML file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="The .html or .pdf file.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF in place of HTML.")] = False,
+    lang: Annotated[Literal["en", "fr"], typer.Option(help="Shown first; the HTML can switch.")] = "en",
     json: Json = False,
 ) -> None:
-    """Show what each layer costs, and write a self-contained report."""
+    """Show what each layer costs, and write a self-contained report, in English and French."""
     from vbench import load
-    from vbench.report import render, summary_table
+    from vbench.report import render, summary_table, write_pdf
 
+    pdf = pdf or (output is not None and output.suffix.lower() == ".pdf")
     loaded = load(folder)
     show_table(
         summary_table(loaded), json=json, columns=("stack", "workload", "ratio", "low", "high", "verdict")
     )
-    target = output or folder / "report.html"
+    target = output or folder / ("report.pdf" if pdf else "report.html")
+    page = render(loaded, lang=lang, printed=pdf)
     try:
-        target.write_text(render(loaded), encoding="utf-8")
+        if output is None and target.is_symlink():
+            target.unlink()  # it may be a stranger's, and leads out of the bundle
+        if pdf:
+            write_pdf(page, target)
+        else:
+            target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise VbenchError(
             f"cannot write {target}: {error.strerror}", "choose another file with -o"
@@ -42,28 +52,114 @@ def report(
 @app.command()
 def plot(
     folder: Folder,
-    output: Annotated[Path, typer.Option("-o", help="A .png, .svg or .pdf file.")],
+    figure: Annotated[str | None, typer.Argument(help="Which figure; --list names them.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="A .png, .svg or .pdf file.")] = None,
+    stack: Annotated[str | None, typer.Option("--stack", "-s", help="Of this stack only.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Of this workload only.")] = None,
     clock: Annotated[str | None, typer.Option(help="wall or instructions.")] = None,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="List the figures, and whether this bundle carries them.")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Draw the figure 'relative performance by technique'; wall-clock and instruction-counted stay apart."""
+    """Draw a figure from a bundle; wall-clock and instruction-counted figures stay apart."""
     from vbench import load
-    from vbench.plot import save
-    from vbench.report import figure
+    from vbench.figures import DEFAULT, FIGURES, available, draw
+    from vbench.plot import FORMATS, save
 
-    if output.suffix not in {".png", ".svg", ".pdf"}:
+    if list_them:
+        rows = [
+            {"figure": name, "shows": FIGURES[name].shows, "here": why or "yes"}
+            for name, why in available(load(folder)).items()
+        ]
+        show_table(rows, json=json)
+        return
+    if output is None:
+        raise UsageError("where to? name a file: -o FILE.png", f"figures: {', '.join(FIGURES)}; see --list")
+    if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(f"{output}: a figure is a .png, .svg or .pdf file")
-    save(figure(load(folder), clock=clock), output)
+    save(draw(load(folder), figure or DEFAULT, stack=stack, workload=workload, clock=clock), output)
     say(f"figure: {output}")
 
 
 @app.command()
-def verify(folder: Folder) -> None:
-    """Check a bundle: its schema, its journal's seals, and that it is complete."""
-    from vbench import load
+def verify(folder: Folder, json: Json = False) -> None:
+    """Check that a bundle is whole: schema, seals, digests, completeness, Parquet; name every problem."""
+    from vbench.store import RUN, read_info
+    from vbench.verify import examine
 
-    loaded = load(folder)
-    if loaded.info.status != "complete":
-        raise VbenchError(f"{folder} is {loaded.info.status}", f"finish it with: vbench resume {folder}")
-    say(
-        f"{folder}: complete, {len(loaded.samples)} samples, capsule {loaded.info.capsule.get('digest', '')[:16]}"
-    )
+    if not (folder / RUN).exists():
+        read_info(folder)  # raises: it is no bundle at all
+    problems = examine(folder)
+    if json:
+        show_table(
+            [{"file": each.file, "line": each.line, "problem": each.text} for each in problems], json=True
+        )
+    else:
+        for problem in problems:
+            say(f"{folder}/{problem}")
+    if problems:
+        raise VbenchError(f"{folder} is not whole: {len(problems)} problems")
+    if not json:
+        info = read_info(folder)
+        rows = info.journal.rows if info.journal else 0
+        say(f"{folder}: complete, {rows} samples, capsule {str(info.capsule.get('digest', ''))[:16]}")
+
+
+@app.command()
+def compare(
+    before: Folder,
+    after: Folder,
+    threshold: Annotated[float, typer.Option(min=0, help="Ignore smaller changes; 0.02 is 2%.")] = 0.0,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Values, not ratios to the baseline.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Are counted instructions the same?")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare what is not comparable.")] = False,
+    json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Did anything change between two runs: exit code 0 no, 1 yes, 2 trouble, 3 not comparable or decidable."""
+    from vbench import load
+    from vbench.changes import as_json, rows, summary
+    from vbench.changes import markdown as page
+    from vbench.compare import compare as compared
+
+    if json and markdown:
+        raise UsageError("--json or --markdown, not both")
+    try:
+        one, two = load(before), load(after)
+        if replay:
+            raise typer.Exit(show_replay(one, two, json=json, markdown=markdown))
+        found = compared(one, two, threshold=threshold, absolute=absolute, force=force)
+    except VbenchError as error:
+        error.exit_code = max(error.exit_code, 2)  # 1 says that something changed
+        raise
+    if json or markdown:
+        typer.echo(dumps(as_json(found), indent=1, allow_nan=False) if json else page(found))
+    else:
+        for each in found.obstacles:
+            say(f"not comparable, compared by force: {each}")
+        columns = ("stack", "workload", "metric", "compared", "change", "interval", "verdict", "why")
+        show_table(rows(found), json=False, columns=columns)
+        say(summary(found))
+    raise typer.Exit(1 if len(found.changed) else 0 if found.decidable else 3)
+
+
+def show_replay(one: Any, two: Any, *, json: bool, markdown: bool) -> int:
+    """Show which instruction-counted cells came out the same; 1 where any did not."""
+    from vbench.changes import plain, share, table
+    from vbench.replay import replayed
+
+    cells = replayed(one, two)
+    shown = [
+        {name: row[name] for name in ("stack", "workload", "metric")}
+        | {name: share(None if row[name] is None else 1 + row[name], 4) for name in ("base_change", "ratio_change")}
+        | {"tolerance": f"{row['tolerance']:.1%}", "same": "same" if row["same"] else "not the same", "why": row["why"]}
+        for row in plain(cells)
+    ]
+    if markdown:
+        typer.echo("\n".join(table(shown)))
+    else:
+        show_table(plain(cells) if json else shown, json=json)
+    if not json and not markdown:
+        say(f"{int(cells['same'].sum())} of {len(cells)} cells came out the same")
+    return 0 if cells["same"].all() else 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
 
 from vbench.commands.options import Folders, Json, group, workloads_of
-from vbench.console import show_table
+from vbench.console import say, show_table
+from vbench.errors import UsageError
 
 app = group()
 
@@ -27,8 +31,25 @@ def doctor(
 
 
 @app.command()
-def layers(json: Json = False) -> None:
-    """List the layers that vbench knows."""
+def layers(
+    stacks: Annotated[
+        list[str] | None, typer.Argument(help="Stack paths to draw, such as local/uml.")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="Side by side on the host they share; name one twice for two.")
+    ] = False,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle whose factors are written in.")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", "-w", help="The workload whose factors are written in.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the layers that vbench knows, or draw what stacks are made of, from the hardware up."""
+    if stacks:
+        _draw_stacks(stacks, together=together, bundle=bundle, workload=workload, json=json)
+        return
+    if together or bundle or workload:
+        raise UsageError("name the stacks to draw", "such as: vbench layers local/uml local/qemu")
     from vbench.layer import layer_classes
 
     rows = [
@@ -36,6 +57,53 @@ def layers(json: Json = False) -> None:
         for name, layer in layer_classes().items()
     ]
     show_table(rows, json=json)
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _draw_stacks(
+    paths: list[str], *, together: bool, bundle: Path | None, workload: str | None, json: bool
+) -> None:
+    """Print stack diagrams, with a bundle's factors if one is given."""
+    from vbench import diagram
+    from vbench.stack import Stack
+
+    if workload and not bundle:
+        raise UsageError("factors are measured: name a bundle", "--bundle DIR")
+    wanted = [Stack.parse(path) for path in paths]
+    prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
+    techniques = {each.path: each.technique() for each in prefixes}
+    names = [each.path for each in wanted]
+    factors: dict[str, str] = {}
+    captions = {name: [name] for name in names}
+    note = ""
+    if bundle:
+        from vbench import load
+        from vbench.figures import text_factors
+
+        factors, more, note = text_factors(load(bundle), names, workload)
+        captions = {name: [name, *more.get(name, [])] for name in names}
+    boxes = (
+        diagram.together(names, techniques, factors)
+        if together
+        else [diagram.of(name, techniques, factors) for name in names]
+    )
+    if json:
+        show_table([box.as_dict() for box in boxes], json=True)
+        return
+    heads = [[]] * len(boxes) if together else [captions[name] for name in names]
+    drawn = [(head, diagram.text(box, paths=together)) for head, box in zip(heads, boxes, strict=True)]
+    lines = diagram.columns(drawn, get_terminal_size((100, 24)).columns)
+    for line in lines:
+        say(line if _can_print(line) else diagram.plain(line))
+    if note:
+        say(f"\n{note}")
 
 
 @app.command()

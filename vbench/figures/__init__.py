@@ -1,0 +1,173 @@
+"""Every figure by name, drawn from a loaded bundle, or one line that says why this bundle does not carry it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vbench import plot
+from vbench.errors import UsageError
+from vbench.figures.asked import Asked, choose
+from vbench.figures.layers import layer_factors, side_by_side, stacks, text_factors, waterfall
+from vbench.overhead import footprint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vbench.store import Run
+
+__all__ = ["DEFAULT", "FIGURES", "Asked", "available", "draw", "layer_factors", "text_factors"]
+
+
+def _words(asked: Asked) -> dict[str, Any]:
+    return {"kinds": asked.kinds, "titles": asked.titles, "primary": asked.primary, "stacks": asked.stacks}
+
+
+def _relative(asked: Asked) -> Figure:
+    if asked.overheads.empty:
+        raise asked.lacks("a comparison")
+    return plot.relative_performance(asked.overheads, techniques=asked.run.info.techniques, **_words(asked))
+
+
+def _heatmap(asked: Asked) -> Figure:
+    if asked.overheads.empty:
+        raise asked.lacks("a comparison")
+    return plot.heatmap(asked.overheads, **_words(asked))
+
+
+def _cost(asked: Asked) -> Figure:
+    operations = plot.per_operation(asked.samples)
+    if asked.stack:
+        base = operations.loc[operations["stack"] == asked.stack, "baseline"]
+        operations = operations[operations["stack"].isin([asked.stack, *base])]
+    cell = ["stack", "workload", "params", "metric"]
+    called = asked.overheads.assign(called=asked.overheads["verdict"].isin(["costlier", "cheaper"]))
+    operations = operations.merge(called[[*cell, "called"]], on=cell, how="left")
+    operations["called"] = operations["called"].fillna(False).astype(bool)
+    if operations.empty:
+        raise asked.lacks("a workload measured as a time or as operations a second")
+    return plot.cost_per_operation(operations, **_words(asked))
+
+
+def _latency(asked: Asked) -> Figure:
+    found = plot.percentiles(asked.samples)
+    found = found[found["stack"] == asked.stack] if asked.stack else found
+    if found.empty:
+        raise asked.lacks("a workload with several percentiles of latency (net-latency has them)")
+    return plot.latency(found, titles=asked.titles, stacks=asked.stacks)
+
+
+def _footprint(asked: Asked) -> Figure:
+    samples = asked.samples
+    table = footprint(samples).assign(clock=asked.by)
+    table["baseline"] = table["stack"].map(dict(zip(samples["stack"], samples["baseline"], strict=True)))
+    table = table[table["stack"] == asked.stack] if asked.stack else table
+    if table.empty:
+        raise asked.lacks("a measurement")
+    opened = {name: _number(facts.get("open_seconds")) for name, facts in asked.run.facts.items()}
+    table["open_s"] = table["stack"].map(opened).astype(float)
+    return plot.start_and_footprint(table, stacks=asked.stacks)
+
+
+def _number(fact: Any) -> float:
+    try:
+        value = float(fact)
+    except (TypeError, ValueError):
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _convergence(asked: Asked) -> Figure:
+    workload = asked.one_workload()
+    grown = plot.growth(asked.cell(asked.samples, workload), level=asked.level)
+    grown = grown[grown["stack"] == asked.stack] if asked.stack else grown
+    if grown.empty:
+        raise asked.lacks("a comparison")
+    return plot.convergence(grown, title=asked.title(workload), stacks=asked.stacks)
+
+
+def _trace(asked: Asked) -> Figure:
+    workload = asked.one_workload()
+    cell = asked.cell(asked.samples, workload)
+    cell = cell[cell["stack"] == asked.stack] if asked.stack else cell
+    if cell.loc[~cell["warmup"].astype(bool) & (cell["value"] > 0)].empty:
+        raise asked.lacks("a measurement")
+    return plot.trace(cell, title=asked.title(workload), stacks=asked.stacks)
+
+
+def _published(table: str) -> Callable[[Asked], Figure]:
+    def draw(asked: Asked) -> Figure:
+        published = plot.tables()[table]
+        techniques = asked.run.info.techniques
+        frame = asked.overheads.assign(technique=asked.overheads["stack"].map(techniques))
+        ours = plot.matching(frame, asked.primary, published)
+        if ours.empty:
+            wanted = ", ".join(dict.fromkeys(w for row in published.rows for w in row["workloads"]))
+            raise UsageError(
+                f"{asked.run.path} has nothing to set beside {published.label}, {published.place}",
+                f"measure some of {wanted} in a stack such as local/uml or testbed/xen/pv",
+            )
+        return plot.beside_published(ours, published, titles=asked.titles)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A figure there is: what it shows, and how it is drawn."""
+
+    shows: str
+    draw: Callable[[Asked], Figure]
+
+
+FIGURES: Mapping[str, Choice] = {
+    "relative-performance": Choice("performance by technique, 1 is the baseline; the default", _relative),
+    "heatmap": Choice("overhead of every workload in every stack, with intervals", _heatmap),
+    "stacks": Choice("what each stack is made of, with the factor of each layer for one workload", stacks),
+    "side-by-side": Choice("all stacks at once, standing on what they share", side_by_side),
+    "waterfall": Choice("one stack taken apart: a factor a layer, and what they cost together", waterfall),
+    "cost": Choice("time of one operation, and time added: an additive cost against a ratio", _cost),
+    "latency": Choice("percentiles of latency by stack", _latency),
+    "footprint": Choice("start-up, memory and CPU taken from the host", _footprint),
+    "convergence": Choice("how the interval of one workload closes as blocks come in", _convergence),
+    "trace": Choice("every measurement of one workload in time, with drift", _trace),
+    "published-micro": Choice(
+        "system calls and processes beside Barham et al. 2003, Table 3", _published("micro")
+    ),
+    "published-macro": Choice("kinds of work beside Barham et al. 2003, Figure 3", _published("macro")),
+}
+DEFAULT = "relative-performance"
+
+
+def draw(
+    run: Run,
+    name: str = DEFAULT,
+    *,
+    stack: str | None = None,
+    workload: str | None = None,
+    clock: str | None = None,
+    level: float = 0.95,
+) -> Figure:
+    """The figure of that name. ``stack`` may leave the leading ``local/`` out.
+
+    Raises ``UsageError`` for a name, stack, workload or clock that there is none of, and where the bundle does not
+    carry the figure.
+    """
+    if name not in FIGURES:
+        raise UsageError(f"there is no figure {name!r}", f"figures: {', '.join(FIGURES)}")
+    return FIGURES[name].draw(choose(run, stack=stack, workload=workload, clock=clock, level=level))
+
+
+def available(run: Run) -> dict[str, str]:
+    """Every figure by name: empty where this bundle carries it, else why not. Each is drawn to find out."""
+    found = {}
+    for name in FIGURES:
+        try:
+            draw(run, name)
+        except UsageError as error:
+            found[name] = error.message
+        else:
+            found[name] = ""
+    return found
