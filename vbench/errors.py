@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+_LONGEST = 2900
+
 
 class VbenchError(Exception):
     """Something a user can act on.
@@ -13,6 +18,8 @@ class VbenchError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        if len(message) > _LONGEST:  # it quotes what somebody made endless
+            message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -67,3 +74,18 @@ class DigestMismatch(VbenchError):
 
 class BundleError(VbenchError):
     """A result bundle is missing, damaged, or not comparable."""
+
+
+class NotComparable(BundleError):
+    """Two bundles are not of the same things; the message names the fields."""
+
+    exit_code = 3
+
+
+def brief(value: Any) -> str:
+    """A value as it is shown in a message, whatever it is: one line of some 80 characters at most."""
+    try:
+        text = reprlib.repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, say
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

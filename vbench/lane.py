@@ -178,6 +178,8 @@ def _measure(
     ]
     for number, step in enumerate(pending):
         _check(stop)
+        if recorder.enough(step.block):
+            break
         env, workload = environments[step.stack], workloads[step.workload]
         if env.dead or step.workload not in env.expected:
             continue

@@ -1,160 +1,22 @@
 """What a stack costs over its baseline: ratios, intervals, verdicts. pandas in, pandas out, no I/O.
 
-Per cell (stack, workload, params, metric) and block, the effect is log(cost of the child) minus log(cost of
-the baseline), where cost is the value, or its inverse where higher is better: above 0 is costlier. The
-baseline of a block is the mean log of its two measurements, A and A' (or of the one there is). Blocks are
-the unit; warm-ups are left out. Values at or below 0 have no logarithm and drop their block.
-
-Sources:
-    Hodges & Lehmann, "Estimates of location based on rank tests", Ann. Math. Statist. 34 (1963).
-    Hollander, Wolfe & Chicken, "Nonparametric Statistical Methods", 3rd ed. (2014), sections 3.1-3.3.
-    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
+Per cell (stack, workload, params, metric) and block, the effect is the child's cost minus the baseline's
+(see ``vbench.effects``): above 0 is costlier. The baseline's cost in a block is the mean of its two
+measurements, A and A' (or the one there is). Sources of the estimates and tests: ``vbench.intervals``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
-Floats = NDArray[np.float64]
+from vbench.effects import CELL, ESTIMATES, costs, estimate, measured, stack_costs, texts
+from vbench.intervals import holm, min_blocks
+
 Texts = NDArray[np.str_]
-
-MIN_BLOCKS = 6  # the fewest that carry a 95% signed-rank interval; see min_blocks()
-_CELL = ["workload", "params", "metric"]
-_ROUNDING = 1e-12  # log-ratios of equal doubles differ by less: they count as 0
-_EXACT = 500  # blocks up to which the null distribution is computed exactly
-_CHUNK = 4_000_000  # Walsh averages held at once
-
-
-@lru_cache(maxsize=64)
-def _null_cdf(n: int) -> Floats:
-    """P(W+ <= w) for w = 0 .. n(n+1)/2 under the null, by convolution (Hollander et al., section 3.1)."""
-    p = np.zeros(n * (n + 1) // 2 + 1)
-    p[0] = 1.0
-    for rank in range(1, n + 1):
-        shifted = np.zeros_like(p)
-        shifted[rank:] = p[:-rank]
-        p = (p + shifted) / 2
-    return np.cumsum(p)
-
-
-def min_blocks(level: float = 0.95) -> int:
-    """The fewest blocks with an exact two-sided interval: 2^-n must not exceed (1 - level) / 2."""
-    return math.ceil(-math.log2((1 - level) / 2) - 1e-9)
-
-
-def interval_rank(n: int, level: float = 0.95) -> int:
-    """The rank c such that the c-th smallest and c-th largest Walsh averages bound the interval; 0 if none.
-
-    Exact up to 500 blocks, beyond by the normal approximation (Hollander et al., section 3.3).
-    """
-    alpha = (1 - level) / 2
-    if n > _EXACT:
-        sd = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(n * (n + 1) / 4 + float(stats.norm.ppf(alpha)) * sd)
-    # The largest c with P(W+ <= c - 1) <= alpha.
-    return int(np.searchsorted(_null_cdf(n), alpha * (1 + 1e-12), side="right"))
-
-
-def _kth_walsh(x: Floats, ranks: list[int]) -> list[float]:
-    """The k-th smallest Walsh averages (k from 1) of sorted ``x``, by bisection: O(n log n)."""
-    out = []
-    index = np.arange(x.size)
-    for k in ranks:
-        low, high = float(x[0]) - 1e-9, float(x[-1])
-        while (middle := (low + high) / 2) not in (low, high):
-            pairs = np.maximum(np.searchsorted(x, 2 * middle - x, side="right") - index, 0).sum()
-            low, high = (low, middle) if pairs >= k else (middle, high)
-        out.append(high)
-    return out
-
-
-def signed_rank(x: Floats, level: float = 0.95) -> Floats:
-    """Hodges-Lehmann estimate and exact signed-rank interval of each row.
-
-    ``x``: (cells, n), no NaN. Returns (cells, 3): estimate (the median of the n(n+1)/2 Walsh averages),
-    low, high; low and high are NaN where n carries no interval at this level.
-    """
-    cells, n = x.shape
-    rank = interval_rank(n, level)
-    count = n * (n + 1) // 2
-    out = np.full((cells, 3), np.nan)
-    if n > _EXACT:
-        for row, values in enumerate(np.sort(x, axis=1)):
-            a, b, low, high = _kth_walsh(values, [(count + 1) // 2, count // 2 + 1, rank, count + 1 - rank])
-            out[row] = (a + b) / 2, low, high
-        return out
-    i, j = np.triu_indices(n)
-    step = max(1, _CHUNK // count)
-    for start in range(0, cells, step):
-        part = x[start : start + step]
-        walsh = np.sort((part[:, i] + part[:, j]) / 2, axis=1)
-        out[start : start + step, 0] = (walsh[:, (count - 1) // 2] + walsh[:, count // 2]) / 2
-        if rank:
-            out[start : start + step, 1] = walsh[:, rank - 1]
-            out[start : start + step, 2] = walsh[:, count - rank]
-    return out
-
-
-def _student(x: Floats, level: float) -> Floats:
-    """Mean, t interval and two-sided t-test p-value of each row: (cells, n) to (cells, 4)."""
-    n = x.shape[1]
-    mean = x.mean(axis=1)
-    if n == 1:
-        return np.column_stack([mean, np.full((mean.size, 3), np.nan)])
-    error = x.std(axis=1, ddof=1) / math.sqrt(n)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(mean == 0, 0.0, np.abs(mean) / error)  # counted instructions may repeat exactly: error 0
-    return np.column_stack([mean, mean - half, mean + half, 2 * stats.t.sf(t, n - 1)])
-
-
-def _estimate(effects: pd.DataFrame, by: list[str], level: float) -> pd.DataFrame:
-    """One row per group of ``effects`` (columns ``by`` + effect): n, then log-scale estimates."""
-    names = ["log", "log_low", "log_high", "mean", "mean_low", "mean_high", "p"]
-    effects = effects.dropna(subset=["effect"])
-    x = effects["effect"].to_numpy(dtype=float)
-    x = np.where(np.abs(x) < _ROUNDING, 0.0, x)
-    groups = effects.groupby(by, sort=False)
-    cell = groups.ngroup().to_numpy()
-    x = x[np.argsort(cell, kind="stable")]
-    out = groups.size().rename("n").reset_index()
-    sizes = out["n"].to_numpy()
-    starts = np.cumsum(sizes) - sizes
-    values = np.full((len(out), len(names)), np.nan)
-    for n in np.unique(sizes):  # cells with equally many blocks make one matrix
-        rows = np.flatnonzero(sizes == n)
-        matrix = x[starts[rows][:, None] + np.arange(n)]
-        values[rows] = np.hstack([signed_rank(matrix, level), _student(matrix, level)])
-    out[names] = values
-    return out
-
-
-def holm(p: Floats) -> Floats:
-    """Holm's step-down adjusted p-values; NaN cells are not part of the family."""
-    out = np.full(p.shape, np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    m = order.size
-    out[order] = np.minimum(np.maximum.accumulate(p[order] * (m - np.arange(m))), 1.0)
-    return out
-
-
-def _per_block(samples: pd.DataFrame) -> pd.DataFrame:
-    """Mean log cost per run, stack, cell, block and arm."""
-    s = samples.loc[~samples["warmup"].astype(bool)]
-    value = s["value"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log = np.where(value > 0, np.log(value), np.nan)
-    s = s.assign(cost=np.where(s["better"] == "higher", -log, log))
-    by = ["run", "stack", "baseline", *_CELL, "block", "arm"]
-    return s.groupby(by, sort=False, as_index=False).agg(cost=("cost", "mean"), clock=("clock", "first"))
 
 
 def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
@@ -167,19 +29,20 @@ def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
     Columns: stack, workload, params, metric, n, ratio, low, high (A' over A), floor (0.02: 2%).
     """
-    return _aa(_per_block(samples), level)
+    return floors_of(costs(samples), level)
 
 
-def _aa(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
-    key = ["run", "stack", *_CELL, "block"]
+def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
+    """:func:`aa_floors` of costs that are known already."""
+    key = ["run", "stack", *CELL, "block"]
     first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost"]] for arm in ("A", "A'"))
     pairs = first.merge(second, on=key, suffixes=("_a", "_b"))
     pairs["effect"] = pairs["cost_b"] - pairs["cost_a"]
-    out = _estimate(pairs, ["stack", *_CELL], level)
+    out = estimate(pairs, ["stack", *CELL], level)
     for name, log in (("ratio", "log"), ("low", "log_low"), ("high", "log_high")):
         out[name] = np.exp(out[log])
     out["floor"] = np.expm1(np.maximum(out["log_low"].abs(), out["log_high"].abs()))
-    return out[["stack", *_CELL, "n", "ratio", "low", "high", "floor"]]
+    return out[["stack", *CELL, "n", "ratio", "low", "high", "floor"]]
 
 
 def overheads(
@@ -188,6 +51,7 @@ def overheads(
     level: float = 0.95,
     threshold: float = 0.0,
     kinds: Mapping[str, str] | None = None,
+    families: Sequence[str] = (),
 ) -> pd.DataFrame:
     """What each stack costs over its baseline: one row per stack, baseline, workload, params and metric.
 
@@ -196,7 +60,8 @@ def overheads(
         ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier
         mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval: these multiply exactly
                                       along a stack
-        p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows
+        p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or over
+                                      those that agree in the columns ``families``
         aa_floor                      see aa_floors(); 0.02 is 2%
         verdict, why, flag            below
         child, base, unit, better     medians of the values as measured (baseline: A and A' together)
@@ -208,35 +73,36 @@ def overheads(
     p-value cannot fall below 2^(1-n): with 6 blocks and 2 cells no effect, however large, could pass. A call
     still needs the exact interval. A cheaper child is flagged: it is usually an artefact.
     """
-    cell = ["stack", "baseline", *_CELL]
-    blocks = _per_block(samples)
+    cell = ["stack", "baseline", *CELL]
+    arms = costs(samples)
+    blocks = stack_costs(arms)
     children = blocks[blocks["stack"] != blocks["baseline"]]
-    key = ["run", "stack", *_CELL, "block"]
-    bases = blocks.groupby(key, sort=False, as_index=False).agg(
-        base=("cost", "mean"), base_clock=("clock", "first")
+    bases = blocks[["run", "stack", *CELL, "block", "cost", "clock"]].rename(
+        columns={"stack": "baseline", "cost": "base", "clock": "base_clock"}
     )
-    bases = bases.rename(columns={"stack": "baseline"})
-    pairs = children.merge(bases, on=["run", "baseline", *_CELL, "block"], how="left")
+    pairs = children.merge(bases, on=["run", "baseline", *CELL, "block"], how="left")
     alien = pairs["base_clock"].notna() & (pairs["base_clock"] != pairs["clock"])
     pairs["effect"] = (pairs["cost"] - pairs["base"]).mask(alien)
     pairs["alien"], pairs["alone"] = alien, pairs["base"].isna()
-    groups = pairs.groupby(cell, sort=False)
+    groups = pairs.groupby(cell, sort=False, observed=True)
     out = groups.agg(clock=("clock", "first"), alien=("alien", "any"), alone=("alone", "all")).reset_index()
-    out = out.merge(_estimate(pairs, cell, level), on=cell, how="left")
-    floors = _aa(blocks, level)[["stack", *_CELL, "floor"]]
+    out = texts(out)
+    out = out.merge(estimate(pairs, cell, level), on=cell, how="left")
+    floors = floors_of(arms, level)[["stack", *CELL, "floor"]]
     floors = floors.rename(columns={"stack": "baseline", "floor": "aa_floor"})
-    out = out.merge(floors, on=["baseline", *_CELL], how="left")
+    out = out.merge(floors, on=["baseline", *CELL], how="left")
     out["n"] = out["n"].fillna(0).astype(int)
     out["p"] = out["p"].where(out["n"] >= min_blocks(level))
-    out["p_holm"] = holm(out["p"].to_numpy(dtype=float))
+    family = out.groupby(list(families), sort=False).ngroup().to_numpy() if families else None
+    out["p_holm"] = holm(out["p"].to_numpy(dtype=float), family)
     out["level"] = level
     out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
     out = _absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
     artefact = "faster than its baseline: usually an artefact, look into it"
     out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
-    logs = ["log", "log_low", "log_high", "mean", "mean_low", "mean_high"]
-    out[["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]] = np.exp(out[logs].to_numpy())
+    ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
+    out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
     tail = ["child", "base", "unit", "better", "kind", "clock", "level"]
     shown = ["n", "ratio", "low", "high", "mean_ratio", "mean_low", "mean_high", "p", "p_holm", "aa_floor"]
     out = out[[*cell, *shown, "verdict", "why", "flag", *tail]]
@@ -245,14 +111,14 @@ def overheads(
 
 def _absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
     """Add the medians of the values as measured, with their unit."""
-    s = samples.loc[~samples["warmup"].astype(bool)]
-    groups = s.groupby(["stack", *_CELL], sort=False)
+    s = measured(samples)
+    groups = s.groupby(["stack", *CELL], sort=False)
     medians = groups.agg(
         child=("value", "median"), unit=("unit", "first"), better=("better", "first")
     ).reset_index()
-    out = out.merge(medians, on=["stack", *_CELL], how="left")
-    medians = medians.rename(columns={"stack": "baseline", "child": "base"})[["baseline", *_CELL, "base"]]
-    return out.merge(medians, on=["baseline", *_CELL], how="left")
+    out = out.merge(medians, on=["stack", *CELL], how="left")
+    medians = medians.rename(columns={"stack": "baseline", "child": "base"})[["baseline", *CELL, "base"]]
+    return out.merge(medians, on=["baseline", *CELL], how="left")
 
 
 def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts, Texts]:
@@ -295,8 +161,8 @@ def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: f
     Columns: stack, workload, params, n (invocations with both clocks), disagree, median and worst
     (guest_s / parent_s; worst is the one furthest from 1).
     """
-    s = samples.loc[~samples["warmup"].astype(bool) & (samples["clock"] == "wall")]
-    s = s.dropna(subset=["guest_s"]).drop_duplicates(_INVOCATION)
+    s = measured(samples)
+    s = s[s["clock"] == "wall"].dropna(subset=["guest_s"]).drop_duplicates(_INVOCATION)
     share = s["guest_s"] / s["parent_s"]
     off = (s["guest_s"] - s["parent_s"]).abs() > slack_s + bound * s["parent_s"]
     with np.errstate(divide="ignore"):
@@ -317,7 +183,7 @@ def footprint(samples: pd.DataFrame) -> pd.DataFrame:
     Columns: stack, workload, n (invocations), cpu_per_s (median CPU seconds used on the host per second of
     work by the environment's own clock, by the parent's where it has none), rss_mib (largest seen).
     """
-    s = samples.loc[~samples["warmup"].astype(bool)].drop_duplicates(_INVOCATION)
+    s = measured(samples).drop_duplicates(_INVOCATION)
     seconds = s["guest_s"].fillna(s["parent_s"])
     s = s.assign(cpu_per_s=s["host_cpu_s"] / seconds.where(seconds > 0))
     groups = s.groupby(["stack", "workload"], sort=False)

@@ -28,10 +28,18 @@ class Plan(BaseModel, extra="forbid"):
     stacks: list[str] = Field(min_length=1, max_length=100)
     workloads: list[str] = Field(min_length=1, max_length=1000)
     blocks: int = Field(default=6, ge=1, le=10_000)
+    # By the wall clock, go on until every ratio is known within this (0.02: 2%), but not beyond max_blocks.
+    target_width: float | None = Field(default=None, gt=0, le=10)
+    max_blocks: int = Field(default=30, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     vcpus: int = Field(default=1, ge=1, le=4096)
     memory_mib: int = Field(default=512, ge=192, le=2**24)
     disk_mib: int = Field(default=512, ge=128, le=2**24)
+
+    @property
+    def most_blocks(self) -> int:
+        """Blocks at the most: more than ``blocks`` only where a run goes on until it is precise enough."""
+        return self.blocks if self.target_width is None else max(self.blocks, self.max_blocks)
 
     def shape(self) -> Shape:
         """The resources of every environment."""
@@ -59,16 +67,18 @@ def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set
     rng = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated is the point
     arms: list[tuple[str, Arm]] = [(stack, "A") for stack in stacks]
     arms += [(stack, "A'") for stack in stacks if stack in baselines]
-    if (steps_in_all := plan.blocks * len(workloads) * len(arms)) > MOST_STEPS:
-        raise UsageError(f"the plan has {steps_in_all} invocations, the most is {MOST_STEPS}", "take fewer blocks")
+    if (steps_in_all := plan.most_blocks * len(workloads) * len(arms)) > MOST_STEPS:
+        raise UsageError(
+            f"the plan has {steps_in_all} invocations, the most is {MOST_STEPS}", "take fewer blocks"
+        )
     orders: dict[str, list[list[tuple[str, Arm]]]] = {name: [] for name in workloads}
     for name in workloads:
-        while len(orders[name]) < plan.blocks:
+        while len(orders[name]) < plan.most_blocks:
             first = rng.sample(arms, len(arms))
             square = [first[i:] + first[:i] for i in range(len(arms))]
             orders[name] += rng.sample(square, len(square))
     steps = []
-    for block in range(plan.blocks):
+    for block in range(plan.most_blocks):
         for name in rng.sample(workloads, len(workloads)):
             for order, (stack, arm) in enumerate(orders[name][block]):
                 steps.append(Step(block, order, name, stack, arm))

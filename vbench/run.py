@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from vbench import facts, noise
 from vbench.capsule import Capsule
 from vbench.child import kill_all
-from vbench.errors import BundleError, VbenchError
+from vbench.errors import BundleError, UsageError, VbenchError
+from vbench.journal import read_table
 from vbench.lane import Lane, carry_out, lanes_of
 from vbench.local import LocalHost
 from vbench.plan import Plan, schedule, with_baselines
 from vbench.recorder import Recorder, Watcher
 from vbench.stack import cpus_for
-from vbench.store import Bundle, Note, RunInfo, WorkloadInfo
+from vbench.store import JOURNAL, Bundle, Note, RunInfo, WorkloadInfo
 from vbench.workload import Workload
 
 
@@ -71,7 +72,11 @@ def plan_of(bundle: Bundle, workloads: Mapping[str, Workload]) -> Plan:
         raise BundleError(f"{bundle.path}: its plan cannot be carried out: {where}: {first['msg']}") from None
     for name in plan.workloads:
         begun = bundle.info.workloads.get(name)
-        if begun is None or name not in workloads or workloads[name].digest != begun.digest:
+        try:
+            same = begun is not None and workloads[name].digest == begun.digest
+        except (KeyError, UsageError):
+            same = False
+        if not same:
             raise BundleError(
                 f"{bundle.path}: workload {name!r:.80} is not here as it was when the run was begun",
                 "give its folder with --workloads, or start a new run",
@@ -103,11 +108,13 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
     recorder = Recorder(bundle, watch, len(steps))
     lanes = lanes_of(stacks)
     recorder.left = {lane.name: None for lane in lanes}
+    recorder.enough = _until_precise(plan, bundle.path)
     stop = threading.Event()
 
     def measure(lane: Lane) -> int:
         mine = {stack.path for stack in lane.stacks}
-        own = [step for step in steps if step.stack in mine]
+        most = plan.most_blocks if lane.clock == "wall" else plan.blocks  # what repeats gains nothing by more
+        own = [step for step in steps if step.stack in mine and step.block < most]
         return carry_out(lane, own, todo, capsule, plan.shape(), recorder, stop)
 
     try:
@@ -119,6 +126,29 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
     bundle.finish()
 
 
+def _until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
+    """Whether the run may end before a block, because all cells that are still measured are known well enough.
+
+    Asked anew by a resumed run, of the same samples, it answers the same.
+    """
+    known: dict[int, bool] = {}
+
+    def enough(block: int) -> bool:
+        if plan.target_width is None or block < plan.blocks:
+            return False
+        if block not in known:
+            from vbench.stopping import narrow_enough  # noqa: PLC0415  (pandas, only where it is needed)
+
+            journal = folder / JOURNAL
+            samples = read_table(journal, journal.stat().st_size).to_pandas()
+            samples = samples[(samples["clock"] == "wall") & (samples["block"] < block)]
+            last = samples.loc[samples["block"] == block - 1, ["stack", "workload"]].drop_duplicates()
+            known[block] = narrow_enough(samples.merge(last), plan.target_width)
+        return known[block]
+
+    return enough
+
+
 def _in_lanes(
     lanes: list[Lane], measure: Callable[[Lane], int], recorder: Recorder, stop: threading.Event
 ) -> None:
@@ -127,7 +157,10 @@ def _in_lanes(
     Raises ``VbenchError`` when no stack of any lane could be opened.
     """
     opened = sum(measure(lane) for lane in lanes if lane.clock == "wall")
-    side_by_side = [lane for lane in lanes if lane.clock != "wall"]
+    # The deepest first: they take longest, and the last lane runs alone.
+    side_by_side = sorted(
+        (lane for lane in lanes if lane.clock != "wall"), key=lambda lane: -lane.stacks[0].depth
+    )
     recorder.at_once = max(1, min(len(side_by_side), len(os.sched_getaffinity(0))))
     with ThreadPoolExecutor(recorder.at_once, thread_name_prefix="lane") as pool:
         futures = [pool.submit(measure, lane) for lane in side_by_side]

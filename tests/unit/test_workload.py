@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,18 @@ def test_two_calibrations_arrive_at_the_same_size(per_unit: float, noise: float)
     second = calibrate(lambda work: per_unit * noise * work, size(start=1))
     assert first.bit_count() == 1
     assert second in {first, 2 * first, first // 2}
+
+
+def test_an_interruption_does_not_end_a_calibration_early() -> None:
+    """Something else has the processor for half a second while a size is tried: the same size is chosen."""
+    expected = calibrate(lambda work: 1e-6 * work, size(start=1))
+    for unlucky in range(8):
+        calls = iter(range(100))
+
+        def measure(work: int, calls: Iterator[int] = calls, unlucky: int = unlucky) -> float:
+            return 1e-6 * work + 0.5 * (next(calls) == unlucky)
+
+        assert calibrate(measure, size(start=1)) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,179 @@
+"""How often the analysis is wrong, on simulated runs whose truth is known: ``python benchmarks/simulation.py``.
+
+Every simulated run has the order that `vbench.plan.schedule` gives, two workloads, the baseline twice and two
+stacks in each block. Its values get drift, position effects, spikes and noise of two modes, and go through
+`vbench.overhead.overheads` as those of a bundle do. The figures of the noise are assumptions, chosen to be worse
+than what repeated runs on shared machines show (variation of 0.3 to 9%: Maricq et al., OSDI 2018).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from vbench.intervals import signed_rank
+from vbench.overhead import overheads
+from vbench.plan import Plan, schedule
+
+STACKS, WORKLOADS = ["local", "local/x", "local/y"], ["v", "w"]
+CALLED = ["costlier", "cheaper"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What disturbs a value, as shares of it."""
+
+    sd: float = 0.01  # independent normal noise of each invocation
+    trend: float = 0.0  # a run ends up to this much faster or slower than it began
+    walk: float = 0.0  # standard deviation of a random walk's step from one invocation to the next
+    first: float = (
+        0.0  # the first of a workload's arms in a block costs this much more, the second half of it
+    )
+    spikes: float = 0.0  # mean height of spikes that hit 3% of invocations
+    slow: float = 0.0  # in 30% of invocations, a second mode this much slower
+    bursts: float = 0.0  # in 20% of blocks, the machine is this much slower
+
+
+QUIET = Noise()
+WORST = Noise(trend=0.2, walk=0.003, first=0.02, spikes=0.3, slow=0.05, bursts=0.1)
+SCENARIOS = {
+    "independent noise of 1%": QUIET,
+    "drift of up to 20%": replace(QUIET, trend=0.2, walk=0.003),
+    "first position costs 2%": replace(QUIET, first=0.02),
+    "spikes of 30% in 3%": replace(QUIET, spikes=0.3),
+    "two modes, 5% apart": replace(QUIET, slow=0.05, bursts=0.1),
+    "all of these": WORST,
+}
+
+
+def simulate(
+    runs: int, blocks: int, noise: Noise, *, ratio: float = 1.0, seed: int = 0, one_by_one: bool = False
+) -> pd.DataFrame:
+    """Samples of many runs, each told from the others by its params; both stacks cost ``ratio``.
+
+    ``one_by_one``: not in the schedule's order but stack after stack, as is common practice.
+    """
+    rng = np.random.default_rng(seed)
+    plan = Plan(stacks=STACKS[1:], workloads=WORKLOADS, blocks=blocks)
+    orders = [
+        schedule(plan.model_copy(update={"seed": seed + number}), WORKLOADS, STACKS, {"local"})
+        for number in range(runs)
+    ]
+    if one_by_one:
+        orders = [sorted(order, key=lambda step: (step.stack, step.arm)) for order in orders]
+    steps = [step for order in orders for step in order]
+    size = len(orders[0])
+    block = np.array([step.block for step in steps]).reshape(runs, size)
+    order = np.array([step.order for step in steps]).reshape(runs, size)
+    stack = np.array([step.stack for step in steps])
+    log = rng.normal(0, noise.sd, (runs, size))
+    log += rng.uniform(-1, 1, (runs, 1)) * np.log1p(noise.trend) * np.linspace(0, 1, size)
+    log += rng.normal(0, noise.walk, (runs, size)).cumsum(axis=1)
+    log += np.log1p(noise.first * np.select([order == 0, order == 1], [1.0, 0.5], 0.0))
+    log += np.log1p(rng.exponential(noise.spikes or 1e-12, (runs, size)) * (rng.random((runs, size)) < 0.03))
+    log += np.log1p(noise.slow * (rng.random((runs, size)) < 0.3))
+    burst = np.log1p(noise.bursts * (rng.random((runs, blocks)) < 0.2))
+    log += np.take_along_axis(burst, block, axis=1)
+    return pd.DataFrame(
+        {
+            "run": "r",
+            "stack": stack,
+            "baseline": "local",
+            "workload": np.array([step.workload for step in steps]),
+            "params": np.repeat([f'{{"run":{number}}}' for number in range(runs)], size),
+            "metric": "time",
+            "unit": "s",
+            "better": "lower",
+            "value": 100 * np.exp(log.ravel()) * np.where(stack == "local", 1.0, ratio),
+            "block": block.ravel(),
+            "arm": np.array([step.arm for step in steps]),
+            "warmup": False,
+            "clock": "wall",
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares, between 0 and 1, and their number of runs."""
+
+    runs: int
+    alarms: float  # runs with any verdict of a difference
+    called: float  # cells with one
+    covered: float  # cells whose exact interval holds the true ratio
+    covered_t: float  # cells whose t interval does
+
+
+def rates(samples: pd.DataFrame, ratio: float = 1.0) -> Rates:
+    """Analyse the runs as a bundle is analysed: corrected over the cells of each run."""
+    table = overheads(samples, families=["params"])
+    called = table["verdict"].isin(CALLED)
+    return Rates(
+        runs=table["params"].nunique(),
+        alarms=float(called.groupby(table["params"]).any().mean()),
+        called=float(called.mean()),
+        covered=float(table["low"].le(ratio).mul(table["high"].ge(ratio)).mean()),
+        covered_t=float(table["mean_low"].le(ratio).mul(table["mean_high"].ge(ratio)).mean()),
+    )
+
+
+def stopped(samples: pd.DataFrame, target: float, least: int = 6) -> pd.DataFrame:
+    """What is left of the runs if each stops once all its cells are known within ``target``."""
+    log = np.log(samples["value"])
+    wide = samples.assign(log=log).pivot_table(
+        index=["params", "workload"], columns=["stack", "block"], values="log", aggfunc="mean"
+    )
+    blocks = int(samples["block"].max()) + 1
+    effects = np.stack([(wide[name] - wide["local"]).to_numpy() for name in STACKS[1:]])
+    runs = wide.index.get_level_values("params").to_numpy()
+    end = pd.Series(blocks, index=pd.unique(runs))
+    for n in range(blocks - 1, least - 1, -1):
+        found = np.stack([signed_rank(each[:, :n]) for each in effects])
+        narrow = ((found[..., 2] - found[..., 1]) / 2 <= np.log1p(target)).all(axis=0)
+        done = pd.Series(narrow).groupby(runs).all()
+        end[done.index[done]] = n
+    return samples[samples["block"] < samples["params"].map(end)]
+
+
+def main() -> None:
+    """Print the rates."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000, help="simulated runs of each kind")
+    parser.add_argument("--blocks", type=int, default=12)
+    given = parser.parse_args()
+    begin = time.perf_counter()
+    runs, blocks = given.runs, given.blocks
+    print(
+        f"{runs} simulated runs a line; each {blocks} blocks, 4 cells, the baseline twice a block; nominal 95%"
+    )
+    print(
+        "\nIdentical systems            runs with a false alarm   exact interval covers   t interval covers"
+    )
+    for name, noise in SCENARIOS.items():
+        found = rates(simulate(runs, blocks, noise))
+        print(f"{name:28} {found.alarms:22.2%}   {found.covered:21.2%}   {found.covered_t:17.2%}")
+    found = rates(simulate(runs, blocks, WORST, one_by_one=True))
+    print(
+        f"{'all, stack after stack':28} {found.alarms:22.2%}   {found.covered:21.2%}   {found.covered_t:17.2%}"
+    )
+    print("\nPower: share of cells called, where every stack really costs")
+    print(f"{'':28} {'+2%':>8} {'+5%':>8} {'+10%':>8}")
+    for n in (6, blocks, 2 * blocks):
+        for name, noise in (("quiet", QUIET), ("worst", WORST)):
+            called = [rates(simulate(runs // 4, n, noise, ratio=r), r).called for r in (1.02, 1.05, 1.1)]
+            print(f"{name + f' noise, {n} blocks':28} " + " ".join(f"{share:8.1%}" for share in called))
+    print("\nIdentical systems, stopping once every cell is known within 3%, from 6 to 24 blocks, all noise")
+    whole = simulate(runs // 4, 24, WORST)
+    part = stopped(whole, 0.03)
+    found = rates(part)
+    mean = part.groupby("params")["block"].max().mean() + 1
+    print(f"false alarms {found.alarms:.2%}, covered {found.covered:.2%}, blocks on average {mean:.1f}")
+    print(f"\n{time.perf_counter() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
