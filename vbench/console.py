@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,15 +17,23 @@ from rich.table import Table
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+# What makes a terminal do something, turn text around, or cannot be encoded: it may come from a stranger.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """Text as rich prints it as it is: no markup of rich's, and no control character of the terminal's."""
+    return escape(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
+
 
 def say(text: str) -> None:
     """One line on standard output."""
-    _out.print(escape(text))
+    _out.print(shown(text))
 
 
 def warn(text: str) -> None:
     """One message on standard error."""
-    _err.print(escape(f"vbench: {text}"))
+    _err.print(shown(f"vbench: {text}"))
 
 
 def show_table(rows: Sequence[dict[str, Any]], *, json: bool, columns: Sequence[str] | None = None) -> None:
@@ -37,7 +46,7 @@ def show_table(rows: Sequence[dict[str, Any]], *, json: bool, columns: Sequence[
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(row.get(name))) for name in names))
+        table.add_row(*(shown(_cell(row.get(name))) for name in names))
     Console(highlight=False).print(table)
 
 
@@ -77,7 +86,7 @@ class CliWatcher:
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        (_err if self._quiet else self._progress.console).print(escape(text))
+        (_err if self._quiet else self._progress.console).print(shown(text))
 
     def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None:
         """What runs now, and how long the rest takes if it goes on like this."""
@@ -88,9 +97,9 @@ class CliWatcher:
                 stage = "calibrating in " + stage.rsplit(" ", 1)[-1]
             if stage != self._last:
                 self._last = stage
-                _err.print(escape(f"{stage} ({done}/{total}) {left}".rstrip()))
+                _err.print(shown(f"{stage} ({done}/{total}) {left}".rstrip()))
             return
-        self._progress.update(self._task, description=escape(text), completed=done, total=total, left=left)
+        self._progress.update(self._task, description=shown(text), completed=done, total=total, left=left)
 
 
 def _span(seconds: float) -> str:

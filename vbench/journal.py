@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
+import itertools
 import json
 import math
 import os
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from vbench.errors import BundleError
+from vbench.files import holders, open_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,14 @@ class Sample:
     host_cpu_s: float | None  # CPU seconds that the whole environment used on its host meanwhile
     rss_mib: float | None
     start: str  # ISO 8601, UTC
+    # Also of the whole environment on its host; rows of older versions lack these, which means not known.
+    host_switches: float | None = None  # context switches
+    host_read_mib: float | None = None  # what storage did for it
+    host_written_mib: float | None = None
+    steal_s: float | None = None  # time that a guest's kernel waited for a processor of its host's
 
 
+LATER = ("host_switches", "host_read_mib", "host_written_mib", "steal_s")
 HINTS: dict[str, Any] = get_type_hints(Sample)
 COLUMNS = tuple(HINTS)
 KEY = ["run", "stack", "workload", "params", "metric", "block", "arm"]
@@ -65,6 +74,8 @@ def problem(row: Any) -> str | None:
         return "is not a JSON object"
     for name, hint in HINTS.items():
         if name not in row:
+            if name in LATER:
+                continue
             return f"lacks the column {name!r}"
         if wrong := _mismatch(row[name], hint):
             return f"has {name} = {row[name]!r:.80}, {wrong}"
@@ -98,6 +109,9 @@ def is_canonical(params: str) -> bool:
 
 
 _GROUP_END = re.compile(rb'"left":0,"seal":"[0-9a-f]{16}"\}\n')
+_SEAL = re.compile(rb'(.*),"seal":"([0-9a-f]{16})"\}\n', re.DOTALL)
+LINE_LIMIT = 1 << 20
+"""Most bytes of a line: what is longer was not written by vbench."""
 
 
 def _seal(before: bytes, body: bytes) -> bytes:
@@ -121,14 +135,16 @@ def extent_of(path: Path) -> Extent:
     are damage, not a power cut (a NUL tells of a page that never reached the disk).
     """
     size, seal, good = 0, b"", Extent()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    with open_inside(path, os.O_RDONLY) as raw, io.BufferedReader(raw) as file:
+        for number, line in enumerate(_bounded(file), 1):
             body, _, rest = line.rpartition(b',"seal":"')
             new = _seal(seal, body)
             if rest != new + b'"}\n':
-                tail = line + file.read()
-                ends = len(_GROUP_END.findall(tail))
-                if ends > 1 or (ends == 1 and b"\0" not in tail):
+                ends, holes = 0, False
+                for later in itertools.chain((line,), _bounded(file)):
+                    ends += _GROUP_END.search(later) is not None
+                    holes |= b"\0" in later
+                if ends > 1 or (ends == 1 and not holes):
                     raise BundleError(
                         f"{path}:{number}: the journal was changed after it was written",
                         "restore the file from a copy; a line does not match its seal",
@@ -137,7 +153,27 @@ def extent_of(path: Path) -> Extent:
             size, seal = size + len(line), new
             if body.endswith(b'"left":0'):
                 good = Extent(size, number, seal)
-    return Extent(good.size, good.rows, good.seal, path.stat().st_size - good.size)
+        return Extent(good.size, good.rows, good.seal, os.fstat(raw.fileno()).st_size - good.size)
+
+
+def changed_lines(path: Path) -> Iterator[int]:
+    """Numbers of the lines that do not match their seals, each judged by the seal that the line before bears.
+
+    So one edited line is one number, and a line that was taken out or put in is told by the one after it.
+    """
+    seal = b""
+    with open_inside(path, os.O_RDONLY) as raw, io.BufferedReader(raw) as file:
+        for number, line in enumerate(_bounded(file), 1):
+            match = _SEAL.fullmatch(line)
+            if match is None or _seal(seal, match[1]) != match[2]:
+                yield number
+            seal = match[2] if match else b""
+
+
+def _bounded(file: io.BufferedReader[Any]) -> Iterator[bytes]:
+    """The lines of a file, the overlong ones in pieces."""
+    while line := file.readline(LINE_LIMIT):
+        yield line
 
 
 class Journal:
@@ -149,7 +185,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = path.open("ab", buffering=0)
+            self._file = open_inside(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         except OSError as error:
             raise BundleError(f"cannot write {path}: {error.strerror}") from error
         try:
@@ -158,7 +194,8 @@ class Journal:
             self._file.truncate(extent.size)
         except BlockingIOError:
             self._file.close()
-            raise BundleError(f"{path} is being written by another vbench", "wait for it to end") from None
+            who = "; ".join(holders(path)) or "another vbench"
+            raise BundleError(f"{path} is being written by {who}", "wait for it to end") from None
         except BaseException:
             self._file.close()
             raise
@@ -216,6 +253,7 @@ def read_table(path: Path, size: int) -> Any:
                 read_options=pj.ReadOptions(block_size=1 << 24),
                 parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
             )
+        table.validate(full=True)  # text that is no UTF-8, above all
     except pa.ArrowInvalid as error:
         _complain(path, size, str(error))
     sound = (pc.min(table["block"]).as_py() or 0) >= 0
@@ -246,7 +284,7 @@ def _complain(path: Path, size: int, otherwise: str) -> NoReturn:
 
 def _lines(path: Path, size: int) -> Iterator[bytes]:
     with path.open("rb") as file:
-        for line in file:
+        for line in _bounded(file):
             if (size := size - len(line)) < 0:
                 return
             yield line

@@ -215,7 +215,8 @@ def prepare(env: Environment, workload: Workload, work: int | None = None) -> In
         argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
         env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
     if work is None and workload.work is not None:
-        work = calibrate(lambda size: _measured(env, workload, size), workload.work)
+        counted = env.stack.clock() == "instructions"
+        work = calibrate(lambda size: _measured(env, workload, size), workload.work, counted=counted)
     env.work[workload.name] = work
     warm = invoke(env, workload, work)
     env.expected[workload.name] = warm.wall_s

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vbench.errors import VbenchError
 
+PATIENCE_S = 5.0
+"""Seconds that looking for a regular expression may take."""
+
 _STEP = r'(?:"([^"]+)"|([^."]+))'
 _PATH = re.compile(rf"{_STEP}(?:\.{_STEP})*")
 
@@ -31,7 +34,7 @@ class Output:
     def document(self) -> Any:
         """The JSON object in it; a tool's notes before the first line that opens one are skipped."""
         if self._document is None:
-            start = re.search(r"^\s*\{", self.text, re.MULTILINE)
+            start = re.search(r"^[ \t]*\{", self.text, re.MULTILINE)
             if start is None:
                 raise VbenchError(f"the output is not JSON: {self.text.strip()[:80]!r}")
             try:
@@ -65,10 +68,10 @@ class Reading(Model):
     def find(self, output: Output) -> object:
         """The number or text found, unscaled; ``VbenchError`` when there is none."""
         if self.regex is not None:
-            match = re.search(self.regex, output.text, re.MULTILINE)
-            if match is None or match[1] is None:
-                raise VbenchError(f"nothing in the output matches {self.regex!r}")
-            return match[1]
+            found = search(self.regex, output.text)
+            if found is None:
+                raise VbenchError(f"nothing in the output matches {self.regex!r:.200}")
+            return found[0]
         at = output.document()
         for quoted, plain in re.findall(_STEP, self.path or ""):
             key = quoted or plain
@@ -91,7 +94,7 @@ class Reading(Model):
             raise VbenchError(f"{str(found)[:60]!r} is not a number")
         # Zero, too: ratios are taken of these, and tools print 0 for what they did not measure.
         if not (math.isfinite(value) and value > 0):
-            raise VbenchError(f"{found} is not a finite number above 0")
+            raise VbenchError(f"{str(found)[:60]} is not a finite number above 0")
         return value
 
 
@@ -99,5 +102,24 @@ def groups(pattern: str) -> int:
     """How many groups a regular expression has; ``ValueError`` when it is none."""
     try:
         return re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{pattern!r:.200} is not a regular expression: {error}") from None
+
+
+def search(pattern: str, text: str) -> tuple[str, ...] | None:
+    """The groups of the first match in ``text``, or ``None`` where there is none, or a group took no part.
+
+    A workload file may be a stranger's, and some patterns take ages on some texts: so this is done by the
+    ``regex`` package, which can be told when to give up. Raises ``VbenchError`` when it does.
+    """
+    import regex  # noqa: PLC0415  (only what measures needs it)
+
+    try:
+        match = regex.search(pattern, text, regex.MULTILINE, timeout=PATIENCE_S)
+    except TimeoutError:
+        raise VbenchError(f"{pattern!r:.200} is not done with the output after {PATIENCE_S:g} s") from None
+    except (regex.error, RecursionError, MemoryError) as error:
+        raise VbenchError(f"{pattern!r:.200} cannot be looked for: {error}") from None
+    if match is None or None in match.groups():
+        return None
+    return tuple(match.groups())

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
-from vbench import facts
+from vbench import fairness, noise, raw
 from vbench.errors import BundleError
-from vbench.journal import Sample, canonical
+from vbench.journal import Sample, canonical, problem
 from vbench.measure import Environment, Invocation
 from vbench.plan import Step
 from vbench.stack import Stack
 from vbench.store import JOURNAL, Bundle, Failure, Note
 from vbench.workload import Workload
-
-_MAKE_ROOM = "make room, then: vbench resume"
 
 
 class Watcher(Protocol):
@@ -41,6 +38,11 @@ class Recorder:
     def __init__(self, bundle: Bundle, watch: Watcher, total: int) -> None:
         self._bundle, self._watch = bundle, watch
         self._lock = threading.RLock()
+        self.folder = bundle.path
+        self._noise: noise.Watch | None = None
+        self._noted: list[Note] = []
+        self._block = 0
+        raw.mend(self.folder)
         rows = self._rows()
         measured = [row for row in rows if not row["warmup"]]
         self.measured = {(row["block"], row["workload"], row["stack"], row["arm"]) for row in measured}
@@ -48,10 +50,19 @@ class Recorder:
         self.total, self._done = total, len(self.measured)
         self.left: dict[str, float | None] = {}
         self.at_once = 1
+        self.enough: Callable[[int], bool] = lambda block: False  # whether a run may end before a block
 
     def _rows(self) -> list[dict[str, Any]]:
-        with (self._bundle.path / JOURNAL).open() as journal:
-            return [json.loads(line) for line in journal]
+        """The rows so far. Raises BundleError for what only somebody else can have put there."""
+        path = self.folder / JOURNAL
+        with path.open() as journal:
+            rows = [json.loads(line) for line in journal]
+        for number, row in enumerate(rows, 1):
+            if wrong := problem(row):
+                raise BundleError(f"{path}:{number}: the line {wrong}")
+            if row["run"] != self._bundle.info.id:
+                raise BundleError(f"{path}:{number}: the sample is of another run, {row['run']!r:.80}")
+        return rows
 
     def doing(self, text: str, lane: str, left: float | None = None) -> None:
         """Tell the watcher what a lane does now, and how long the whole run still takes by what is known."""
@@ -65,6 +76,9 @@ class Recorder:
         """A lane has nothing more to do."""
         with self._lock:
             self.left[lane] = 0.0
+            if self._noise is not None:  # only the wall clock's lane has it watched, and is measured alone
+                self._note_noise(self._noise)
+                self._noise = None
 
     def opened(self, stack: Stack, known: Mapping[str, Any]) -> None:
         """Facts of an environment that is open; what a resumed run lost before is noted as opened anew."""
@@ -84,7 +98,7 @@ class Recorder:
             self._bundle.info.hosts[stack.path].setdefault("work", {})[workload] = work
 
     def compare_traits(self) -> None:
-        """Note where stacks got other resources than their baseline."""
+        """Note where stacks are not treated as their baseline is, beside the workloads that this touches."""
         info = self._bundle.info
         with self._lock:
             for path in info.hosts:
@@ -92,16 +106,36 @@ class Recorder:
                 if base is None or base.path not in info.hosts:
                     continue
                 pair = {path: info.hosts[path], base.path: info.hosts[base.path]}
-                for stack, text in facts.unequal(pair, base.path):
-                    self.note("info", stack, text)
+                for found in fairness.unequal(pair, base.path):
+                    touched = [name for name, each in info.workloads.items() if each.kind in found.kinds]
+                    if touched or not found.kinds:
+                        self.note(found.severity, found.stack, found.text, touched)
 
-    def note(self, severity: Any, stack: str, text: str) -> None:
+    def note(self, severity: Any, stack: str, text: str, workloads: Sequence[str] = ()) -> None:
         """A finding on fairness or noise, once."""
         with self._lock:
-            note = Note(severity=severity, stacks=[stack], text=text)
+            note = Note(severity=severity, stacks=[stack], workloads=list(workloads), text=text)
             if note not in self._bundle.info.notes:
                 self._bundle.info.notes.append(note)
                 self._bundle.save()
+
+    def _look(self, block: int) -> None:
+        """Watch this machine from the first sample by the wall clock on, and look after each block."""
+        if self._noise is None:
+            self._noise = noise.Watch()
+        elif block != self._block:
+            self._note_noise(self._noise)
+        self._block = block
+
+    def _note_noise(self, watch: noise.Watch) -> None:
+        """What has disturbed the run so far takes the place of what was noted of it before."""
+        info = self._bundle.info
+        stacks = [path for path in info.hosts if Stack.parse(path).clock() == "wall"]
+        noted = [Note(severity=severity, stacks=stacks, text=text) for severity, text in watch.look()]
+        if noted != self._noted:
+            info.notes = [note for note in info.notes if note not in self._noted] + noted
+            self._noted = noted
+            self._bundle.save()
 
     def failure(self, stack: Stack, workload: str | None, stage: str, error: Exception) -> None:
         """A stack or a cell that could not be measured; the run goes on without it."""
@@ -146,31 +180,14 @@ class Recorder:
                 clock=env.stack.clock(),
                 guest_s=once.guest_s,
                 parent_s=once.parent_s,
-                host_cpu_s=once.host_cpu_s,
-                rss_mib=once.rss_mib,
                 start=once.start,
+                **asdict(once.cost),
             )
             for metric, value in once.values
         ]
         with self._lock:
-            _keep_raw(self._bundle.path, step, once.stdout, warmup)
+            raw.keep(self.folder, (step.stack, workload.name), (step.block, step.arm, warmup), once.stdout)
             self._bundle.append(samples)
             self._done += not warmup
-
-
-def _keep_raw(folder: Path, step: Step, stdout: bytes, warmup: bool) -> None:
-    """Add a tool's output to ``raw/``: one compressed file a cell, one JSON line an invocation."""
-    line = {"block": step.block, "arm": step.arm, "warmup": warmup, "stdout": stdout.decode(errors="replace")}
-    member = gzip.compress(f"{json.dumps(line)}\n".encode())
-    path = folder / "raw" / f"{step.stack.replace('/', '+')}.{step.workload}.jsonl.gz"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with path.open("ab", buffering=0) as file:
-            size = file.tell()
-            whole = file.write(member) == len(member)
-            if not whole:  # half a member would make all that follow unreadable
-                file.truncate(size)
-    except OSError as error:
-        raise BundleError(f"cannot write {path}: {error.strerror}", _MAKE_ROOM) from error
-    if not whole:
-        raise BundleError(f"cannot write {path}: the disk is full", _MAKE_ROOM)
+            if env.stack.clock() == "wall":
+                self._look(step.block)

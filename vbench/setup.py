@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -19,6 +21,7 @@ FOR_TESTS = {
     "dropbear": "dropbear-bin",
     "ip": "iproute2",
     "fio": "fio",
+    "chromium": "chromium",
 }
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 FILES = {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"}
@@ -31,6 +34,9 @@ def missing(*, tests: bool = False) -> list[str]:
     packages = {package for program, package in wanted.items() if shutil.which(program, path=PATH) is None}
     files = {**FILES, **(FILES_FOR_TESTS if tests else {})}
     packages |= {package for path, package in files.items() if not Path(path).exists()}
+    with contextlib.suppress(OSError):
+        if platform.freedesktop_os_release().get("ID") != "debian":
+            packages.discard("chromium")  # elsewhere a snap, if anything; the browser's tests are skipped
     if Path("/run/systemd/system").is_dir():
         # There, its package would have this machine listen for logins; the tests that want it are skipped.
         packages.discard("openssh-server")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from vbench import paths
 from vbench.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.host import Host
 from vbench.layer import Clock, Layer, Shape, make_layer
 from vbench.local import LocalHost
+from vbench.session import session
 
 LOCAL = "local"
+DEEPEST = 8
+"""Most layers of a stack: beyond any that opens, and each has its own range of addresses."""
 _REMOTE = re.compile(r"[\w.-]+@[\w.:\[\]-]+")
 
 
@@ -45,6 +43,8 @@ class Stack:
             root, parts = parts[0], parts[1:]
         else:
             root = LOCAL
+        if len(parts) > DEEPEST:
+            raise UsageError(f"{text[:60]!r}... stacks {len(parts)} layers, the most is {DEEPEST}")
         for name in parts:
             make_layer(name)
         return cls(root, tuple(parts))
@@ -100,64 +100,6 @@ def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
         raise UsageError(f"shape: {shape.vcpus} vCPUs asked for, this machine has {len(usable)} CPUs")
     inside = frozenset(usable[-shape.vcpus :])
     return inside, frozenset(usable) - inside or inside
-
-
-@contextmanager
-def session(base: Path | None = None) -> Iterator[Path]:
-    """A folder for the working files of one vbench process, gone at its end.
-
-    It is locked while in use, so that what a killed process left behind is recognised and removed by the
-    next one.
-    """
-    home = (base or paths.cache()) / "sessions"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with _alone(home):
-            _remove_unlocked(home)
-            folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
-            lock = (folder / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise VbenchError(
-            f"cannot write to {home}: {error.strerror}", "set VBENCH_CACHE to a folder"
-        ) from error
-    with lock:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_stale(home: Path | None = None) -> list[Path]:
-    """Remove the folders of sessions that are no longer running; returns them."""
-    home = home or paths.cache() / "sessions"
-    if not home.is_dir():
-        return []
-    with _alone(home):
-        return _remove_unlocked(home)
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Keep other processes from making or removing session folders: one not yet locked looks left behind."""
-    with (home / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_unlocked(home: Path) -> list[Path]:
-    gone = []
-    for folder in sorted(home.glob("s*")):
-        try:
-            with (folder / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-                gone.append(folder)
-        except FileNotFoundError:
-            continue  # its owner has just removed it
-        except BlockingIOError:
-            continue  # in use
-    return gone
 
 
 @contextmanager

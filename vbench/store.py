@@ -6,6 +6,7 @@ source of truth) and, once complete, ``samples.parquet`` (the same rows, for oth
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vbench.errors import BundleError
+from vbench.files import open_inside, read_bounded, remove_drafts, replace, sync_folder
 from vbench.journal import KEY, Journal, extent_of, read_table
+from vbench.schema import migrate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
-RUN, JOURNAL, PARQUET = "run.json", "samples.jsonl", "samples.parquet"
+RUN, JOURNAL, PARQUET, RAW = "run.json", "samples.jsonl", "samples.parquet", "raw"
+_RUN_LIMIT = 64 << 20
 
 
 class _Model(BaseModel):
@@ -49,11 +52,11 @@ class Failure(_Model):
 
 
 class Note(_Model):
-    """A finding on fairness or noise, beside the cells it touches."""
+    """A finding on fairness or noise, beside the cells it touches: no stack or workload named means all."""
 
     severity: Literal["info", "warning", "error"]
     stacks: list[str] = []
-    workload: str | None = None
+    workloads: list[str] = []
     text: str
 
 
@@ -68,7 +71,7 @@ class Seal(_Model):
 class RunInfo(_Model):
     """``run.json``: everything about a run but its samples."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[2] = Field(default=2, alias="schema")
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     created: str
     status: Literal["running", "complete", "interrupted"] = "running"
@@ -81,44 +84,48 @@ class RunInfo(_Model):
     failures: list[Failure] = []
     notes: list[Note] = []
     versions: dict[str, str] = {}
+    tools: dict[str, str] = {}  # Debian packages of the capsule and their versions
     journal: Seal | None = None
+    raw: dict[str, str] = {}  # SHA-256 of each file of tool output, by name, once complete
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if any(not isinstance(known.get("work", {}), dict) for known in self.hosts.values()):
+            raise ValueError("hosts: work is not a table of work sizes")
+        return self
 
 
-def _read_info(folder: Path) -> RunInfo:
+def read_info(folder: Path) -> RunInfo:
+    """``run.json`` of a bundle, of this or an older schema. Raises BundleError, naming the key that is wrong."""
     path = folder / RUN
     if not path.is_file():
         raise BundleError(f"{folder} is not a result bundle: it has no {RUN}")
     try:
-        raw = json.loads(path.read_bytes())
-        version = raw.get("schema") if isinstance(raw, dict) else None
-        if version != SCHEMA:
-            raise BundleError(f"{path}: schema is {version!r}, this vbench reads {SCHEMA}")
-        return RunInfo.model_validate(raw)
+        raw = json.loads(read_bounded(path, _RUN_LIMIT))
+        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
+        return RunInfo.model_validate(migrate(raw, str(path)))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {where}: {first['msg']}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: {error}") from error
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a new file in place of ``path``: the old one or the new one is there at every moment."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temp)
-        with temp.open("rb") as file:
-            os.fsync(file.fileno())
-        temp.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise BundleError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
     except OSError as error:
-        raise BundleError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temp.unlink(missing_ok=True)
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON: {str(error)[:200]}") from error
+
+
+def _put(path: Path, write: Callable[[Path], object]) -> None:
+    try:
+        replace(path, write)
+    except OSError as error:
+        hint = "make room, then: vbench resume" if error.errno == errno.ENOSPC else None
+        raise BundleError(f"cannot write {path}: {error.strerror or error}", hint) from error
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file of a bundle. Raises ``OSError``."""
+    with open_inside(path, os.O_RDONLY) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Bundle:
@@ -128,6 +135,7 @@ class Bundle:
         self.path, self.info = path, info
         self.journal = Journal(path / JOURNAL)
         self.append = self.journal.append
+        remove_drafts(path, RUN, PARQUET)  # the journal's lock is ours, so nobody is writing them
 
     @classmethod
     def create(cls, path: Path | str, info: RunInfo) -> Self:
@@ -135,9 +143,12 @@ class Bundle:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            sync_folder(path.parent)
         except OSError as error:
             raise BundleError(f"cannot create {path}: {error.strerror}") from error
-        if any((path / name).exists() for name in (RUN, JOURNAL)):
+        journal = path / JOURNAL
+        # An empty journal alone is what a process killed at this point leaves.
+        if (path / RUN).exists() or (journal.exists() and journal.stat().st_size > 0):
             raise BundleError(f"{path} already holds a result bundle", "choose another folder")
         bundle = cls(path, info)
         try:
@@ -151,24 +162,46 @@ class Bundle:
     @classmethod
     def open(cls, path: Path | str) -> Self:
         """Go on with a bundle that exists; a torn tail is dropped (see ``journal.dropped``)."""
-        return cls(Path(path), _read_info(Path(path)))
+        path = Path(path)
+        read_info(path)  # a folder that holds no bundle gets no journal
+        bundle = cls(path, RunInfo(id="unread", created="", seed=0))
+        try:
+            bundle.info = read_info(path)  # whoever held the journal's lock until now may have changed it
+        except BaseException:
+            bundle.close()
+            raise
+        return bundle
 
     def save(self) -> None:
         """Write run.json anew, atomically."""
         text = self.info.model_dump_json(by_alias=True, indent=1)
-        _replace(self.path / RUN, lambda temp: temp.write_text(text + "\n", encoding="utf-8"))
+        _put(self.path / RUN, lambda temp: temp.write_text(text + "\n", encoding="utf-8"))
 
     def finish(self) -> None:
         """Write samples.parquet, seal the journal in run.json and mark the run complete."""
         import pyarrow.parquet as pq  # noqa: PLC0415  (the harness runs without it until here)
 
         file = self.path / JOURNAL
-        with file.open("rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest()
         table = read_table(file, file.stat().st_size)
-        _replace(self.path / PARQUET, lambda temp: pq.write_table(table, temp))
+        _put(self.path / PARQUET, lambda temp: pq.write_table(table, temp))
+        try:
+            self.info.raw = {path.name: digest_of(path) for path in raw_files(self.path)}
+            digest = digest_of(file)
+        except OSError as error:
+            raise BundleError(f"cannot read {self.path}: {error.strerror or error}") from error
         self.info.journal = Seal(rows=table.num_rows, size=file.stat().st_size, sha256=digest)
         self.info.status = "complete"
+        self.save()
+
+    def reopen(self) -> None:
+        """Take a complete run up again: what failed in it is tried anew, and what is there stays."""
+        info = self.info
+        for failure in [each for each in info.failures if each.workload]:
+            info.failures.remove(failure)
+            text = f"it was tried anew when the run was taken up again, because {failure.reason}"
+            touched = [failure.workload] if failure.workload else []
+            info.notes.append(Note(severity="warning", stacks=[failure.stack], workloads=touched, text=text))
+        info.status, info.journal, info.raw = "interrupted", None, {}
         self.save()
 
     def close(self) -> None:
@@ -203,14 +236,19 @@ class Run:
         return overheads(self.samples, level=level, threshold=threshold, kinds=kinds)
 
 
+def raw_files(folder: Path) -> list[Path]:
+    """Files of tool output, one a cell; links and other things that vbench does not put there are no such."""
+    raw = folder / RAW
+    found = raw.glob("*.jsonl.gz") if raw.is_dir() and not raw.is_symlink() else ()
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
 def _sound_size(path: Path, info: RunInfo, notes: list[Note]) -> int:
     """Bytes of the journal to read. A finished one must be what was sealed; a running one may have a tail."""
-    if not path.is_file():
+    if not path.exists():
         raise BundleError(f"{path} is missing")
-    if info.journal:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == info.journal.sha256:
-                return info.journal.size
+    if info.journal and digest_of(path) == info.journal.sha256:
+        return path.stat().st_size
     extent = extent_of(path)  # raises where a line does not match
     if info.journal:
         raise BundleError(
@@ -229,7 +267,7 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     ``check=False`` skips the seals (not the types), for a journal changed on purpose.
     """
     folder = Path(path)
-    info = _read_info(folder)
+    info = read_info(folder)
     file = folder / JOURNAL
     try:
         size = _sound_size(file, info, info.notes) if check else file.stat().st_size

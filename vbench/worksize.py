@@ -31,7 +31,7 @@ class WorkSize(Model):
         return self
 
 
-def calibrate(measure: Callable[[int], float], work: WorkSize) -> int:
+def calibrate(measure: Callable[[int], float], work: WorkSize, *, counted: bool = False) -> int:
     """The work size that takes about ``target_s``; ``measure`` gives the seconds that a size took.
 
     Grows geometrically until half the target is reached, so that the last step scales from a time long
@@ -42,16 +42,19 @@ def calibrate(measure: Callable[[int], float], work: WorkSize) -> int:
     A time that seems long enough is taken three times, and the shortest counts: other work on the machine can
     only lengthen it. A single one ended with a hundredth of the work now and then on a busy machine, and identical
     environments that do different amounts of work at a time are not alike: the smaller fits between interruptions.
+
+    ``counted``: the seconds are counted instructions, which nothing lengthens. They are taken once, and half the
+    time is enough.
     """
-    size = work.start
+    size, target = work.start, work.target_s / 2 if counted else work.target_s
     while True:
         elapsed = measure(size)
-        if elapsed >= work.target_s * 0.5:  # or something else had the processor meanwhile
+        if elapsed >= target * 0.5 and not counted:  # or something else had the processor meanwhile
             elapsed = min(elapsed, measure(size), measure(size))
-        if elapsed >= work.target_s * 0.5 or size >= work.max:
+        if elapsed >= target * 0.5 or size >= work.max:
             break
-        growth = 10.0 if elapsed <= 0 else min(10.0, max(2.0, work.target_s / elapsed))
+        growth = 10.0 if elapsed <= 0 else min(10.0, max(2.0, target / elapsed))
         size = min(work.max, math.ceil(size * growth))
     if elapsed > 0:
-        size = 2 ** max(0, round(math.log2(size * work.target_s / elapsed)))
+        size = 2 ** max(0, round(math.log2(size * target / elapsed)))
     return max(work.min, min(work.max, size))

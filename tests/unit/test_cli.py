@@ -16,7 +16,7 @@ import pytest
 from vbench import __version__, paths
 from vbench.cli import main
 from vbench.layer import layer_classes
-from vbench.workload import load_workloads
+from vbench.library import load_workloads
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def test_interrupted_exec(own_cache: Path, tmp_path: Path, sig: signal.Signals) 
 
 def test_clean(own_cache: Path, vbench: Vbench) -> None:
     assert vbench("clean").stdout == "nothing to remove\n"
-    stale = [own_cache / "sessions/s1", own_cache / "capsules/.build-1"]
+    stale = [own_cache / "sessions/s01234567", own_cache / "capsules/.build-1"]
     for folder in stale:
         folder.mkdir(parents=True)
     assert vbench("clean").stdout.splitlines() == [f"removed {folder}" for folder in stale]

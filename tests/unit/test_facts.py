@@ -1,25 +1,28 @@
-"""Facts: those of this machine against what it says elsewhere, and what counts as unlike."""
+"""Facts: those of this machine against what it says elsewhere, and how what cannot be read is told."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from vbench import facts
-from vbench.errors import VbenchError
+from vbench.host import Argv, Result
 from vbench.local import LocalHost
 
 
 def test_of_this_machine(tmp_path: Path) -> None:
     host = LocalHost(scratch=str(tmp_path), traits={"disk": "a folder", "vcpus": "1"})
-    found = facts.collect(host)
+    found = facts.collect(host, results=tmp_path)
     assert found["kernel"] == f"{platform.system()} {platform.release()}"
+    assert found["kernel_build"] == platform.version()
     assert found["machine"] == platform.machine()
-    assert found["command_line"] == Path("/proc/cmdline").read_text().rstrip("\n")
+    assert found["command_line"] == " ".join(Path("/proc/cmdline").read_text().split())
     assert int(found["cpus"]) == sum(
         line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines()
     )
@@ -28,31 +31,89 @@ def test_of_this_machine(tmp_path: Path) -> None:
     above = [part for part in psutil.disk_partitions(all=True) if tmp_path.is_relative_to(part.mountpoint)]
     nearest = max(above, key=lambda part: len(part.mountpoint))
     assert found["scratch_file_system"].split(" on ")[0] == nearest.fstype
+    assert found["results_file_system"] == found["scratch_file_system"]
+    assert found["results_storage"] == found["scratch_storage"]
     assert (found["trait_disk"], found["trait_vcpus"]) == ("a folder", "1")
+    offset, _, within = found["clock_offset_s"].partition(" within ")
+    assert abs(float(offset)) <= float(within) + 0.001
 
 
-def test_unknown_is_absent() -> None:
+def test_one_command_reads_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, asked = LocalHost(scratch=str(tmp_path)), []
+    run = host.run
+
+    def counted(argv: Argv, **rest: Any) -> Result:
+        asked.append(argv)
+        return run(argv, **rest)
+
+    monkeypatch.setattr(host, "run", counted)
+    facts.collect(host)
+    assert len(asked) == 1
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     found = facts.collect(LocalHost(scratch="/nonexistent"))
-    assert "scratch_file_system" not in found
+    assert found["scratch_file_system"] == "unavailable: /nonexistent cannot be entered"
     assert all(value and "\t" not in value and "\n" not in value for value in found.values())
+    for key, path in (("hypervisor", "/sys/hypervisor/type"), ("product", "/sys/class/dmi/id/product_name")):
+        if not Path(path).exists():
+            assert found[key] == f"unavailable: {path}: No such file or directory"
+    same = facts.collect(LocalHost(scratch=str(tmp_path)))
+    assert same.keys() == found.keys()
 
 
-def test_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpus = len(os.sched_getaffinity(0))
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.4 * cpus, 9.0, 9.0))
-    assert facts.noise() == []
-    monkeypatch.setattr(os, "getloadavg", lambda: (3.0 * cpus, 0.0, 0.0))
-    assert facts.noise() == [f"the load average is {3 * cpus:.2f} on {cpus} CPUs before the run"]
+def test_a_folder_with_an_odd_name_is_only_a_folder(tmp_path: Path) -> None:
+    odd = tmp_path / "-n $(touch x) ';\"\\040"
+    odd.mkdir()
+    found = facts.collect(LocalHost(scratch=str(odd)))
+    assert not found["scratch_file_system"].startswith("unavailable")
 
 
-def test_unequal() -> None:
-    base = {"trait_vcpus": "1", "trait_memory": "512 MiB", "kernel": "Linux 6.1"}
-    like = {**base, "kernel": "Linux 6.2"}
-    other = {**base, "trait_memory": "not limited", "trait_disk": "ubd"}
-    assert facts.unequal({"local": base, "local/a": like}, "local") == []
-    assert facts.unequal({"local": base, "local/a": like, "local/b": other}, "local") == [
-        ("local/b", "memory: not limited; in local: 512 MiB"),
-        ("local/b", "disk path: ubd; in local: unknown"),
-    ]
-    with pytest.raises(VbenchError, match="no facts of the baseline local/c"):
-        facts.unequal({"local": base}, "local/c")
+FLAGS = "vendor_id\t: GenuineIntel\nflags\t\t: fpu vme hypervisor sse2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "begins"),
+    [
+        ({}, "no sign of it"),
+        ({"/proc/cpuinfo": FLAGS.replace(" hypervisor", "")}, "no sign of it"),
+        ({"/proc/cpuinfo": FLAGS}, "yes, by a hypervisor that does not say its name"),
+        ({"/proc/cpuinfo": "vendor_id\t: User Mode Linux\n"}, "uml"),
+        ({"/proc/cpuinfo": FLAGS, "/sys/class/dmi/id/product_name": "KVM\n"}, "kvm"),
+        ({"/proc/cpuinfo": FLAGS, "/sys/class/dmi/id/sys_vendor": "QEMU"}, "qemu"),
+        ({"/sys/class/dmi/id/product_name": "VirtualBox"}, "virtualbox"),
+        ({"/sys/class/dmi/id/product_name": "Virtual Machine"}, "hyper-v"),
+        ({"/sys/class/dmi/id/product_name": "ThinkPad X1"}, "no sign of it"),
+        ({"/sys/hypervisor/type": "xen", "/sys/class/dmi/id/product_name": "HVM domU"}, "xen"),
+        (
+            {"/proc/xen/capabilities": "control_d\n", "/sys/hypervisor/type": "xen"},
+            "xen, of which this is dom0",
+        ),
+        (
+            {
+                "/proc/cpuinfo": FLAGS,
+                "/sys/devices/system/clocksource/clocksource0/available_clocksource": "tsc kvm-clock",
+            },
+            "kvm",
+        ),
+    ],
+)
+def test_virtualization_below(content: dict[str, str], begins: str) -> None:
+    assert facts.virtualization(content).startswith(begins)
+
+
+def test_the_commit_of_the_harness(tmp_path: Path) -> None:
+    host = LocalHost()
+    assert facts.harness(host, tmp_path) == "unavailable: vbench does not run from a checkout"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert facts.harness(host, tmp_path).startswith("unavailable: git: ")
+    (tmp_path / "file").write_text("1")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+    commit = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert facts.harness(host, tmp_path) == commit
+    (tmp_path / "file").write_text("2")
+    assert facts.harness(host, tmp_path) == f"{commit}-dirty"

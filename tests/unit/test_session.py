@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
+from typer.testing import CliRunner
 
-from vbench.errors import VbenchError
-from vbench.stack import remove_stale, session
+from vbench.cli import app
+from vbench.errors import UsageError, VbenchError
+from vbench.session import end_orphans, measuring, remove_stale, session
 
 HOLD = """
 import sys
 from pathlib import Path
-from vbench.stack import session
+from vbench.session import session
 with session(Path(sys.argv[1])) as folder:
     (folder / "scratch").write_text("x")
     print(folder, flush=True)
@@ -25,7 +32,7 @@ with session(Path(sys.argv[1])) as folder:
 CHURN = """
 import sys
 from pathlib import Path
-from vbench.stack import session
+from vbench.session import session
 for _ in range(60):
     with session(Path(sys.argv[1])) as folder:
         (folder / "scratch").mkdir()
@@ -89,3 +96,137 @@ def test_that_cannot_be_made(tmp_path: Path) -> None:
     ):
         pytest.fail("it was made")
     assert "VBENCH_CACHE" in (caught.value.hint or "")
+
+
+# --- what killed processes leave, and whose turn it is
+
+ORPHAN = """
+import sys
+from vbench.local import LocalHost
+with LocalHost().spawn(["sh", "-c", "sleep 1000 & echo $!; wait"]) as process:
+    while not process.tail().strip():
+        pass
+    print(process.tail().strip(), flush=True)
+    sys.stdin.read()
+"""
+TURN = """
+import sys
+from vbench.session import measuring
+with measuring(alone=sys.argv[1] == "alone"):
+    print("turn", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(script: str, *argv: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_grandchildren_of_a_killed_harness_are_ended_and_nobody_else(tmp_path: Path) -> None:
+    """The kernel ends children with the harness; theirs are found by their mark."""
+    mine = subprocess.Popen(["sleep", "1000"])
+    with holding(ORPHAN) as harness, holding(ORPHAN) as other:
+        assert harness.stdout is not None
+        assert other.stdout is not None
+        orphan, theirs = int(harness.stdout.readline()), int(other.stdout.readline())
+        assert end_orphans() == []  # both harnesses live
+        harness.kill()
+        harness.wait()
+        assert alive(orphan)
+        with session(tmp_path):
+            pass
+        end = time.monotonic() + 5
+        while alive(orphan):
+            assert time.monotonic() < end
+        assert alive(theirs)
+        assert alive(mine.pid)
+    mine.kill()
+    mine.wait()
+    end_orphans()
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "sessions"
+    (home / "stuff").mkdir(parents=True)
+    (home / "stuff/file").write_text("mine")
+    (home / "s-notes").write_text("mine")
+    (home / "slinkedto").symlink_to(home / "stuff")
+    (home / "sabcdefgh").mkdir()
+    (home / "sabcdefgh/file").write_text("mine: no lock in it, so no session made it")
+    (home / "sempty000").mkdir()  # its process was killed before it could lock it
+    assert remove_stale(home) == [home / "sempty000"]
+    assert (home / "stuff/file").read_text() == "mine"
+    assert (home / "slinkedto").is_symlink()
+    assert (home / "sabcdefgh/file").exists()
+    assert not (home / "stuff/lock").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_what_is_mounted_in_a_stale_folder_is_not_removed(tmp_path: Path) -> None:
+    process = python(HOLD, tmp_path)
+    assert process.stdout is not None
+    with process:
+        folder = Path(process.stdout.readline().strip())
+        process.kill()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    (folder / "mnt").mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "precious", folder / "mnt"], check=True)
+    try:
+        assert remove_stale(tmp_path / "sessions") == []
+        assert (tmp_path / "precious/file").exists()
+    finally:
+        subprocess.run(["umount", folder / "mnt"], check=True)
+    assert remove_stale(tmp_path / "sessions") == [folder]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [("alone", True, False), ("alone", False, False), ("shared", True, False), ("shared", False, True)],
+)
+def test_one_run_by_the_wall_clock_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: bool, both: bool
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE", str(tmp_path))
+    with holding(TURN, first) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "turn\n"
+        if both:
+            with measuring(alone=second):
+                pass
+        else:
+            with (
+                pytest.raises(UsageError, match=f"another run is measuring.*process {other.pid} "),
+                measuring(alone=second),
+            ):
+                pytest.fail("both measure")
+    with measuring(alone=True):  # however the other one ended
+        pass
+
+
+def test_nothing_is_removed_under_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VBENCH_CACHE", str(tmp_path))
+    capsules = tmp_path / "capsules"
+    (capsules / "0123").mkdir(parents=True)
+    with session():
+        done = CliRunner().invoke(app, ["clean", "--capsules"])
+        assert isinstance(done.exception, UsageError)
+        assert f"vbench is in use: process {os.getpid()} " in done.exception.message
+        assert (capsules / "0123").is_dir()
+        assert CliRunner().invoke(app, ["clean"]).exit_code == 0
+    assert CliRunner().invoke(app, ["clean", "--capsules"]).exit_code == 0
+    assert not (capsules / "0123").exists()

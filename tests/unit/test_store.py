@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import vbench
 from vbench.errors import BundleError
-from vbench.journal import COLUMNS, Journal, Sample, canonical
+from vbench.journal import COLUMNS, Journal, Sample, canonical, extent_of
 from vbench.store import Bundle, Failure, RunInfo, WorkloadInfo, load
 
 SAMPLE = Sample(
@@ -57,13 +60,15 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_run_json_says_schema_and_refuses_another(tmp_path: Path) -> None:
     write(tmp_path)
     raw = json.loads((tmp_path / "run.json").read_text())
-    assert raw["schema"] == 1
-    (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": 2}))
-    with pytest.raises(BundleError, match="schema is 2"):
+    assert raw["schema"] == 2
+    (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": 3}))
+    with pytest.raises(BundleError, match="schema is 3"):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema": 1}', "[" * 100_000, '{"schema":1,"seed":"x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"schema": 1}', "[" * 100_000, '{"schema":1,"seed":"x"}', '{"schema":true}']
+)
 def test_a_bad_run_json_is_one_clear_error(tmp_path: Path, text: str) -> None:
     write(tmp_path)
     (tmp_path / "run.json").write_text(text)
@@ -240,3 +245,110 @@ def test_analysis_imports_no_host_code() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     code = "import sys, vbench.store; assert 'pandas' not in sys.modules and 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+OLD = Path(__file__).parent / "data/schema-1"
+
+
+def test_a_bundle_of_schema_1_loads_and_goes_on_as_schema_2(tmp_path: Path) -> None:
+    run = load(OLD)
+    assert len(run.samples) == 8
+    assert [note.workloads for note in run.info.notes] == [[], ["null-call"]]
+    assert run.info.schema_version == 2
+    shutil.copytree(OLD, tmp_path / "copy")
+    before = (tmp_path / "copy/run.json").read_bytes()
+    load(tmp_path / "copy")
+    assert (tmp_path / "copy/run.json").read_bytes() == before
+    with Bundle.open(tmp_path / "copy") as bundle:
+        bundle.save()
+    raw = json.loads((tmp_path / "copy/run.json").read_text())
+    assert raw["schema"] == 2
+    assert raw["notes"][1]["workloads"] == ["null-call"]
+    assert "workload" not in raw["notes"][1]
+    pd.testing.assert_frame_equal(load(tmp_path / "copy").samples, run.samples)
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "run.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    """A link leads out of the folder, and reading or writing a pipe would wait for ever."""
+    write(tmp_path / "b")
+    path, other = tmp_path / "b" / name, tmp_path / "other"
+    path.rename(other)
+    before = other.read_bytes()
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    if name == "run.json" and kind == "link":
+        with Bundle.open(tmp_path / "b") as bundle:
+            bundle.save()
+        assert not path.is_symlink()
+    else:
+        with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+            Bundle.open(tmp_path / "b")
+        with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+            load(tmp_path / "b")
+    assert other.read_bytes() == before
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path)
+    ours = [tmp_path / f".{name}.draft-0123abcd" for name in ("run.json", "samples.parquet")]
+    others = [tmp_path / name for name in (".run.json.draft-x", ".mine.draft-0123abcd", ".run.json")]
+    for path in (*ours, *others):
+        path.touch()
+    Bundle.open(tmp_path).close()
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in others)
+
+
+def test_a_folder_in_which_a_run_was_killed_at_its_very_beginning_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").touch()
+    write(tmp_path)
+    assert len(load(tmp_path).samples) == 12
+
+
+def test_who_writes_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    with Bundle.open(tmp_path), pytest.raises(BundleError, match=f"by process {os.getpid()} "):
+        Bundle.open(tmp_path)
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_seen_as_it_is_now(tmp_path: Path) -> None:
+    write(tmp_path, finish=True)
+    with Bundle.open(tmp_path) as bundle:
+        assert bundle.info.status == "complete"
+
+
+def test_reopened_it_is_as_interrupted_and_its_failures_are_tried_anew(tmp_path: Path) -> None:
+    path = write(tmp_path, finish=True)
+    with Bundle.open(tmp_path) as bundle:
+        bundle.info.failures = [
+            Failure(stack="local/uml", stage="measure", reason="it died"),
+            Failure(stack="local/uml", workload="null-call", stage="measure", reason="it hung"),
+        ]
+        bundle.reopen()
+    run = load(tmp_path)
+    assert run.info.status == "interrupted"
+    assert [failure.reason for failure in run.info.failures] == [
+        "it died"
+    ]  # opening it anew removes that one
+    assert "it hung" in run.info.notes[-1].text
+    assert run.info.notes[-1].workloads == ["null-call"]
+    assert path.exists()
+
+
+def test_an_endless_line_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + (400 << 20))  # zeros, of which the disk holds none
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), hard))
+    try:
+        assert extent_of(path).rows == 12
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

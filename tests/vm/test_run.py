@@ -24,10 +24,10 @@ from vbench.errors import DigestMismatch
 from vbench.host import Host
 from vbench.layer import Layer, Shape, layer_classes
 from vbench.layers.chroot import Chroot
+from vbench.library import load_workloads
 from vbench.plan import load_plan
 from vbench.run import execute, new_run
 from vbench.store import Bundle
-from vbench.workload import load_workloads
 
 from .conftest import Running, guest_process, rows
 

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vbench.commands.analysis import report
-from vbench.commands.options import Folders, Names, Stacks, group, workloads_of
+from vbench.commands.analysis import report, show_replay
+from vbench.commands.options import Folder, Folders, Json, Names, Stacks, group, workloads_of
 from vbench.console import CliWatcher, say, show_table, warn
-from vbench.errors import UsageError
+from vbench.errors import VbenchError
 
 app = group()
+
+TECHNIQUES = ("uml", "chroot", "xen/pv", "kvm", "xen")
+"""What quickstart compares on the testbed; what takes longest comes first, as they run side by side."""
+
+
+class Where(StrEnum):
+    """What quickstart can be confined to."""
+
+    local = "local"
+    testbed = "testbed"
 
 
 @app.command()
 def quickstart(
     blocks: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 6,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
-    testbed: Annotated[bool, typer.Option("--testbed", help="On the emulated PC: KVM and Xen, too.")] = False,
+    only: Annotated[
+        Where | None, typer.Option(help="This machine's own layers, or those on the emulated PC.")
+    ] = None,
 ) -> None:
-    """The main job: set up what is missing, measure every layer that works here, and write the report."""
+    """The main job: set up what is missing, compare the techniques, and write the report.
+
+    All techniques on the emulated PC, where instructions are counted, and beside them by the wall clock those
+    that this machine has.
+    """
     from vbench import capsule
     from vbench.doctor import examine
     from vbench.layer import layer_classes
@@ -31,17 +48,18 @@ def quickstart(
     install_missing(say)
     built = capsule.build(say)
     known = workloads_of(None)
-    if testbed:
-        stacks, group = (
-            [f"local/testbed/{each}" for each in ("chroot", "kvm", "xen", "xen/pv", "uml")],
-            "testbed",
-        )
-    else:
-        rows = [row for row in examine("local") if layer_classes()[row["layer"]].clock is None]
-        show_table(rows, json=False, columns=("layer", "technique", "status", "detail"))
-        stacks, group = ["local", *(row["stack"] for row in rows if row["available"])], "quick"
+    rows = examine("local")
+    show_table(rows, json=False, columns=("layer", "technique", "status", "detail"))
+    open_here = [row for row in rows if row["available"]]
+    stacks = []
+    if only is not Where.testbed:
+        stacks += ["local", *(row["stack"] for row in open_here if not layer_classes()[row["layer"]].clock)]
+    if only is not Where.local and any(row["layer"] == "testbed" for row in open_here):
+        stacks += [f"local/testbed/{each}" for each in TECHNIQUES]
+    if not stacks:
+        raise VbenchError("the testbed does not open here", "vbench doctor says why")
     folder = _start(
-        load_plan(None, known, stacks=stacks, workloads=[group], blocks=blocks), known, built, out
+        load_plan(None, known, stacks=stacks, workloads=["quick"], blocks=blocks), known, built, out
     )
     report(folder)
 
@@ -71,10 +89,18 @@ def _start(plan: Any, known: Any, built: Any, out: Path | None) -> Path:
 
     info = new_run(plan, known, built)
     folder = out or Path("results") / info.id
-    with Bundle.create(folder, info) as bundle:
+    with _turn(plan), Bundle.create(folder, info) as bundle:
         say(f"results go to {folder}")
         _carry_out(bundle, known, built)
     return folder
+
+
+def _turn(plan: Any) -> Any:
+    """This machine for a run by the wall clock alone; those that count instructions share it."""
+    from vbench.plan import with_baselines
+    from vbench.session import measuring
+
+    return measuring(alone=any(stack.clock() == "wall" for stack in with_baselines(plan.stacks)))
 
 
 def _carry_out(bundle: Any, known: Any, built: Any) -> None:
@@ -92,18 +118,58 @@ def _carry_out(bundle: Any, known: Any, built: Any) -> None:
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(help="The bundle of an interrupted run.")], files: Folders = None
+    folder: Annotated[Path, typer.Argument(help="The bundle of an interrupted run.")],
+    files: Folders = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try anew what failed in a complete run.")] = False,
 ) -> None:
     """Finish an interrupted run: same plan, same seed, nothing measured twice."""
     from vbench import capsule
+    from vbench.run import plan_of
     from vbench.store import Bundle
 
     known = workloads_of(files)
     with Bundle.open(folder) as bundle:
         if bundle.info.status == "complete":
-            say(f"{folder} is complete already")
-            return
-        for name, info in bundle.info.workloads.items():
-            if name not in known or known[name].digest != info.digest:
-                raise UsageError(f"workload {name} has changed since {folder} was begun", "start a new run")
-        _carry_out(bundle, known, capsule.require())
+            failures = bundle.info.failures
+            if not (retry and failures):
+                more = (
+                    f"; {len(failures)} stacks or cells were left out, --retry tries them" if failures else ""
+                )
+                say(f"{folder} is complete already{more}")
+                return
+        with _turn(plan_of(bundle, known)):
+            if bundle.info.status == "complete":
+                bundle.reopen()
+            _carry_out(bundle, known, capsule.require())
+
+
+@app.command()
+def replay(
+    folder: Folder,
+    stack: Stacks = None,
+    workload: Names = None,
+    files: Folders = None,
+    blocks: Annotated[int | None, typer.Option(help="Fewer blocks than the bundle has.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The new bundle's folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a bundle's plan again, whole or in part, and say which instruction-counted cells came out the same."""
+    from vbench import capsule, load
+    from vbench.plan import Plan, load_plan
+
+    known, before = workloads_of(files), load(folder)
+    old = Plan.model_validate(before.info.plan)
+    chosen = load_plan(
+        None,
+        known,
+        stacks=stack or old.stacks,
+        workloads=workload or old.workloads,
+        blocks=blocks or old.blocks,
+        seed=old.seed,
+    )
+    plan = old.model_copy(update=chosen.model_dump(include={"stacks", "workloads", "blocks"}))
+    built = capsule.require()
+    if before.info.capsule.get("digest") != built.digest:
+        warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
+    again = _start(plan, known, built, out)
+    raise typer.Exit(show_replay(before, load(again), json=json, markdown=False))

@@ -1,0 +1,185 @@
+"""What counts as unlike between stacks, and what disturbs the machine."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vbench import noise
+from vbench.errors import VbenchError
+from vbench.fairness import Finding, unequal
+from vbench.local import LocalHost
+
+BASE = {
+    "trait_vcpus": "1",
+    "trait_memory": "512 MiB",
+    "cpu_flags": "fpu sse2 avx2",
+    "mitigation_mds": "Not affected",
+}
+
+
+def test_likes_are_alike() -> None:
+    like = {**BASE, "cpu": "another name", "memory_kib": "1"}
+    assert unequal({"local": BASE, "local/a": like}, "local") == []
+    with pytest.raises(VbenchError, match="no facts of the baseline local/c"):
+        unequal({"local": BASE}, "local/c")
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"trait_vcpus": "2"}, Finding("warning", "local/b", "virtual CPUs: 2; in local: 1")),
+        (
+            {"trait_memory": "not limited"},
+            Finding("info", "local/b", "memory: not limited; in local: 512 MiB", ("memory",)),
+        ),
+        (
+            {"trait_disk": "ubd"},
+            Finding("warning", "local/b", "disk path and cache mode: ubd; in local: unknown", ("disk",)),
+        ),
+        (
+            {"clocksource": "unavailable: no such file"},
+            Finding("info", "local/b", "clock source: not told; in local: unknown", ("os",)),
+        ),
+        (
+            {"cpu_flags": "fpu sse2 avx2 extra"},
+            Finding(
+                "info",
+                "local/b",
+                "CPU flags: 0 of the baseline's are not seen here, 1 others are",
+                ("cpu", "memory"),
+            ),
+        ),
+        (
+            {"cpu_flags": "fpu"},
+            Finding(
+                "warning",
+                "local/b",
+                "CPU flags: 2 of the baseline's are not seen here, 0 others are; programs cannot use avx2",
+                ("cpu", "memory"),
+            ),
+        ),
+        (
+            {"mitigation_mds": "Vulnerable: no microcode"},
+            Finding(
+                "warning", "local/b", "mitigations differ: mds (vulnerable; there not affected)", ("os",)
+            ),
+        ),
+        (
+            {"clock_offset_s": "+3600.1 within 0.020"},
+            Finding("info", "local/b", "its time of day is +3600.1 s from the harness's"),
+        ),
+        (
+            {"files_digest": "ff"},
+            Finding("error", "local/b", "the measured programs are not those of local"),
+        ),
+    ],
+)
+def test_a_difference_is_found(change: dict[str, str], finding: Finding) -> None:
+    assert unequal({"local": BASE, "local/b": {**BASE, **change}}, "local") == [finding]
+
+
+def test_a_clock_that_may_be_right_is_not_blamed() -> None:
+    slow = {**BASE, "clock_offset_s": "+1.500 within 0.900"}
+    assert unequal({"local": BASE, "local/b": slow}, "local") == []
+
+
+# --- noise
+
+CALM = noise.Reading(at=0, clock=5, steal=0, ticks=0, waited=0, swapped=7, throttled=0, mhz=2000)
+
+
+def later(seconds: float, **changes: object) -> noise.Reading:
+    return replace(CALM, at=seconds, ticks=int(200 * seconds), **changes)  # type: ignore[arg-type]
+
+
+def test_a_calm_machine_gives_no_finding() -> None:
+    watch = noise.Watch(CALM)
+    assert watch.look(later(10, steal=10, waited=1, mhz=2100), Counter()) == []
+    assert watch.look(later(20, steal=20, waited=2, clock=5.2), Counter()) == []
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (later(10, steal=400), "(steal): in 1 of 1 stretches of the run, up to 20%"),
+        (later(10, waited=9), "tasks waited for a CPU: in 1 of 1 stretches of the run, up to 90%"),
+        (later(10, swapped=9), "the machine swapped 2 pages"),
+        (later(10, throttled=3), "throttled 3 times"),
+        (later(10, mhz=1500), "from 1500 to 2000 MHz"),
+        (later(10, clock=3605), "stepped: by +3600.0 s"),
+    ],
+)
+def test_a_disturbance_is_found(reading: noise.Reading, words: str) -> None:
+    ((_, text),) = noise.Watch(CALM).look(reading, Counter())
+    assert words in text
+
+
+def test_what_is_not_kept_is_not_invented() -> None:
+    silent = replace(CALM, waited=None, throttled=None, mhz=None)
+    assert noise.Watch(silent).look(replace(silent, at=9), Counter()) == []
+
+
+def test_the_worst_stretch_is_told() -> None:
+    watch = noise.Watch(CALM)
+    watch.look(later(10, steal=400), Counter({"linux.uml": 2}))
+    found = watch.look(later(20, steal=420), Counter({"linux.uml": 1}))
+    assert [text for _, text in found] == [
+        "CPU time was withheld by the machine below (steal): in 1 of 2 stretches of the run, up to 20%",
+        "other guests ran beside the measurements: linux.uml (2 processes)",
+    ]
+
+
+def test_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = len(os.sched_getaffinity(0))
+
+    def found() -> list[str]:
+        return [text for _, text in noise.before() if "load" in text]
+
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.4 * cpus, 9.0, 9.0))
+    assert found() == []
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.0 * cpus, 0.0, 0.0))
+    assert found() == [f"the load average is {3 * cpus:.2f} on {cpus} CPUs before the run"]
+
+
+def test_this_machine_s_accounting_is_read() -> None:
+    reading = noise.read()
+    assert reading.ticks > 0
+    assert reading.steal <= reading.ticks
+    nothing = noise.read(Path("/nonexistent"))
+    assert nothing == noise.Reading(nothing.at, nothing.clock, 0, 0, None, 0, None, None)
+    assert abs(nothing.clock - reading.clock) < 1
+
+
+@contextmanager
+def program_called(tmp_path: Path, name: str) -> Iterator[Callable[[], list[str]]]:
+    path = tmp_path / name
+    path.write_bytes(Path("/bin/sleep").read_bytes())
+    path.chmod(0o755)
+    yield lambda: [str(path), "1000"]
+
+
+def test_guests_of_others_are_seen_and_ours_are_not(tmp_path: Path) -> None:
+    import subprocess
+
+    with program_called(tmp_path, "firecracker") as argv:
+        before = noise.other_guests()["firecracker"]
+        with LocalHost().spawn(argv()):
+            assert noise.other_guests()["firecracker"] == before
+        shell = subprocess.Popen(["setsid", "--fork", *argv()])
+        shell.wait()
+        try:
+            while noise.other_guests()["firecracker"] == before:
+                pass
+            assert noise.other_guests()["firecracker"] == before + 1
+        finally:
+            for process in psutil.process_iter(["exe"]):
+                if process.info["exe"] == str(tmp_path / "firecracker"):
+                    process.kill()
