@@ -138,7 +138,7 @@ def compare(
     else:
         for each in found.obstacles:
             say(f"not comparable, compared by force: {each}")
-        columns = ("stack", "workload", "metric", "compared", "change", "interval", "verdict", "why")
+        columns = ("stack", "workload", "metric", "change", "interval", "verdict")
         show_table(rows(found), json=False, columns=columns)
         say(summary(found))
     raise typer.Exit(1 if len(found.changed) else 0 if found.decidable else 3)
@@ -152,8 +152,15 @@ def show_replay(one: Any, two: Any, *, json: bool, markdown: bool) -> int:
     cells = replayed(one, two)
     shown = [
         {name: row[name] for name in ("stack", "workload", "metric")}
-        | {name: share(None if row[name] is None else 1 + row[name], 4) for name in ("base_change", "ratio_change")}
-        | {"tolerance": f"{row['tolerance']:.1%}", "same": "same" if row["same"] else "not the same", "why": row["why"]}
+        | {
+            name: share(None if row[name] is None else 1 + row[name], 4)
+            for name in ("base_change", "ratio_change")
+        }
+        | {
+            "tolerance": f"{row['tolerance']:.1%}",
+            "same": "same" if row["same"] else "not the same",
+            "why": row["why"],
+        }
         for row in plain(cells)
     ]
     if markdown:

@@ -1,0 +1,137 @@
+"""The report as one HTML page: everything is put together here, and set into ``data/report.html.j2``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from vbench import catalog
+from vbench.overhead import aa_floors, clock_disagreement
+from vbench.report.answers import FLOOR, WIDE, answers, doubts
+from vbench.report.pictures import pictures
+from vbench.report.rows import LEVEL, rows_of
+from vbench.report.tables import cell_rows, fact_rows, findings_of, floor_rows, footprint_rows, plain
+from vbench.report.words import Language, Two, joined, kind_name, number, percent, say, term
+
+if TYPE_CHECKING:
+    from vbench.store import Run
+
+CLOCK_BOUND = 0.05
+DATA = Path(__file__).parent.parent / "data"
+
+
+def render(
+    run: Run,
+    *,
+    lang: Language = "en",
+    level: float = LEVEL,
+    threshold: float = 0.0,
+    clock_bound: float = CLOCK_BOUND,
+    printed: bool = False,
+) -> str:
+    """The whole report as HTML text, which fetches nothing. ``lang`` is that shown first; the page has both.
+
+    ``printed``: for :func:`vbench.report.write_pdf`, in the one language, with figures as pixels.
+    """
+    overheads = run.overheads(level=level, threshold=threshold)
+    rows = rows_of(run, overheads)
+    clocks = clock_disagreement(run.samples, clock_bound)
+    findings, drifting = findings_of(run, clocks, clock_bound)
+    grave = [f for f in findings if f.severity != "info"]
+    warned = {
+        (row["stack"], row["workload"])
+        for row in rows
+        if any(finding.touches(row["stack"], row["workload"]) for finding in grave)
+    } - drifting
+    script = (DATA / "report.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(DATA),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda text: getattr(text, lang) if printed and isinstance(text, Two) else text,
+    )
+    environment.filters["plain"] = plain
+    environment.globals.update(t=say, term=term)
+    return environment.get_template("report.html.j2").render(
+        info=run.info,
+        lang=lang,
+        printed=printed,
+        level=number(f"{level:.0%}"),
+        bound=number(f"{clock_bound:.0%}"),
+        wide=percent(WIDE - 1),
+        doubtful_floor=percent(FLOOR),
+        baselines=joined(sorted({*overheads["baseline"]})) or say("none_measured"),
+        comparisons=int(overheads["p_holm"].notna().sum()),
+        parts=[_part(run, rows, findings, clock, level, printed) for clock in ("wall", "instructions")
+               if (overheads["clock"] == clock).any()],
+        doubts=doubts(rows, clocks=drifting, warned=warned),
+        unavailable=[failure for failure in run.info.failures if failure.workload is None],
+        footprint=footprint_rows(run),
+        findings=findings,
+        clocks_agree=clocks.empty,
+        floors=floor_rows(run, aa_floors(run.samples, level=level)),
+        facts=fact_rows(run),
+        replay=replay(run),
+        catalog=_catalog(),
+        style=Markup((DATA / "report.css").read_text(encoding="utf-8")),  # noqa: S704  (our own file)
+        script=Markup(script),  # noqa: S704
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
+
+
+def _part(
+    run: Run, rows: list[dict[str, Any]], findings: list[Any], clock: str, level: float, printed: bool
+) -> Any:
+    """All that is measured by one kind of clock: its ratios never share a panel or a table with the other's."""
+    mine = [row for row in rows if row["clock"] == clock]
+    stacks = {row["stack"] for row in mine}
+    failed = [r for r in rows if r["verdict"] == "unavailable" and r["workload"] and r["stack"] in stacks]
+    answered = answers(mine)
+    kinds = dict.fromkeys(kind for answer in answered for kind in answer["kinds"])
+    drawn, left_out = pictures(run, clock, level=level, form="png" if printed else "svg")
+    return {
+        "counted": clock == "instructions",
+        "title": say("counted_title" if clock == "instructions" else "wall_title"),
+        "kinds": [{"key": kind, "name": kind_name(kind)} for kind in kinds],
+        "answers": answered,
+        "bases": len({row["baseline"] for row in mine}),
+        "figures": drawn,
+        "left_out": left_out,
+        "cells": cell_rows([row for row in mine if row["primary"]] + failed, findings),
+        "secondary": cell_rows([row for row in mine if not row["primary"]], findings),
+    }
+
+
+def _catalog() -> list[dict[str, Any]]:
+    """The catalogue in both languages, the columns that a page has room for."""
+    english, french = catalog.rows("en"), catalog.rows("fr")
+    return [
+        {"name": en["name"]}
+        | {
+            key: Two(escape(en[key]), escape(fr[key]))
+            for key in ("technique", "years", "status", "how_measured")
+        }
+        for en, fr in zip(english, french, strict=True)
+    ]
+
+
+def replay(run: Run) -> str:
+    """The command that repeats the run, quoted for a shell."""
+    samples = run.samples.loc[~run.samples["warmup"].astype(bool)]
+    roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"]}
+    stacks = [name for name in samples["stack"].unique() if name not in roots]
+    stacks += [f.stack for f in run.info.failures if f.workload is None]
+    words = ["vbench", "run"]
+    for option, names in (("--stack", stacks), ("--workload", run.info.workloads)):
+        for name in sorted({*names}):
+            words += [option, name]
+    blocks = run.info.plan.get("blocks")
+    words += ["--blocks", str(blocks if isinstance(blocks, int) else samples["block"].nunique())]
+    return shlex.join([*words, "--seed", str(run.info.seed)])

@@ -1,0 +1,31 @@
+"""The report as a PDF.
+
+WeasyPrint lays it out: a library that pip installs, with no browser to find, start, own and keep from the network;
+it is given nothing to fetch. It is an extra (``pdf``), because it needs Pango from the system.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vbench.errors import VbenchError
+
+
+def write_pdf(html: str, path: Path | str) -> None:
+    """Write a page from ``render(..., printed=True)`` as a PDF. Raises ``VbenchError``."""
+    try:
+        from weasyprint import HTML  # noqa: PLC0415  (an extra, and slow to import)
+        from weasyprint.urls import URLFetcher  # noqa: PLC0415
+    except (ImportError, OSError) as error:  # OSError: it is there, but Pango is not
+        raise VbenchError(
+            f"a PDF needs WeasyPrint, which does not load: {str(error).strip().splitlines()[0]}",
+            "pip install 'vbench-layers[pdf]' and apt-get install libpango-1.0-0 libpangoft2-1.0-0, or open the HTML "
+            "report in a browser and print it",
+        ) from error
+    document = HTML(string=html, url_fetcher=URLFetcher(allowed_protocols=("data",), allow_redirects=False))
+    try:
+        document.write_pdf(path)
+    except OSError as error:
+        raise VbenchError(
+            f"cannot write {path}: {error.strerror or error}", "choose another file with -o"
+        ) from error

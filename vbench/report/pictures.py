@@ -1,0 +1,84 @@
+"""The report's figures: those that `vbench plot` draws, once for each kind of clock."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import Markup
+from matplotlib.text import Text
+from PIL import Image
+
+from vbench import plot
+from vbench.errors import UsageError
+from vbench.figures import FIGURES, Asked
+from vbench.report.words import Two, say, texts, two
+
+if TYPE_CHECKING:
+    from vbench.store import Run
+
+Form = Literal["svg", "png"]
+MOST_CELLS = 400  # that a figure of all cells can show
+_OF_ALL_CELLS = ("relative-performance", "heatmap", "cost")
+_DPI = 180
+_HEAVY = 300_000  # characters of outlines above which pixels weigh less, and scroll better on a phone
+_MOST_LETTERS = 4000  # in a figure: each is an outline, so more of them are that heavy
+_ID = re.compile(r'\sid="([^"]+)"')
+
+
+def pictures(
+    run: Run, clock: str, *, level: float, form: Form = "svg"
+) -> tuple[list[dict[str, Any]], list[Two]]:
+    """Every figure that the bundle carries by one kind of clock, and a line for each that it does not.
+
+    A figure has name, caption and picture (markup). ``form``: outlines where they are bearable, or always pixels.
+    """
+    asked = Asked(run, clock=clock, level=level)
+    drawn: list[dict[str, Any]] = []
+    left_out: list[Two] = []
+    cells = len(asked.overheads[["stack", "workload"]].drop_duplicates())
+    for name, choice in FIGURES.items():
+        if name in _OF_ALL_CELLS and cells > MOST_CELLS:
+            left_out.append(say("one", title=name, what=say("too_many", cells=cells, most=MOST_CELLS)))
+            continue
+        try:
+            figure = choice.draw(asked)
+        except UsageError as error:
+            reason = error.message.removeprefix(f"{run.path} ").removesuffix(f" measured in {clock}")
+            left_out.append(say("one", title=name, what=reason))
+            continue
+        caption = say(name, "figure") if name in texts()["figure"] else two(choice.shows)
+        outlines = (
+            form == "svg" and sum(len(text.get_text()) for text in figure.findobj(Text)) < _MOST_LETTERS
+        )
+        picture = _svg(figure, f"{clock[0]}{len(drawn)}-") if outlines else _png(figure, caption)
+        if outlines and len(picture) > _HEAVY:
+            picture = _png(figure, caption)
+        drawn.append({"name": name, "caption": caption, "picture": picture})
+    return drawn, left_out
+
+
+def _svg(figure: Any, prefix: str) -> Markup:
+    """An SVG element whose ids are its own, for several stand in one page; without the air that swells it."""
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", plot.svg(figure), flags=re.DOTALL)
+    short = {name: f"{prefix}{number}" for number, name in enumerate(dict.fromkeys(_ID.findall(text)))}
+    text = _ID.sub(lambda match: f' id="{short[match[1]]}"', text)
+    text = re.sub(
+        r'(?:xlink:)?href="#([^"]+)"|url\(#([^)]+)\)',
+        lambda m: f'href="#{short[m[1]]}"' if m[1] else f"url(#{short[m[2]]})",
+        text,
+    )
+    text = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.5g}", text)  # points: finer than print
+    text = re.sub(r">\s+<", "><", re.sub(r"\s+", " ", text))
+    return Markup(text)  # noqa: S704  (our own drawing; text in it is outlines)
+
+
+def _png(figure: Any, caption: Two) -> Markup:
+    """Pixels in a palette of 128 colours: a figure has few, and such a file is a quarter of a plain one."""
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI)
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(packed, format="png")
+    data = base64.b64encode(packed.getvalue()).decode()
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(caption.en, data)

@@ -1,0 +1,88 @@
+"""The rows that the report's tables, its answers and the terminal share: one a cell, one a failure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vbench.plot import KINDS
+
+if TYPE_CHECKING:
+    from vbench.store import Run
+
+LEVEL = 0.95
+_KEPT = (
+    "stack", "baseline", "kind", "workload", "params", "metric", "clock", "n", "ratio", "low", "high",
+    "aa_floor", "verdict", "why", "flag", "child", "base", "unit", "better",
+)  # fmt: skip
+_NUMBERS = ("ratio", "low", "high", "aa_floor", "child", "base")
+
+
+def summary_table(run: Run, *, level: float = LEVEL, threshold: float = 0.0) -> list[dict[str, Any]]:
+    """One plain row per cell, in the order to show; then one per failure.
+
+    Keys: stack, baseline, technique, kind, workload, title, params, metric, primary, clock, n, ratio, low,
+    high, aa_floor, verdict, why, flag, child, base, unit, better. Numbers that are unknown are None; a
+    failure has the verdict "unavailable", its reason in ``why``, and no figures.
+    """
+    return rows_of(run, run.overheads(level=level, threshold=threshold))
+
+
+def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
+    """:func:`summary_table` of overheads that are known already."""
+    info = run.info
+    rows = []
+    for row in overheads[list(_KEPT)].to_dict("records"):
+        known = info.workloads.get(row["workload"])
+        rows.append(
+            {str(name): _plain_number(value) for name, value in row.items()}
+            | {
+                "technique": info.techniques.get(row["stack"], ""),
+                "title": known.title if known else row["workload"],
+                "primary": known is None or known.primary == row["metric"],
+            }
+        )
+    blank: dict[str, Any] = dict.fromkeys([*_KEPT, "technique", "title"], "") | dict.fromkeys(_NUMBERS)
+    for failure in info.failures:
+        known = info.workloads.get(failure.workload or "")
+        rows.append(
+            blank
+            | {
+                "stack": failure.stack,
+                "technique": info.techniques.get(failure.stack, ""),
+                "workload": failure.workload or "",
+                "title": known.title if known else failure.workload or "(every workload)",
+                "kind": known.kind if known else "",
+                "n": 0,
+                "primary": True,
+                "verdict": "unavailable",
+                "why": failure.reason,
+            }
+        )
+    stacks, workloads = list(info.techniques), list(info.workloads)
+    kinds = [*KINDS, *sorted({row["kind"] for row in rows} - {*KINDS, ""}), ""]
+    rows.sort(
+        key=lambda row: (
+            row["verdict"] == "unavailable",
+            kinds.index(row["kind"]),
+            place(workloads, row["workload"]),
+            row["workload"],
+            not row["primary"],
+            row["metric"],
+            row["params"],
+            place(stacks, row["stack"]),
+            row["stack"],
+        )
+    )
+    return rows
+
+
+def place(order: list[str], name: str) -> int:
+    """Where a name stands; after all others where it does not."""
+    return order.index(name) if name in order else len(order)
+
+
+def _plain_number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,201 @@
+"""The report's tables as rows of text: cells, findings beside them, footprint, A/A and the facts of hosts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from vbench.overhead import footprint
+from vbench.report.rows import place
+from vbench.report.words import (
+    Two,
+    interval,
+    joined,
+    kind_name,
+    number,
+    percent,
+    say,
+    term,
+    times,
+    two,
+    value,
+)
+
+if TYPE_CHECKING:
+    from vbench.store import Run
+
+MOST_ROWS = 1500  # of one table: a browser on a phone still sorts as many at once
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something on fairness or noise, numbered, and the cells that it touches; none named means all."""
+
+    number: int
+    severity: str
+    stacks: tuple[str, ...]
+    workloads: tuple[str, ...]
+    text: Two
+
+    def touches(self, stack: str, workload: str) -> bool:
+        """Whether it stands beside that cell."""
+        named = bool(self.stacks or self.workloads)
+        return (
+            named
+            and (not self.stacks or stack in self.stacks)
+            and (not self.workloads or workload in self.workloads)
+        )
+
+
+def findings_of(run: Run, clocks: pd.DataFrame, bound: float) -> tuple[list[Finding], set[tuple[str, str]]]:
+    """The notes of a run, then what its clocks say; and the (stack, workload) pairs whose clocks disagree.
+
+    ``clocks`` as from ``clock_disagreement``. A root's clock is the harness's own: where the two disagree even
+    there, the harness saw more than the work (a program's start), and says nothing of a guest's clock.
+    """
+    everywhere = {*run.samples["stack"]}
+    found: list[Finding] = []
+    for note in run.info.notes:
+        stacks = () if everywhere and {*note.stacks} >= everywhere else tuple(note.stacks)
+        found.append(Finding(len(found) + 1, note.severity, stacks, tuple(note.workloads), term(note.text)))
+    bases = dict(zip(run.samples["stack"], run.samples["baseline"], strict=True))
+    off = set(zip(clocks["stack"], clocks["workload"], strict=True))
+    unchecked = {workload for stack, workload in off if bases[stack] == stack}
+    limit = number(f"{bound:.0%}")
+    if unchecked:
+        told = joined(term(title(run, name)) for name in sorted(unchecked))
+        text = say("unchecked", bound=limit, names=told)
+        found.append(Finding(len(found) + 1, "info", (), tuple(sorted(unchecked)), text))
+    drifting = {(stack, workload) for stack, workload in off if workload not in unchecked}
+    for stack, rows in clocks[~clocks["workload"].isin(unchecked)].groupby("stack"):
+        worst = rows.loc[np.log(rows["median"]).abs().idxmax()]
+        names = tuple(sorted({*rows["workload"]}))
+        text = say(
+            "clock",
+            bound=limit,
+            k=len(names),
+            title=term(title(run, worst["workload"])),
+            median=times(worst["median"]),
+            worst=times(worst["worst"]),
+        )
+        found.append(Finding(len(found) + 1, "warning", (str(stack),), names, text))
+    return found, drifting
+
+
+def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, Any]:
+    """Rows of ``summary_table`` as text, at most ``MOST_ROWS``: rows, shown and total."""
+    near: dict[tuple[str, str], list[int]] = {}
+    out = []
+    for row in rows[:MOST_ROWS]:
+        at = (row["stack"], row["workload"])
+        if at not in near:
+            near[at] = [finding.number for finding in findings if finding.touches(*at)]
+        detail = [row["metric"]] * (not row["primary"]) + [row["params"]] * (row["params"] not in ("", "{}"))
+        verdict: list[Two] = [term(row["why"])] * bool(row["why"]) + [term(row["flag"])] * bool(row["flag"])
+        out.append(
+            {
+                "title": term(row["title"]),
+                "detail": " ".join(detail),
+                "kind": kind_name(row["kind"]),
+                "stack": row["stack"],
+                "baseline": row["baseline"],
+                "ratio": times(row["ratio"], like=row["high"]),
+                "interval": interval(row["low"], row["high"]),
+                "n": row["n"],
+                "child": value(row["child"]),
+                "base": value(row["base"]),
+                "unit": row["unit"],
+                "floor": percent(row["aa_floor"]),
+                "verdict": term(row["verdict"]),
+                "called": row["verdict"] in ("costlier", "cheaper"),
+                "why": joined(verdict, "; "),
+                "numbers": near[at],
+                "sort": {name: row[name] for name in ("ratio", "low", "high", "child", "base", "aa_floor")},
+                "sorted_verdict": row["verdict"],
+            }
+        )
+    return {"rows": out, "shown": len(out), "total": len(rows)}
+
+
+def footprint_rows(run: Run) -> dict[str, Any]:
+    """Host-side cost as a matrix: workloads by stacks, and memory by stack."""
+    taken = footprint(run.samples)
+    stacks = sorted(taken["stack"].unique(), key=lambda name: (place(list(run.info.techniques), name), name))
+    workloads = sorted(
+        taken["workload"].unique(), key=lambda name: (place(list(run.info.workloads), name), name)
+    )
+    cpu = taken.pivot_table(index="workload", columns="stack", values="cpu_per_s", dropna=False)
+    cpu = cpu.reindex(index=workloads, columns=stacks)
+    memory = taken.groupby("stack")["rss_mib"].max()
+    counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"]}
+    return {
+        "stacks": [name + "†" * (name in counted) for name in stacks],
+        "counted": bool(counted),
+        "rows": [
+            {
+                "title": term(title(run, name)),
+                "cells": [
+                    number(f"{each:.2f}") if math.isfinite(each) else two("n/a") for each in cpu.loc[name]
+                ],
+            }
+            for name in workloads
+        ],
+        "memory": [value(memory[name]) for name in stacks],
+    }
+
+
+def floor_rows(run: Run, floors: pd.DataFrame) -> list[dict[str, Any]]:
+    """What each baseline differs from itself, as text."""
+    counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"]}
+    floors = floors.sort_values(["stack", "workload", "metric", "params"])
+    return [
+        {
+            "title": term(title(run, row["workload"])),
+            "metric": row["metric"],
+            "stack": row["stack"],
+            "counted": row["stack"] in counted,
+            "ratio": times(row["ratio"], like=row["high"]),
+            "interval": interval(row["low"], row["high"]),
+            "floor": percent(row["floor"]),
+            "n": row["n"],
+            "sort": {
+                name: None if math.isnan(row[name]) else row[name] for name in ("ratio", "low", "floor")
+            },
+        }
+        for row in floors.to_dict("records")[:MOST_ROWS]
+    ]
+
+
+def title(run: Run, workload: str) -> str:
+    """A workload's title."""
+    known = run.info.workloads.get(workload)
+    return known.title if known else workload
+
+
+def plain(fact: Any) -> str:
+    """A fact as text: a nested one as indented JSON."""
+    return json.dumps(fact, indent=1, ensure_ascii=False) if isinstance(fact, dict | list) else str(fact)
+
+
+def fact_rows(run: Run) -> list[dict[str, Any]]:
+    """The facts of every host; those that equal its baseline's are only named."""
+    samples = run.samples
+    bases = dict(zip(samples["stack"], samples["baseline"], strict=True)) if len(samples) else {}
+    out = []
+    for name, facts in run.info.hosts.items():
+        base = bases.get(name, name)
+        known: dict[str, Any] = {} if base == name else run.info.hosts.get(base, {})
+        same = [key for key in facts if key in known and known[key] == facts[key]]
+        out.append(
+            {
+                "name": name,
+                "facts": [(key, plain(fact)) for key, fact in facts.items() if key not in same],
+                "same": say("same", baseline=base, names=", ".join(same)) if same else two(""),
+            }
+        )
+    return out

@@ -1,0 +1,164 @@
+"""The report's words, in English and French at once, and its numbers.
+
+A text that differs between the languages is in the page twice, and the page's switch hides one of them. What a
+bundle says is translated where vbench itself wrote it, and stays as it was written elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from markupsafe import Markup, escape
+
+Language = Literal["en", "fr"]
+LANGUAGES: tuple[Language, ...] = ("en", "fr")
+FILE = Path(__file__).parent.parent / "data" / "report.toml"
+UNKNOWN = "n/a"
+TIMES, DIVIDED = "\N{MULTIPLICATION SIGN}", "\N{DIVISION SIGN}"
+_FRENCH_NUMBER = str.maketrans({".": ",", ",": "\N{NARROW NO-BREAK SPACE}"})
+
+
+@dataclass(frozen=True)
+class Two:
+    """A text in both languages, as markup."""
+
+    en: Markup
+    fr: Markup
+
+    def __html__(self) -> str:
+        """What a template puts into the page."""
+        if self.en == self.fr:
+            return self.en
+        return Markup('<span lang="en">{}</span><span lang="fr">{}</span>').format(self.en, self.fr)
+
+    def __bool__(self) -> bool:
+        return bool(self.en or self.fr)
+
+
+@cache
+def texts() -> dict[str, Any]:
+    """The file of texts: tables ``say``, ``figure``, ``kind``, ``french`` and ``patterns``."""
+    read: dict[str, Any] = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    for name in ("say", "figure", "kind"):
+        for entry in read[name].values():
+            entry["fr"] = spaced(entry["fr"])
+    return read
+
+
+def spaced(french: str) -> str:
+    """French with non-breaking spaces where its typography has them."""
+    return re.sub(r" (?=[:;?!%»])|(?<=«) ", "\N{NO-BREAK SPACE}", french)
+
+
+def two(text: object) -> Two:
+    """The same text in both languages; markup and ``Two`` stay what they are."""
+    return text if isinstance(text, Two) else Two(escape(text), escape(text))
+
+
+def say(key: str, table: str = "say", **parts: object) -> Two:
+    """One of the report's texts, its parts filled in and escaped."""
+    entry = texts()[table][key]
+    filled = {name: two(part) for name, part in parts.items()}
+    return Two(
+        Markup(entry["en"]).format(**{name: part.en for name, part in filled.items()}),  # noqa: S704 (our own)
+        Markup(entry["fr"]).format(**{name: part.fr for name, part in filled.items()}),  # noqa: S704
+    )
+
+
+def joined(parts: Iterable[object], glue: str = ", ") -> Two:
+    """Texts in a row."""
+    each = [two(part) for part in parts]
+    french = glue.replace(";", "\N{NO-BREAK SPACE};")
+    return Two(Markup(glue).join(p.en for p in each), Markup(french).join(p.fr for p in each))  # noqa: S704
+
+
+def term(text: str) -> Two:
+    """Text from a bundle: in French, too, where it is vbench's own wording."""
+    known = texts()
+    french = known["french"].get(text)
+    if french is None and len(text) < 1000:
+        for pattern, french_pattern in known["patterns"].items():
+            if match := re.fullmatch(pattern, text):
+                french = match.expand(french_pattern)
+    return Two(escape(text), escape(spaced(french) if french else text))
+
+
+def kind_name(kind: str) -> Two:
+    """A kind of work as a reader would name it."""
+    return say(kind, "kind") if kind in texts()["kind"] else two(kind)
+
+
+def number(text: str) -> Two:
+    """Digits as each language writes them: 1,234.5% is 1 234,5 % in French."""
+    return Two(
+        escape(text), escape(text.translate(_FRENCH_NUMBER).replace("%", "\N{NARROW NO-BREAK SPACE}%"))
+    )
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def ratio_text(ratio: float | None, like: float | None = None) -> str:
+    """A ratio in digits, as precise as is of use (or as ``like`` is): 1.034, 2.31, 51.7, 1240."""
+    if ratio is None or not math.isfinite(ratio):
+        return UNKNOWN
+    size = like or ratio
+    places = 3 if 0.1 < size < 2 else 2 if 0.1 < size < 10 else 1 if size >= 10 else 4
+    return f"{ratio:.{places}f}" if ratio < 1000 else f"{ratio:.4g}"
+
+
+def times(ratio: float | None, like: float | None = None) -> Two:
+    """:func:`ratio_text` in both languages."""
+    return number(ratio_text(ratio, like))
+
+
+def value(measured: float | None) -> Two:
+    """A value as measured, to four significant digits."""
+    if measured is None or not math.isfinite(measured):
+        return two(UNKNOWN)
+    if measured == 0 or 1e-4 <= abs(measured) < 1e4:
+        return number(f"{measured:.4g}")
+    return number(f"{measured:,.0f}" if 1e4 <= abs(measured) < 1e12 else f"{measured:.3e}")
+
+
+def interval(low: float | None, high: float | None) -> Two:
+    """An interval of ratios."""
+    if not (_known(low) and _known(high)):
+        return two(UNKNOWN)
+    return say("to", low=times(low, like=high), high=times(high))
+
+
+def percent(floor: float | None) -> Two:
+    """A floor: in percent, in times where it is more than double."""
+    if floor is None or not math.isfinite(floor):
+        return two(UNKNOWN)
+    return number(f"{100 * floor:.2g}%") if floor < 1 else joined([times(1 + floor), TIMES], "")
+
+
+def share(ratio: float) -> str:
+    """A ratio near 1 as a signed share: +1.3%."""
+    return f"{100 * (ratio - 1):+.1f}%".replace("-", "\N{MINUS SIGN}")
+
+
+def span(low: float | None, high: float | None) -> Two:
+    """An interval: as shares where it is near 1, else as ratios."""
+    if low is not None and high is not None and 0.5 < low <= high < 2:
+        return say("to", low=number(share(low)), high=number(share(high)))
+    return interval(low, high)
+
+
+def cost(row: dict[str, Any]) -> tuple[Two, Two]:
+    """A cell's ratio in words and its interval: as a share where the whole interval is small, else in times."""
+    ratio, low, high = (row[name] for name in ("ratio", "low", "high"))
+    if all(known is not None and 0.5 < known < 2 for known in (ratio, low, high)):
+        text = number(share(ratio)[1:])
+        return say("more" if ratio >= 1 else "less", share=text), span(low, high)
+    return say("times", ratio=times(ratio, like=high)), interval(low, high)
