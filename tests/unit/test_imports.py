@@ -112,7 +112,9 @@ def test_imports_go_one_way(module: str) -> None:
     for other in imports(MODULES[module], lazy=False):
         if not other.startswith("vbench."):
             continue
-        if module.startswith(("vbench.layers.", "vbench.commands.", "vbench.figures", "vbench.plot", "vbench.report")):
+        if module.startswith(
+            ("vbench.layers.", "vbench.commands.", "vbench.figures", "vbench.plot", "vbench.report")
+        ):
             assert place(other) <= place(module), f"{module} imports {other}"
         else:
             assert place(other) < place(module), f"{module} imports {other}"

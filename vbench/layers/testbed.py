@@ -50,7 +50,12 @@ class Testbed(Qemu):
 
     def more_traits(self) -> dict[str, str]:
         """What a second is, and how much longer than on hardware things may take before they count as hung."""
-        return {"cpu": f"QEMU {self.cpu}", "clock": "instructions", "slowdown": "12"}
+        return {
+            "cpu": f"QEMU {self.cpu}",
+            "memory": f"{MEMORY_MIB} MiB",
+            "clock": "instructions",
+            "slowdown": "12",
+        }
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
