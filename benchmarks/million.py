@@ -81,8 +81,8 @@ def measure(folder: Path) -> dict[str, Any]:
 
     load, render = timed("import", start)
     loaded = timed("load", lambda: load(folder))
-    timed("overheads", loaded.overheads)
-    page = timed("report", lambda: render(loaded))
+    overheads = timed("overheads", loaded.overheads)
+    page = timed("report", lambda: render(loaded, overheads=overheads))
     return found | {
         "samples": len(loaded.samples),
         "page": len(page),

@@ -93,11 +93,14 @@ def shift_rank(m: int, n: int, level: float = 0.95) -> int:
 def _kth(count_to: Callable[[float], int], lowest: float, highest: float, ranks: list[int]) -> list[float]:
     """The k-th smallest of values (k from 1) known by how many do not exceed a bound, to within 1e-10, by bisection."""
     out = []
+    seen = [(lowest - _TOLERANCE, 0), (highest, max(ranks))]  # bounds and their counts: they serve all ranks
     for k in ranks:
-        low, high = lowest - _TOLERANCE, highest
+        low = max(bound for bound, count in seen if count < max(k, 1))
+        high = min((bound for bound, count in seen if count >= k and bound > low), default=highest)
         while high - low > _TOLERANCE:
             middle = (low + high) / 2
-            low, high = (low, middle) if count_to(middle) >= k else (middle, high)
+            seen.append((middle, count_to(middle)))
+            low, high = (low, middle) if seen[-1][1] >= k else (middle, high)
         out.append(high)
     return out
 

@@ -32,6 +32,12 @@ def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     return floors_of(costs(samples), level)
 
 
+def baselines(samples: pd.DataFrame) -> dict[str, str]:
+    """The baseline of each stack; a stack that is held against none is its own."""
+    pairs = samples[["stack", "baseline"]].drop_duplicates()
+    return dict(zip(pairs["stack"], pairs["baseline"], strict=True))
+
+
 def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
     """:func:`aa_floors` of costs that are known already."""
     key = ["run", "stack", *CELL, "block"]

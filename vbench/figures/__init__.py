@@ -11,7 +11,7 @@ from vbench import plot
 from vbench.errors import UsageError
 from vbench.figures.asked import Asked, choose
 from vbench.figures.layers import layer_factors, side_by_side, stacks, text_factors, waterfall
-from vbench.overhead import footprint
+from vbench.overhead import baselines, footprint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def _latency(asked: Asked) -> Figure:
 def _footprint(asked: Asked) -> Figure:
     samples = asked.samples
     table = footprint(samples).assign(clock=asked.by)
-    table["baseline"] = table["stack"].map(dict(zip(samples["stack"], samples["baseline"], strict=True)))
+    table["baseline"] = table["stack"].map(baselines(samples))
     table = table[table["stack"] == asked.stack] if asked.stack else table
     if table.empty:
         raise asked.lacks("a measurement")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,17 @@ CLOCKS = ("wall", "instructions")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a figure is drawn from. ``stack``, ``workload`` and ``clock`` narrow it; None leaves it to the figure."""
+    """What a figure is drawn from. ``stack``, ``workload`` and ``clock`` narrow it; None leaves it to the figure.
+
+    ``table``: the run's overheads at this level, where they are known already; else they are computed once.
+    """
 
     run: Run
     stack: str | None = None
     workload: str | None = None
     clock: str | None = None
     level: float = 0.95
+    table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -45,8 +49,8 @@ class Asked:
     def stacks(self) -> list[str]:
         """The stacks held against others, in the order that gives each its colour in every figure; then the rest."""
         samples = self.run.samples
-        roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"]}
-        order = dict.fromkeys([*self.run.info.techniques, *samples["stack"]])
+        roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"].unique()}
+        order = dict.fromkeys([*self.run.info.techniques, *samples["stack"].unique()])
         return sorted(order, key=lambda name: name in roots)
 
     @cached_property
@@ -57,16 +61,17 @@ class Asked:
     @cached_property
     def overheads(self) -> pd.DataFrame:
         """The overheads by the clock in question, of the workload and stack asked for if any were."""
-        frame = self._narrow(self.run.overheads(level=self.level))
+        table = self.run.overheads(level=self.level) if self.table is None else self.table
+        frame = self._narrow(table)
         return frame[frame["stack"] == self.stack] if self.stack else frame
 
     @cached_property
     def by(self) -> str | None:
         """The clock to draw by: that asked for, that of the stack, or the first there is."""
         samples = self.run.samples
-        found = {*samples["clock"]}
+        found = {*samples["clock"].unique()}
         if self.stack:
-            found = {*samples.loc[samples["stack"] == self.stack, "clock"]}
+            found = {*samples.loc[samples["stack"] == self.stack, "clock"].unique()}
         if self.clock:
             return self.clock if self.clock in found else None
         return next((clock for clock in CLOCKS if clock in found), None)
@@ -121,7 +126,7 @@ def choose(
     """
     if clock is not None and clock not in CLOCKS:
         raise UsageError(f"there is no clock {clock!r}", "clocks: wall, instructions")
-    measured = list(dict.fromkeys(run.samples["stack"]))
+    measured = list(run.samples["stack"].unique())
     if stack is not None:
         full = stack if stack in measured else f"local/{stack}"
         if full not in measured:
@@ -129,7 +134,7 @@ def choose(
                 f"{stack} was not measured", f"stacks in this bundle: {', '.join(measured) or 'none'}"
             )
         stack = full
-    known = list(dict.fromkeys(run.samples["workload"]))
+    known = list(run.samples["workload"].unique())
     if workload is not None and workload not in known:
         raise UsageError(
             f"{workload} was not measured", f"workloads in this bundle: {', '.join(known) or 'none'}"

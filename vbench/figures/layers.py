@@ -10,11 +10,15 @@ from vbench import diagram, plot
 from vbench.decompose import decompose
 from vbench.errors import UsageError
 from vbench.figures.asked import Asked, choose
+from vbench.overhead import baselines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vbench.store import Run
+
+
+MOST_PANELS = 15  # of a waterfall: the workloads whose cost is highest
 
 
 def _deepest(asked: Asked) -> str:
@@ -30,7 +34,13 @@ def _deepest(asked: Asked) -> str:
 def waterfall(asked: Asked) -> Figure:
     """One stack taken apart, a panel a workload: with the interaction where the bundle holds what that needs."""
     stack = _deepest(asked)
-    terms = decompose(asked.of_primary(asked.samples), stack, level=asked.level)
+    primary = asked.of_primary(asked.overheads)
+    costs = primary[primary["stack"] == stack].groupby("workload")["ratio"].max()
+    shown = costs.sort_values(ascending=False).index[:MOST_PANELS]
+    samples = asked.samples
+    if len(costs) > MOST_PANELS:  # narrow before taking apart: panels not drawn need no analysis
+        samples = samples[samples["workload"].isin(shown)]
+    terms = decompose(asked.of_primary(samples), stack, level=asked.level)
     alone = terms[(terms["view"] == "alone") & terms["factor"].notna()]
     terms = alone if (alone["role"] == "interaction").any() else terms[terms["view"] == "path"]
     together = (terms["role"] == "interaction").any()
@@ -70,7 +80,8 @@ def waterfall(asked: Asked) -> Figure:
         title=f"What each layer adds: {stack}",
         clock=str(asked.by),
         level=asked.level,
-        lead=f"Cost over {base}, multiplied up layer by layer.",
+        lead=f"Cost over {base}, multiplied up layer by layer."
+        + f" The {len(shown)} costliest of {len(costs)} workloads." * (len(costs) > len(shown)),
         note=how + "Factors are means of log-ratios over blocks, so they multiply to the total exactly.",
     )
 
@@ -81,8 +92,8 @@ def layer_factors(asked: Asked, workload: str) -> tuple[dict[str, str], dict[str
     Both by path. A layer's factor is its stack over the stack below it; a line names what it is held against.
     """
     rows = asked.cell(asked.overheads, workload)
-    samples = asked.cell(asked.samples, workload)
-    roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"]}
+    samples = asked.cell(asked.samples, workload)  # narrow before taking apart: the rest is of no use here
+    roots = {name for name, base in baselines(samples).items() if name == base}
     factors: dict[str, str] = {}
     lines: dict[str, list[str]] = {}
     for row in rows.dropna(subset=["ratio"]).to_dict("records"):

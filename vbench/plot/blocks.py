@@ -26,13 +26,14 @@ from vbench.plot.style import (
 from vbench.plot.words import blocks_text, clean, fit, interval_text, times, value_text
 
 _PANEL, _ABOVE, _BELOW, _COLUMNS = 1.55, 0.5, 0.42, 3
-_STEPS = 60  # points of a convergence line, at most
+_STEPS = 24  # points of a convergence line, at most: each is a whole analysis of the blocks so far
 
 
 def growth(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """The overheads that the first 1, 2, 3, ... blocks of a run give: columns of ``overheads`` and ``blocks``.
 
-    ``samples`` should be of one workload and metric; with many blocks, about sixty steps are taken.
+    ``samples`` should be of one workload and metric. Of more than twenty-four blocks, twenty-four numbers are taken,
+    evenly apart.
     """
     blocks = np.sort(samples.loc[~samples["warmup"].astype(bool), "block"].unique())
     steps = np.unique(np.linspace(1, len(blocks), min(len(blocks), _STEPS)).round().astype(int))
@@ -54,12 +55,14 @@ def convergence(grown: pd.DataFrame, *, title: str, stacks: Sequence[str] | None
     names, palette = in_order(grown, stacks)
     level = f"{grown['level'].iloc[0]:.0%}"
     last = grown[grown["blocks"] == grown["blocks"].max()]
+    points = grown["blocks"].nunique()
     sheet, panels = _grid(
         f"How the interval closes: {title}",
         len(names),
         caption=f"Line: Hodges-Lehmann ratio of the blocks so far; band: exact signed-rank {level} interval, which "
         f"begins at the fewest blocks that carry one; {blocks_text(last['n'])} in all. Dashed: the last estimate. "
-        "Dotted: the A/A floor, what the baseline differs from itself. Blocks are looked at in the order measured.",
+        "Dotted: the A/A floor, what the baseline differs from itself. Blocks are looked at in the order measured"
+        + (f", at {points} numbers of blocks." if points < grown["blocks"].max() else "."),
         clock=clock,
         lead="Cost in the stack / cost in its baseline, after the first blocks only, up to all of them.",
     )

@@ -37,9 +37,14 @@ def percentiles(samples: pd.DataFrame) -> pd.DataFrame:
     (blocks), seconds (median over blocks), low, high (smallest and largest). Only where there are two or more.
     """
     s = samples.loc[~samples["warmup"].astype(bool) & samples["unit"].isin(SECONDS) & (samples["value"] > 0)]
-    parts = s["metric"].astype(str).str.extract(PERCENTILE)
-    s = s.assign(of=parts["of"].fillna(""), percent=parts["percent"].astype(float))
-    s = s.dropna(subset=["percent"])
+    found = {name: match for name in s["metric"].unique() if (match := PERCENTILE.match(name))}
+    s = s[s["metric"].isin(found)]
+    s = s.assign(
+        of=s["metric"].map({name: match["of"] or "" for name, match in found.items()}).astype("str"),
+        percent=s["metric"]
+        .map({name: float(match["percent"]) for name, match in found.items()})
+        .astype(float),
+    )
     s = s.assign(seconds=s["value"] * s["unit"].map(SECONDS).astype(float))
     by = ["stack", "baseline", "workload", "params", "of", "percent", "clock"]
     out = s.groupby(by, sort=False).agg(

@@ -76,8 +76,8 @@ def in_order(frame: pd.DataFrame, stacks: Sequence[str] | None) -> tuple[list[st
 
     A root is a stack that is its own baseline.
     """
-    there = list(dict.fromkeys(frame["stack"]))
-    roots = {*frame.loc[frame["stack"] == frame["baseline"], "stack"]}
+    there = list(frame["stack"].unique())
+    roots = {*frame.loc[frame["stack"] == frame["baseline"], "stack"].unique()}
     order = [name for name in dict.fromkeys([*(stacks or ()), *there]) if name in {*there}]
     return sorted(order, key=lambda name: name not in roots), Palette([*(stacks or ()), *there], roots)
 

@@ -18,7 +18,7 @@ from vbench.plot.style import (
     say,
     styled,
 )
-from vbench.plot.words import clean, fit, times
+from vbench.plot.words import clean, fit, text_width, times
 
 _PANEL, _LABELS = 1.5, 0.5
 _ROLES = {"baseline": "#DDDDDD", "layer": COLOURS[0], "interaction": COLOURS[1], "total": "#BBBBBB"}
@@ -79,8 +79,10 @@ def _panel(axes: Axes, steps: pd.DataFrame, inches: float) -> None:
     axes.set_xlim(-0.5, len(steps) - 0.5)
     axes.grid(axis="y", color="#E2E2E2", linewidth=0.6)
     axes.axhline(1.0, color="black", linewidth=1.2, zorder=3)
-    labels = ["\n".join(_wrap(clean(label), inches)) for label in steps["label"]]
-    axes.set_xticks(range(len(steps)), labels, fontsize=7.5, parse_math=False)
+    longest = max(text_width(word, 7.5) for label in steps["label"] for word in clean(label).split())
+    size = 7.5 if longest <= inches else 6.5
+    labels = ["\n".join(_wrap(clean(label), inches, size)) for label in steps["label"]]
+    axes.set_xticks(range(len(steps)), labels, fontsize=size, parse_math=False)
     for x, (row, (start, end)) in enumerate(zip(steps.to_dict("records"), bars, strict=True)):
         if x and row["role"] != "total":
             axes.hlines(start, x - 1, x, color=INK, linewidth=0.6, linestyle=":", zorder=1)
@@ -102,9 +104,9 @@ def _panel(axes: Axes, steps: pd.DataFrame, inches: float) -> None:
         say(axes, x, top, times(row["factor"]), 0, 3, ha="center", va="bottom", fontsize=8, weight=weight)
 
 
-def _wrap(label: str, inches: float) -> list[str]:
-    lines = textwrap.wrap(label.replace("/", "/ "), max(9, int(inches / 0.066)))
-    return [fit(line.replace("/ ", "/"), max(inches - 0.03, 0.3), 7.5) for line in lines][:4]
+def _wrap(label: str, inches: float, size: float) -> list[str]:
+    lines = textwrap.wrap(label.replace("/", "/ "), max(9, int(inches / 0.066)), break_long_words=False)
+    return [fit(line.replace("/ ", "/"), max(inches - 0.03, 0.3), size) for line in lines][:4]
 
 
 def _caption(steps: pd.DataFrame, level: float, note: str) -> str:

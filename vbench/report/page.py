@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from vbench import catalog
-from vbench.overhead import aa_floors, clock_disagreement
+from vbench.overhead import aa_floors, baselines, clock_disagreement
 from vbench.report.answers import FLOOR, WIDE, answers, doubts
 from vbench.report.pictures import pictures
 from vbench.report.rows import LEVEL, rows_of
@@ -20,6 +20,8 @@ from vbench.report.tables import cell_rows, fact_rows, findings_of, floor_rows, 
 from vbench.report.words import Language, Two, joined, kind_name, number, percent, say, term
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vbench.store import Run
 
 CLOCK_BOUND = 0.05
@@ -34,12 +36,15 @@ def render(
     threshold: float = 0.0,
     clock_bound: float = CLOCK_BOUND,
     printed: bool = False,
+    overheads: pd.DataFrame | None = None,
 ) -> str:
     """The whole report as HTML text, which fetches nothing. ``lang`` is that shown first; the page has both.
 
     ``printed``: for :func:`vbench.report.write_pdf`, in the one language, with figures as pixels.
+    ``overheads``: those of the run at this level and threshold, where they are known already.
     """
-    overheads = run.overheads(level=level, threshold=threshold)
+    if overheads is None:
+        overheads = run.overheads(level=level, threshold=threshold)
     rows = rows_of(run, overheads)
     clocks = clock_disagreement(run.samples, clock_bound)
     findings, drifting = findings_of(run, clocks, clock_bound)
@@ -69,7 +74,7 @@ def render(
         doubtful_floor=percent(FLOOR),
         baselines=joined(sorted({*overheads["baseline"]})) or say("none_measured"),
         comparisons=int(overheads["p_holm"].notna().sum()),
-        parts=[_part(run, rows, findings, clock, level, printed) for clock in ("wall", "instructions")
+        parts=[_part(run, overheads, rows, findings, clock, level, printed) for clock in ("wall", "instructions")
                if (overheads["clock"] == clock).any()],
         doubts=doubts(rows, clocks=drifting, warned=warned),
         unavailable=[failure for failure in run.info.failures if failure.workload is None],
@@ -87,7 +92,13 @@ def render(
 
 
 def _part(
-    run: Run, rows: list[dict[str, Any]], findings: list[Any], clock: str, level: float, printed: bool
+    run: Run,
+    overheads: pd.DataFrame,
+    rows: list[dict[str, Any]],
+    findings: list[Any],
+    clock: str,
+    level: float,
+    printed: bool,
 ) -> Any:
     """All that is measured by one kind of clock: its ratios never share a panel or a table with the other's."""
     mine = [row for row in rows if row["clock"] == clock]
@@ -95,7 +106,7 @@ def _part(
     failed = [r for r in rows if r["verdict"] == "unavailable" and r["workload"] and r["stack"] in stacks]
     answered = answers(mine)
     kinds = dict.fromkeys(kind for answer in answered for kind in answer["kinds"])
-    drawn, left_out = pictures(run, clock, level=level, form="png" if printed else "svg")
+    drawn, left_out = pictures(run, overheads, clock, level=level, form="png" if printed else "svg")
     return {
         "counted": clock == "instructions",
         "title": say("counted_title" if clock == "instructions" else "wall_title"),
@@ -125,7 +136,7 @@ def _catalog() -> list[dict[str, Any]]:
 def replay(run: Run) -> str:
     """The command that repeats the run, quoted for a shell."""
     samples = run.samples.loc[~run.samples["warmup"].astype(bool)]
-    roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"]}
+    roots = {name for name, base in baselines(samples).items() if name == base}
     stacks = [name for name in samples["stack"].unique() if name not in roots]
     stacks += [f.stack for f in run.info.failures if f.workload is None]
     words = ["vbench", "run"]

@@ -17,6 +17,8 @@ from vbench.figures import FIGURES, Asked
 from vbench.report.words import Two, say, texts, two
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vbench.store import Run
 
 Form = Literal["svg", "png"]
@@ -29,13 +31,14 @@ _ID = re.compile(r'\sid="([^"]+)"')
 
 
 def pictures(
-    run: Run, clock: str, *, level: float, form: Form = "svg"
+    run: Run, overheads: pd.DataFrame, clock: str, *, level: float, form: Form = "svg"
 ) -> tuple[list[dict[str, Any]], list[Two]]:
     """Every figure that the bundle carries by one kind of clock, and a line for each that it does not.
 
-    A figure has name, caption and picture (markup). ``form``: outlines where they are bearable, or always pixels.
+    A figure has name, caption and picture (markup). ``overheads``: the run's, at this level. ``form``: outlines where
+    they are bearable, or always pixels.
     """
-    asked = Asked(run, clock=clock, level=level)
+    asked = Asked(run, clock=clock, level=level, table=overheads)
     drawn: list[dict[str, Any]] = []
     left_out: list[Two] = []
     cells = len(asked.overheads[["stack", "workload"]].drop_duplicates())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vbench.overhead import footprint
+from vbench.overhead import baselines, footprint
 from vbench.report.rows import place
 from vbench.report.words import (
     Two,
@@ -58,12 +58,12 @@ def findings_of(run: Run, clocks: pd.DataFrame, bound: float) -> tuple[list[Find
     ``clocks`` as from ``clock_disagreement``. A root's clock is the harness's own: where the two disagree even
     there, the harness saw more than the work (a program's start), and says nothing of a guest's clock.
     """
-    everywhere = {*run.samples["stack"]}
+    bases = baselines(run.samples)
+    everywhere = {*bases}
     found: list[Finding] = []
     for note in run.info.notes:
         stacks = () if everywhere and {*note.stacks} >= everywhere else tuple(note.stacks)
         found.append(Finding(len(found) + 1, note.severity, stacks, tuple(note.workloads), term(note.text)))
-    bases = dict(zip(run.samples["stack"], run.samples["baseline"], strict=True))
     off = set(zip(clocks["stack"], clocks["workload"], strict=True))
     unchecked = {workload for stack, workload in off if bases[stack] == stack}
     limit = number(f"{bound:.0%}")
@@ -132,7 +132,7 @@ def footprint_rows(run: Run) -> dict[str, Any]:
     cpu = taken.pivot_table(index="workload", columns="stack", values="cpu_per_s", dropna=False)
     cpu = cpu.reindex(index=workloads, columns=stacks)
     memory = taken.groupby("stack")["rss_mib"].max()
-    counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"]}
+    counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"].unique()}
     return {
         "stacks": [name + "†" * (name in counted) for name in stacks],
         "counted": bool(counted),
@@ -151,7 +151,7 @@ def footprint_rows(run: Run) -> dict[str, Any]:
 
 def floor_rows(run: Run, floors: pd.DataFrame) -> list[dict[str, Any]]:
     """What each baseline differs from itself, as text."""
-    counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"]}
+    counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"].unique()}
     floors = floors.sort_values(["stack", "workload", "metric", "params"])
     return [
         {
@@ -184,8 +184,7 @@ def plain(fact: Any) -> str:
 
 def fact_rows(run: Run) -> list[dict[str, Any]]:
     """The facts of every host; those that equal its baseline's are only named."""
-    samples = run.samples
-    bases = dict(zip(samples["stack"], samples["baseline"], strict=True)) if len(samples) else {}
+    bases = baselines(run.samples)
     out = []
     for name, facts in run.info.hosts.items():
         base = bases.get(name, name)
