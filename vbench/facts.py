@@ -218,7 +218,9 @@ def _storage(read: _Files, name: str, place: str, asked: str) -> dict[str, str]:
                 mounts.append((len(point), before[2], f"{after[0]} on {after[1]} ({before[5]})"))
     if not mounts:
         return dict.fromkeys(keys, f"{UNAVAILABLE}no mount above {place} is told of")
-    _, number, text = max(reversed(mounts), key=lambda mount: mount[0])  # the last of equals hides those before it
+    _, number, text = max(
+        reversed(mounts), key=lambda mount: mount[0]
+    )  # the last of equals hides those before it
     return {keys[0]: text, keys[1]: _device(read, number)}
 
 
