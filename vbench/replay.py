@@ -27,12 +27,13 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def replayed(before: Run, after: Run) -> pd.DataFrame:
+def replayed(before: Run, after: Run, *, part: bool = False) -> pd.DataFrame:
     """Which instruction-counted cells came out the same: one row per cell of either bundle with a baseline.
 
     Columns: stack, baseline, workload, params, metric, kind; base_before, base_after (medians of the baseline's
     values, in ``unit``) and base_change (after over before, less 1: 0.001 is 0.1%); ratio_before, ratio_after
     (see vbench.overhead.overheads) and ratio_change; tolerance; same (both changes are within it); why not.
+    With ``part``, what was not run again is left out.
     Raises ``NotComparable`` where no cell of both counts instructions. Blocks need not be many: a median of one
     will do.
     """
@@ -41,7 +42,7 @@ def replayed(before: Run, after: Run) -> pd.DataFrame:
         table.loc[table["clock"] == "instructions", [*key, "base", "ratio"]]
         for table in (before.overheads(), after.overheads())
     )
-    out = one.merge(two, on=key, how="outer", suffixes=("_before", "_after"), indicator=True)
+    out = one.merge(two, on=key, how="right" if part else "outer", suffixes=("_before", "_after"), indicator=True)
     if not (out["_merge"] == "both").any():
         raise NotComparable(
             f"{before.path} and {after.path} have no instruction-counted cell in common",

@@ -144,12 +144,12 @@ def compare(
     raise typer.Exit(1 if len(found.changed) else 0 if found.decidable else 3)
 
 
-def show_replay(one: Any, two: Any, *, json: bool, markdown: bool) -> int:
+def show_replay(one: Any, two: Any, *, json: bool, markdown: bool, part: bool = False) -> int:
     """Show which instruction-counted cells came out the same; 1 where any did not."""
     from vbench.changes import plain, share, table
     from vbench.replay import replayed
 
-    cells = replayed(one, two)
+    cells = replayed(one, two, part=part)
     shown = [
         {name: row[name] for name in ("stack", "workload", "metric")}
         | {

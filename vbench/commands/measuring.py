@@ -172,4 +172,4 @@ def replay(
     if before.info.capsule.get("digest") != built.digest:
         warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
     again = _start(plan, known, built, out)
-    raise typer.Exit(show_replay(before, load(again), json=json, markdown=False))
+    raise typer.Exit(show_replay(before, load(again), json=json, markdown=False, part=True))
