@@ -42,7 +42,9 @@ def replayed(before: Run, after: Run, *, part: bool = False) -> pd.DataFrame:
         table.loc[table["clock"] == "instructions", [*key, "base", "ratio"]]
         for table in (before.overheads(), after.overheads())
     )
-    out = one.merge(two, on=key, how="right" if part else "outer", suffixes=("_before", "_after"), indicator=True)
+    out = one.merge(
+        two, on=key, how="right" if part else "outer", suffixes=("_before", "_after"), indicator=True
+    )
     if not (out["_merge"] == "both").any():
         raise NotComparable(
             f"{before.path} and {after.path} have no instruction-counted cell in common",
