@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,8 +177,12 @@ def test_guests_of_others_are_seen_and_ours_are_not(tmp_path: Path) -> None:
         shell = subprocess.Popen(["setsid", "--fork", *argv()])
         shell.wait()
         try:
-            while noise.other_guests()["firecracker"] == before:
-                pass
+            time.sleep(
+                0.5
+            )  # seen before it has begun to run the program, it would be remembered by another name
+            end = time.monotonic() + 20
+            while noise.other_guests()["firecracker"] == before and time.monotonic() < end:
+                time.sleep(0.05)
             assert noise.other_guests()["firecracker"] == before + 1
         finally:
             for process in psutil.process_iter(["exe"]):
