@@ -238,6 +238,7 @@ class _SshProcess(Process):
         self._host = host
         self._command = command
         self._ring = ring
+        self._used: Usage | None = None
 
     def poll(self) -> int | None:
         return self._host._code(self._command, bytes) if self._command.done.is_set() else None
@@ -256,7 +257,9 @@ class _SshProcess(Process):
 
     def usage(self) -> Usage | None:
         argv = ["sh", "-c", procs.SCRIPT, "procs", str(self.pid)]
-        return procs.usage(self._host.run(argv, check=False, timeout=_SLOW).text)
+        if (found := procs.usage(self._host.run(argv, check=False, timeout=_SLOW).text)) is not None:
+            self._used = found
+        return self._used  # of a process that has ended, what was seen last
 
 
 def _ignore(_: bytes) -> None: ...

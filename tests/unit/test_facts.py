@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def test_virtualization_below(content: dict[str, str], begins: str) -> None:
     assert facts.virtualization(content).startswith(begins)
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 def test_the_commit_of_the_harness(tmp_path: Path) -> None:
     host = LocalHost()
     assert facts.harness(host, tmp_path) == "unavailable: vbench does not run from a checkout"
