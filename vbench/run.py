@@ -24,7 +24,7 @@ from vbench.local import LocalHost
 from vbench.plan import Plan, schedule, with_baselines
 from vbench.recorder import Recorder, Watcher
 from vbench.stack import cpus_for
-from vbench.store import JOURNAL, Bundle, Note, RunInfo, WorkloadInfo
+from vbench.store import JOURNAL, Bundle, Note, Run, RunInfo, WorkloadInfo
 from vbench.workload import Workload
 
 
@@ -59,7 +59,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
     )
 
 
-def plan_of(bundle: Bundle, workloads: Mapping[str, Workload]) -> Plan:
+def plan_of(bundle: Bundle | Run, workloads: Mapping[str, Workload]) -> Plan:
     """The plan that a bundle was begun with.
 
     Raises ``BundleError`` when it is none, or when a workload is not here as it was then.

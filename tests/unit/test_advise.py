@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import signal
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +18,6 @@ import pytest
 from vbench import mix, needs
 from vbench.advise import COLUMNS, Advice, advise
 from vbench.catalog import find
-from vbench.cli import main
 from vbench.errors import UsageError, VbenchError
 from vbench.journal import Sample
 from vbench.store import Bundle, Failure, Run, RunInfo, WorkloadInfo, load
@@ -394,25 +392,18 @@ def test_a_notebook_shows_it_safely(tmp_path: Path) -> None:
     assert "local/chroot" in html
 
 
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+) -> None:
     bundle(tmp_path / "b")
+    monkeypatch.setenv("COLUMNS", "160")
+    advised = partial(call, "advise", tmp_path / "b")
 
-    def call(*argv: str) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(sys, "argv", ["vbench", "advise", str(tmp_path / "b"), *argv])
-        monkeypatch.setenv("COLUMNS", "160")
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    code, out, _ = call("--need", "other-os", "--workload-mix", "cpu=0.6,os=0.4")
+    code, out, _ = advised("--need", "other-os", "--workload-mix", "cpu=0.6,os=0.4")
     assert code == 0
     assert "local/qemu" in out
     assert "ruled out" in out
-    code, out, _ = call("--need", "other-os", "--json")
+    code, out, _ = advised("--need", "other-os", "--json")
     (found,) = json.loads(out)
     assert found["answers"][0]["choice"] == "local/qemu"
     assert found["stacks"][0]["stack"] == "local/qemu"
@@ -421,7 +412,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
         (("--workload-mix", "wbe=1"), "workload mix: there is no 'wbe'"),
         (("--workload-mix", "web=-1"), "not above 0"),
     ):
-        code, _, err = call(*argv)
+        code, _, err = advised(*argv)
         assert code == 2
         assert message in err
         assert err.count("\n") == 2

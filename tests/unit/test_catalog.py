@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vbench import catalog
-from vbench.cli import main
 from vbench.errors import UsageError, VbenchError
 from vbench.layer import Technique, layer_classes
 
@@ -191,32 +189,26 @@ def test_what_is_not_known_is_said_not_guessed() -> None:
 # --- the command ---
 
 
-def call(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *argv: str
-) -> tuple[int, str, str]:
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(sys, "argv", ["vbench", *argv])
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main()
-    signal.signal(signal.SIGTERM, before)
-    out, err = capfd.readouterr()
-    return int(caught.value.code or 0), out, err
 
 
-def test_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(monkeypatch, capfd, "catalog")
+def test_command(call: Call) -> None:
+    code, out, _ = call("catalog")
     assert code == 0
     assert out.index("isolator") < out.index("chroot") < out.index("type 2") < out.index("QEMU")
     assert "not yet on real hardware" in out
-    code, out, _ = call(monkeypatch, capfd, "catalog", "--json")
+    code, out, _ = call("catalog", "--json")
     assert json.loads(out) == catalog.rows()
-    code, out, _ = call(monkeypatch, capfd, "catalog", "OPENVZ")
+    code, out, _ = call("catalog", "OPENVZ")
     assert "https://criu.org/OpenVZ" in out
     assert "LXC (our reading)" in out
-    code, out, _ = call(monkeypatch, capfd, "catalog", "kvm", "--fr", "--json")
+    code, out, _ = call("catalog", "kvm", "--fr", "--json")
     assert json.loads(out)[0]["status"] == "actif"
-    code, out, err = call(monkeypatch, capfd, "catalog", "xne")
+    code, out, err = call("catalog", "xne")
     assert code == 2
     assert err == "vbench: the catalogue has no entry 'xne'\n  mend: did you mean Xen?\n"

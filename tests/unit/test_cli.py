@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from vbench import __version__, paths
-from vbench.cli import main
 from vbench.layer import layer_classes
 from vbench.library import load_workloads
 
@@ -41,23 +40,12 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def vbench(
-    here: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Vbench]:
+    here: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+) -> Vbench:
     """Calls the command, with the tiny capsule in its cache; in this process, which saves half a second."""
     monkeypatch.chdir(here)
     monkeypatch.setenv("VBENCH_CACHE", str(whole))
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*argv: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["vbench", *map(str, argv)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        return Done(int(caught.value.code or 0), out, err)
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
+    return lambda *argv: Done(*call(*argv))
 
 
 @pytest.fixture

@@ -155,19 +155,19 @@ def replay(
 ) -> None:
     """Run a bundle's plan again, whole or in part, and say which instruction-counted cells came out the same."""
     from vbench import capsule, load
-    from vbench.plan import Plan, load_plan
+    from vbench.plan import load_plan
+    from vbench.run import plan_of
 
     known, before = workloads_of(files), load(folder)
-    old = Plan.model_validate(before.info.plan)
+    plan = plan_of(before, known)
     chosen = load_plan(
         None,
         known,
-        stacks=stack or old.stacks,
-        workloads=workload or old.workloads,
-        blocks=blocks or old.blocks,
-        seed=old.seed,
+        stacks=stack or plan.stacks,
+        workloads=workload or plan.workloads,
+        blocks=blocks or plan.blocks,
     )
-    plan = old.model_copy(update=chosen.model_dump(include={"stacks", "workloads", "blocks"}))
+    plan = plan.model_copy(update=chosen.model_dump(include={"stacks", "workloads", "blocks"}))
     built = capsule.require()
     if before.info.capsule.get("digest") != built.digest:
         warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
