@@ -143,10 +143,8 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
         os.dup2(10, 3)
         os.dup2(11, 4)
 
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(
-        argv, preexec_fn=place, close_fds=False, start_new_session=True, **quiet
-    ) as process:  # noqa: PLW1509
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    with subprocess.Popen(argv, preexec_fn=place, close_fds=False, **quiet) as process:  # noqa: PLW1509
         os.close(to_read)
         os.close(from_write)
         try:
