@@ -251,14 +251,16 @@ def harness(host: Host, checkout: Path) -> str:
     return done.text if done.code == 0 else f"{UNAVAILABLE}git: {said[0] if said else done.code}"
 
 
-# Until a second in which the processor had less than 3% to do, by its own accounting; at most half a minute.
+# Until a second in which the processor had less than 3% to do beyond this check, by its own accounting; at most
+# half a minute.
 _REST = r"""
-busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; echo $((user + nice + system + irq + soft)); }
-tries=0; before=$(busy)
+busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; now=$((user + nice + system + irq + soft)); }
+busy; before=$now; sleep 0; busy; own=$((now - before))
+tries=0; before=$now
 while [ $tries -lt 30 ]; do
-    sleep 1; after=$(busy)
-    [ $((after - before)) -lt 3 ] && exit 0
-    before=$after; tries=$((tries + 1))
+    sleep 1; busy
+    [ $((now - before - own)) -lt 3 ] && exit 0
+    before=$now; tries=$((tries + 1))
 done
 exit 1
 """

@@ -98,8 +98,12 @@ def _environments(
                 digest = verify_inside(host)
                 known = facts.collect(host, None if stack.depth else recorder.folder)
                 seconds = f"{time.monotonic() - begin:.2f}"
-                if lane.clock == "instructions":
-                    for each in list(hosts.values())[1:]:
+                counted = lane.clock == "instructions"
+                quiet = (
+                    tuple(hosts[stack.prefix(n).path] for n in range(stack.depth, 0, -1)) if counted else ()
+                )
+                if counted:
+                    for each in quiet:
                         if not facts.come_to_rest(each):
                             recorder.note("warning", stack.path, f"{each.name} did not come to rest")
             except DigestMismatch:
@@ -110,7 +114,7 @@ def _environments(
                 continue
             recorder.opened(stack, {**known, "files_digest": digest, "open_seconds": seconds})
             peer, birth = _peer(stack, hosts, capsule, shape), _birth(stack, hosts, shape)
-            found[stack.path] = Environment(stack, host, peer, birth)
+            found[stack.path] = Environment(stack, host, peer, birth, quiet)
         yield found
 
 

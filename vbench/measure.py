@@ -24,14 +24,17 @@ class Environment:
 
     ``work`` and ``expected`` hold, by workload, the frozen work size and the seconds one invocation takes.
     ``birth`` is how another one like it is opened, ``None`` for a machine of its own: its start takes place
-    outside all clocks that a stack is measured by. ``steals``: its kernel has counted stolen time. ``dead``
-    says why nothing more can be measured here.
+    outside all clocks that a stack is measured by. ``quiet``: the hosts, innermost first, that write what they
+    have cached to their disks before each invocation: where a clock counts instructions, the kernel's writing
+    it back half a minute later is work beside a measurement, and doubles what that costs. ``steals``: its
+    kernel has counted stolen time. ``dead`` says why nothing more can be measured here.
     """
 
     stack: Stack
     host: Host
     peer: Host
     birth: lifecycle.Birth | None = None
+    quiet: tuple[Host, ...] = ()
     work: dict[str, int | None] = field(default_factory=dict)
     expected: dict[str, float] = field(default_factory=dict)
     steals: bool = True
@@ -107,6 +110,8 @@ def _run(
     values: dict[str, str | int] = {**places(host), "peer": "127.0.0.1" if inside else host.peer}
     if work is not None:
         values["work"] = work
+    for each in env.quiet:
+        each.run(["sync"], timeout=120 * env.slowdown)
     with _server(env, workload) as port:
         if port is not None:
             values["port"] = port

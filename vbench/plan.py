@@ -22,6 +22,14 @@ MOST_STEPS = 1_000_000
 """Invocations of a run, beyond any that ends within a lifetime of its machine."""
 
 
+class LeftOut(BaseModel, extra="forbid"):
+    """Workloads that a plan does not measure in one of its stacks, and why: so the cells say."""
+
+    stack: str
+    workloads: list[str] = Field(min_length=1, max_length=1000)
+    reason: str = Field(min_length=1, max_length=500)
+
+
 class Plan(BaseModel, extra="forbid"):
     """What to measure: stack paths, workload names, how often, and with what resources."""
 
@@ -35,6 +43,12 @@ class Plan(BaseModel, extra="forbid"):
     vcpus: int = Field(default=1, ge=1, le=4096)
     memory_mib: int = Field(default=512, ge=192, le=2**24)
     disk_mib: int = Field(default=512, ge=128, le=2**24)
+    leave_out: list[LeftOut] = Field(default=[], max_length=1000)
+
+    @property
+    def left_out(self) -> dict[tuple[str, str], str]:
+        """Why, by stack and workload, a cell is not measured."""
+        return {(each.stack, name): each.reason for each in self.leave_out for name in each.workloads}
 
     @property
     def most_blocks(self) -> int:
@@ -135,17 +149,29 @@ def load_plan(
         where = ".".join(str(part) for part in first["loc"])
         source = f"{path}: " if path else ""
         hint = (
-            f"known keys: {', '.join([*Plan.model_fields, '[[sweep]]'])}"
+            f"known keys: {', '.join([*Plan.model_fields, 'sweep'])}"
             if first["type"] == "extra_forbidden"
             else None
         )
         raise UsageError(f"{source}{where}: {first['msg']}, not {brief(first['input'])}", hint) from None
     paths = [Stack.parse(text).path for text in plan.stacks]
-    chosen = [one for text in plan.workloads for one in select(known, text)]
-    names = [one.name for one in [*chosen, *swept]]
+    names = [one.name for one in [*(one for text in plan.workloads for one in select(known, text)), *swept]]
+    left_out = [_resolved(each, known, names, path) for each in plan.leave_out]
     return plan.model_copy(
-        update={"stacks": list(dict.fromkeys(paths)), "workloads": list(dict.fromkeys(names))}
+        update={
+            "stacks": list(dict.fromkeys(paths)),
+            "workloads": list(dict.fromkeys(names)),
+            "leave_out": left_out,
+        }
     )
+
+
+def _resolved(each: LeftOut, known: Library, planned: list[str], path: Path | None) -> LeftOut:
+    """With the stack's whole path and the names of single workloads; what is not planned cannot be left out."""
+    names = [one.name for text in each.workloads for one in select(known, text) if one.name in planned]
+    if not names:
+        raise UsageError(f"{path}: leave_out: {brief(each.workloads)} is not among the planned workloads")
+    return LeftOut(stack=Stack.parse(each.stack).path, workloads=names, reason=each.reason)
 
 
 def _swept(path: Path | None, known: Library, tables: Any) -> list[Workload]:

@@ -23,7 +23,7 @@ from vbench.lane import Lane, carry_out, lanes_of
 from vbench.local import LocalHost
 from vbench.plan import Plan, schedule, with_baselines
 from vbench.recorder import Recorder, Watcher
-from vbench.stack import cpus_for
+from vbench.stack import Stack, cpus_for
 from vbench.store import JOURNAL, Bundle, Note, Run, RunInfo, WorkloadInfo
 from vbench.workload import Workload
 
@@ -101,11 +101,18 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = with_baselines(plan.stacks)
     bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
-    steps = schedule(plan, list(todo), [stack.path for stack in stacks], bases)
+    left_out = plan.left_out
+    steps = [
+        step
+        for step in schedule(plan, list(todo), [stack.path for stack in stacks], bases)
+        if (step.stack, step.workload) not in left_out
+    ]
     info.status = "running"
     info.notes += [Note(severity=severity, text=text) for severity, text in noise.before()]
     bundle.save()
     recorder = Recorder(bundle, watch, len(steps))
+    for (path, name), reason in left_out.items():
+        recorder.failure(Stack.parse(path), name, "plan", VbenchError(reason))
     lanes = lanes_of(stacks)
     recorder.left = {lane.name: None for lane in lanes}
     recorder.enough = _until_precise(plan, bundle.path)

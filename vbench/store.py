@@ -196,7 +196,7 @@ class Bundle:
     def reopen(self) -> None:
         """Take a complete run up again: what failed in it is tried anew, and what is there stays."""
         info = self.info
-        for failure in [each for each in info.failures if each.workload]:
+        for failure in [each for each in info.failures if each.workload and each.stage != "plan"]:
             info.failures.remove(failure)
             text = f"it was tried anew when the run was taken up again, because {failure.reason}"
             touched = [failure.workload] if failure.workload else []

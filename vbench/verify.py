@@ -147,7 +147,7 @@ def _completeness(samples: pd.DataFrame, info: RunInfo) -> Iterator[Problem]:
     """Cells of the plan that lack an invocation without a failure that says why."""
     failed = {(failure.stack, failure.workload) for failure in info.failures}
     measured = samples[~samples["warmup"]]
-    baselines = {*measured["baseline"]}
+    baselines = {*measured.loc[measured["baseline"] != measured["stack"], "baseline"]}
     blocks = _blocks(info)
     have: dict[Any, set[int]] = {
         names: {*part} for names, part in measured.groupby(["stack", "workload", "arm"])["block"]

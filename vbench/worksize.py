@@ -43,10 +43,9 @@ def calibrate(measure: Callable[[int], float], work: WorkSize, *, counted: bool 
     only lengthen it. A single one ended with a hundredth of the work now and then on a busy machine, and identical
     environments that do different amounts of work at a time are not alike: the smaller fits between interruptions.
 
-    ``counted``: the seconds are counted instructions, which nothing lengthens. They are taken once, and half the
-    time is enough.
+    ``counted``: the seconds are counted instructions, which nothing lengthens. They are taken once.
     """
-    size, target = work.start, work.target_s / 2 if counted else work.target_s
+    size, target = work.start, work.target_s
     while True:
         elapsed = measure(size)
         if elapsed >= target * 0.5 and not counted:  # or something else had the processor meanwhile

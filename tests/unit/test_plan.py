@@ -104,6 +104,32 @@ def test_plan_of_a_file(tmp_path: Path) -> None:
     assert plan.shape().disk_mib == 128
 
 
+LEAVE_OUT = """
+stacks = ["local/chroot", "uml"]
+workloads = ["quick"]
+[[leave_out]]
+stack = "uml"
+workloads = {names}
+reason = "it takes minutes there"
+"""
+
+
+def test_cells_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(LEAVE_OUT.format(names='["cpu-int", "os-nullcall"]'))
+    plan = load_plan(tmp_path / "plan.toml", KNOWN)
+    why = "it takes minutes there"
+    assert plan.left_out == {("local/uml", "cpu-int"): why, ("local/uml", "os-nullcall"): why}
+    assert "cpu-int" in plan.workloads
+    assert Plan.model_validate(plan.model_dump()) == plan
+
+
+@pytest.mark.parametrize("names", ['["cpu-float"]', "[]", '["cpu-in"]'])
+def test_what_is_not_planned_cannot_be_left_out(tmp_path: Path, names: str) -> None:
+    (tmp_path / "plan.toml").write_text(LEAVE_OUT.format(names=names))
+    with pytest.raises(UsageError, match=r"leave_out|cpu-in"):
+        load_plan(tmp_path / "plan.toml", KNOWN)
+
+
 def test_options_win(tmp_path: Path) -> None:
     path = write(tmp_path, 'stacks = ["uml"]\nworkloads = ["quick"]\nblocks = 8\nseed = 3\n')
     plan = load_plan(path, KNOWN, stacks=["chroot"], workloads=["os-forkexec"], blocks=2, seed=0)

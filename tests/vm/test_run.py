@@ -80,6 +80,21 @@ def test_run(whole: Path) -> None:
     assert calls["local/uml"] > 3 * calls["local"]
 
 
+def test_planned_gaps_say_why(start: Start, vbench: Vbench, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(
+        'stacks = ["local"]\nworkloads = ["os-nullcall", "cpu-int"]\nblocks = 1\n'
+        '[[leave_out]]\nstack = "local"\nworkloads = ["cpu-int"]\nreason = "it would take too long"\n'
+    )
+    done = start("run", tmp_path / "plan.toml", "--out", tmp_path / "run").end()
+    assert done.returncode == 0, done.stderr
+    assert {row["workload"] for row in rows(tmp_path / "run")} == {"os-nullcall"}
+    (failure,) = info(tmp_path / "run")["failures"]
+    assert (failure["workload"], failure["stage"]) == ("cpu-int", "plan")
+    assert failure["reason"] == "it would take too long"
+    assert vbench("verify", tmp_path / "run").returncode == 0
+    assert "is complete already" in vbench("resume", "--retry", tmp_path / "run").stdout
+
+
 def test_a_layer_that_cannot_open_is_recorded(whole: Path) -> None:
     run = load(whole)
     failed = [failure for failure in run.info.failures if failure.stack == "local/kvm"]

@@ -130,7 +130,7 @@ def resume(
     known = workloads_of(files)
     with Bundle.open(folder) as bundle:
         if bundle.info.status == "complete":
-            failures = bundle.info.failures
+            failures = [failure for failure in bundle.info.failures if failure.stage != "plan"]
             if not (retry and failures):
                 more = (
                     f"; {len(failures)} stacks or cells were left out, --retry tries them" if failures else ""

@@ -239,43 +239,25 @@ int run_sigdeliver(const struct options *o) {
 
 /* --- processes ---------------------------------------------------------------------------------- */
 
+/* What a child of fork becomes: nothing (argv NULL), or a program; quiet, with null as its input and output. */
+struct child {
+    char **argv;
+    int quiet;
+};
+
 static double fork_batch(uint64_t work, void *state) {
-    char **argv = state;
+    struct child *child = state;
     double start = now();
     for (uint64_t i = 0; i < work; i++) {
         pid_t pid = fork();
         if (pid < 0) die("fork");
         if (pid == 0) {
-            if (argv) execv(argv[0], argv);
-            _exit(argv ? 127 : 0);
-        }
-        reap(pid);
-    }
-    return now() - start;
-}
-
-int run_forkexit(const struct options *o) { return simple(o, fork_batch, NULL); }
-
-/* By default the program executed is this one, which exits at once: no other file takes part. */
-int run_forkexec(const struct options *o) {
-    static char *again[] = {"/proc/self/exe", "true", NULL};
-    char **argv = o->command ? o->command : again;
-    if (access(argv[0], X_OK) != 0) die(argv[0]);
-    return simple(o, fork_batch, argv);
-}
-
-/* How long a whole program takes, start and end included: for tools that do a fixed amount of work and do not
- * time themselves. Standard error stays, so that a failure says why. */
-static double exec_batch(uint64_t work, void *state) {
-    char **argv = state;
-    double start = now();
-    for (uint64_t i = 0; i < work; i++) {
-        pid_t pid = fork();
-        if (pid < 0) die("fork");
-        if (pid == 0) {
-            int null = open("/dev/null", O_RDWR);
-            if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
-            execv(argv[0], argv);
+            if (!child->argv) _exit(0);
+            if (child->quiet) {
+                int null = open("/dev/null", O_RDWR);
+                if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0) _exit(126);
+            }
+            execv(child->argv[0], child->argv);
             _exit(127);
         }
         reap(pid);
@@ -283,11 +265,23 @@ static double exec_batch(uint64_t work, void *state) {
     return now() - start;
 }
 
+int run_forkexit(const struct options *o) { return simple(o, fork_batch, &(struct child){NULL, 0}); }
+
+/* By default the program executed is this one, which exits at once: no other file takes part. */
+int run_forkexec(const struct options *o) {
+    static char *again[] = {"/proc/self/exe", "true", NULL};
+    char **argv = o->command ? o->command : again;
+    if (access(argv[0], X_OK) != 0) die(argv[0]);
+    return simple(o, fork_batch, &(struct child){argv, 0});
+}
+
+/* How long a whole program takes, start and end included: for tools that do a fixed amount of work and do not
+ * time themselves. Standard error stays, so that a failure says why. */
 int run_exec(const struct options *o) {
     if (!o->command) usage_error("exec needs -- ARGV");
     enter_directory(o);
     if (access(o->command[0], X_OK) != 0) die(o->command[0]);
-    return simple(o, exec_batch, o->command);
+    return simple(o, fork_batch, &(struct child){o->command, 1});
 }
 
 /* --- context switch ----------------------------------------------------------------------------- */
