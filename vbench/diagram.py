@@ -52,6 +52,7 @@ LAYERS = {
     "xen": Adds("under", (("hypervisor", "Xen", "hypervisor, type 1"),), "dom0"),
     "pv": Adds("beside", (("kernel", "Guest kernel", "domU, paravirtualized"),)),
     "pvh": Adds("beside", (("kernel", "Guest kernel", "domU, hardware-assisted"),)),
+    "hvm": Adds("beside", (("kernel", "Guest kernel", "domU, devices by QEMU"),)),
 }
 """What vbench's own layers add, by name."""
 

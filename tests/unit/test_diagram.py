@@ -43,6 +43,7 @@ def test_every_layer_says_what_it_adds() -> None:
         ("local/testbed/xen/pv",
          ["Hardware", "Host's kernel", "QEMU", "Emulated PC", "Xen", "Guest kernel", "Applications"]),
         ("local/xen/pvh", ["Hardware", "Xen", "Guest kernel", "Applications"]),
+        ("local/xen/hvm", ["Hardware", "Xen", "Guest kernel", "Applications"]),
         ("local/xen/pv", ["Hardware", "Xen", "Guest kernel", "Applications"]),
     ],
 )  # fmt: skip

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from vbench import load
 from vbench.capsule import verify_inside
+from vbench.host import Host
+from vbench.layer import make_layer
 
-from .conftest import Opener
+from .conftest import SHAPE, Opener
 
 
-def test_kvm_really_runs_on_it(opener: Opener) -> None:
+@pytest.fixture(scope="module")
+def registers(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """``registers.c``, compiled."""
+    program = tmp_path_factory.mktemp("registers") / "registers"
+    source = Path(__file__).with_name("registers.c")
+    subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True)
+    return program.read_bytes()
+
+
+def keeps_registers(registers: bytes, *hosts: Host) -> None:
+    """Processes that share the emulated processor, two in each host, compute with their own values."""
+    script = "cd /scratch; ./registers 100000 4000 $1 & ./registers 100000 4000 $2 && wait $!"
+    for host in hosts:
+        host.put(registers, "/scratch/registers", 0o755)
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        runs = [
+            pool.submit(host.run, ["sh", "-c", script, "sh", f"{n}", f"{n + 5}"], check=False, timeout=180)
+            for n, host in enumerate(hosts)
+        ]
+    assert [run.result().text.split() for run in runs] == [["0", "wrong"] * 2] * len(hosts)
+
+
+def test_kvm_really_runs_on_it(opener: Opener, registers: bytes) -> None:
     with opener("testbed/kvm") as host:
         assert host.traits["clock"] == "instructions"
         assert "hypervisor" in host.run(["grep", "-m1", "flags", "/proc/cpuinfo"]).text
         sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource"
         assert "kvm-clock" in host.run(["cat", sources]).text
+        assert host.run(["virt-what"]).text == "kvm"
+        keeps_registers(registers, host)
         verify_inside(host)
 
 
@@ -36,10 +64,12 @@ def test_layers_stack_on_it(opener: Opener) -> None:
         verify_inside(host)
 
 
-def test_a_paravirtualized_xen_guest_really_runs_on_it(opener: Opener) -> None:
-    with opener("testbed/xen/pv") as host:
+def test_a_paravirtualized_xen_guest_really_runs_on_it(opener: Opener, registers: bytes) -> None:
+    with opener("testbed/xen") as dom0, make_layer("pv").open(dom0, SHAPE) as host:
         assert host.run(["cat", "/sys/hypervisor/type"]).text == "xen"
         assert host.run(["cat", "/sys/hypervisor/guest_type"]).text == "PV"
+        assert host.run(["virt-what"]).text.splitlines() == ["xen", "xen-domU"]
+        keeps_registers(registers, dom0, host)
         verify_inside(host)
 
 

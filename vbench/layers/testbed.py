@@ -28,8 +28,9 @@ class Testbed(Qemu):
     summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
     clock: ClassVar[Clock | None] = "instructions"
     own_machine: ClassVar[bool] = True
-    # SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen: off for all, to be alike.
-    cpu: ClassVar[str] = "EPYC-Rome,-smap,-smep,-monitor"
+    # SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen, and KVM here gives its guests no
+    # XSAVE and so no AVX: off for all, so that every environment computes with the same instructions.
+    cpu: ClassVar[str] = "EPYC-Rome,-smap,-smep,-monitor,-xsave,-avx,-avx2,-fma,-f16c"
     accelerator: ClassVar[str] = "tcg"
     boot_seconds: ClassVar[float] = 120
     may_use_tap: ClassVar[bool] = False  # the same with and without root
