@@ -23,7 +23,8 @@ def outside(samples: pd.DataFrame) -> pd.DataFrame:
         n                    invocations
         cpu_per_work         CPU seconds that the whole environment used on its host per unit of ``work`` (the
                              size that was calibrated; the start of the command is in it)
-        cpu_ratio            that of the stack over that of its baseline; above 1 is costlier
+        cpu_ratio            that of the stack over that of its baseline; above 1 is costlier. By the wall clock only:
+                             what a testbed uses is counted in another time than what its guests use of it
         inside_ratio         the same ratio of elapsed seconds, by each environment's own clock
         cpu_per_s            CPU seconds per elapsed second, by the environment's own clock
         switches_per_s       context switches of its threads on the host per elapsed second
@@ -52,6 +53,7 @@ def outside(samples: pd.DataFrame) -> pd.DataFrame:
     groups = s.groupby(["stack", *_WORKLOAD], sort=False)
     out = groups.agg(
         baseline=("baseline", "first"),
+        clock=("clock", "first"),
         n=("block", "size"),
         cpu_per_work=("cpu_per_work", "median"),
         seconds_per_work=("seconds_per_work", "median"),
@@ -61,7 +63,8 @@ def outside(samples: pd.DataFrame) -> pd.DataFrame:
     base = base.rename(columns={"stack": "baseline", "cpu_per_work": "cpu", "seconds_per_work": "time"})
     out = out.merge(base, on=["baseline", *_WORKLOAD], how="left")
     child = out["stack"] != out["baseline"]
-    out["cpu_ratio"] = (out["cpu_per_work"] / out["cpu"].where(out["cpu"] > 0)).where(child)
+    same_time = child & (out["clock"] == "wall")
+    out["cpu_ratio"] = (out["cpu_per_work"] / out["cpu"].where(out["cpu"] > 0)).where(same_time)
     out["inside_ratio"] = (out["seconds_per_work"] / out["time"]).where(child)
     columns = ["stack", "baseline", *_WORKLOAD, "n", "cpu_per_work", "cpu_ratio", "inside_ratio", *shown]
     return out[columns].sort_values(["stack", *_WORKLOAD], ignore_index=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,6 +20,7 @@ def samples(**stacks: dict[str, Any]) -> pd.DataFrame:
         "workload": "w",
         "params": "{}",
         "warmup": False,
+        "clock": "wall",
         "baseline": "base",
         "guest_s": None,
     }
@@ -61,6 +63,14 @@ def test_counts_are_rates_by_the_environment_s_clock() -> None:
     row = table.iloc[0]
     assert (row["switches_per_s"], row["read_mib_per_s"], row["written_mib_per_s"]) == (150, 2, 4)
     assert row["steal_share"] == 0.125
+
+
+def test_unlike_times_give_no_ratio() -> None:
+    """A testbed's CPU seconds are those of the machine outside, its guests' are counted by its own clock."""
+    rows = samples(base=BASE, child={**BASE, "work": 50}).assign(clock="instructions")
+    child = outside(rows).set_index("stack").loc["child"]
+    assert np.isnan(child["cpu_ratio"])
+    assert child["inside_ratio"] == pytest.approx(2.0)
 
 
 def test_warm_ups_do_not_count() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from vbench.outside import outside
 from vbench.overhead import baselines, footprint
 from vbench.report.rows import place
 from vbench.report.words import (
@@ -27,6 +28,8 @@ from vbench.report.words import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vbench.store import Run
 
 MOST_ROWS = 1500  # of one table: a browser on a phone still sorts as many at once
@@ -123,30 +126,52 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
 
 
 def footprint_rows(run: Run) -> dict[str, Any]:
-    """Host-side cost as a matrix: workloads by stacks, and memory by stack."""
-    taken = footprint(run.samples)
+    """Host-side cost as a matrix: workloads by stacks, and memory by stack.
+
+    A cell of a stack holds what a unit of work costs inside (elapsed time) and outside (CPU time on the host),
+    both over its baseline; a cell of a root, and one whose seconds are counted instructions, holds CPU seconds on
+    the host per second of work.
+    """
+    taken = outside(run.samples)
     stacks = sorted(taken["stack"].unique(), key=lambda name: (place(list(run.info.techniques), name), name))
-    workloads = sorted(
-        taken["workload"].unique(), key=lambda name: (place(list(run.info.workloads), name), name)
+    rows = []
+    cells = {(row["workload"], row["params"], row["stack"]): row for row in taken.to_dict("records")}
+    order = sorted(
+        {(workload, params) for workload, params, _ in cells},
+        key=lambda each: (place(list(run.info.workloads), each[0]), each),
     )
-    cpu = taken.pivot_table(index="workload", columns="stack", values="cpu_per_s", dropna=False)
-    cpu = cpu.reindex(index=workloads, columns=stacks)
-    memory = taken.groupby("stack")["rss_mib"].max()
+    several = {workload for workload, _ in order if sum(each == workload for each, _ in order) > 1}
+    for workload, params in order:
+        known = [cells.get((workload, params, stack)) for stack in stacks]
+        rows.append(
+            {
+                "title": term(title(run, workload)),
+                "detail": params if workload in several else "",
+                "cells": [_inside_outside(cell) for cell in known],
+                "dearer": [_dearer_outside(cell) for cell in known],
+            }
+        )
+    memory = footprint(run.samples).groupby("stack")["rss_mib"].max()
     counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"].unique()}
     return {
         "stacks": [name + "†" * (name in counted) for name in stacks],
         "counted": bool(counted),
-        "rows": [
-            {
-                "title": term(title(run, name)),
-                "cells": [
-                    number(f"{each:.2f}") if math.isfinite(each) else two("n/a") for each in cpu.loc[name]
-                ],
-            }
-            for name in workloads
-        ],
+        "rows": rows[:MOST_ROWS],
         "memory": [value(memory[name]) for name in stacks],
     }
+
+
+def _inside_outside(cell: dict[Hashable, Any] | None) -> Two:
+    if cell is None:
+        return two("-")
+    inside, out, share = cell["inside_ratio"], cell["cpu_ratio"], cell["cpu_per_s"]
+    if math.isfinite(inside) and math.isfinite(out):
+        return number(f"{inside:.3g} → {out:.3g}")
+    return number(f"{share:.2f} s/s") if math.isfinite(share) else two("n/a")
+
+
+def _dearer_outside(cell: dict[Hashable, Any] | None) -> bool:
+    return cell is not None and bool(cell["cpu_ratio"] > 1.25 * cell["inside_ratio"])
 
 
 def floor_rows(run: Run, floors: pd.DataFrame) -> list[dict[str, Any]]:
