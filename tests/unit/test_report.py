@@ -142,7 +142,8 @@ def test_the_answer_comes_first(tmp_path: Path) -> None:
 def test_everything_is_shown(tmp_path: Path) -> None:
     page = Page(render(bundle(tmp_path)))
     for part in ("A/A floor", "costlier", "two caches differ", "late", "c0ffee", "4242", "6.1", "3.33",
-                 "median 0.500", "321", "1.25 s/s", "0.5 → 1", "--seed 4242", "--blocks 8", "User Mode Linux"):  # fmt: skip
+                 "median 0.500", "321", "1.25 s/s", "0.5 → 1", "--seed 4242", "--blocks 8",
+                 "User Mode Linux"):  # fmt: skip
         assert part in page.words, part
     assert "svg" in page.tags
 
