@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -83,13 +83,28 @@ def title(path: Path) -> str:
         raise VbenchError(f"{path} is not a notebook of vbench's") from None
 
 
-def some(run: Run, workloads: Sequence[str]) -> Run:
-    """The same run with samples of these workloads only, in this order. ``UsageError`` where one was not measured."""
+FURTHER = ("local/testbed/qemu", "local/testbed/xen/pvh", "local/testbed/xen/hvm")
+"""Stacks that the reference bundle holds and the lessons do without: one of a kind is enough to learn from."""
+
+
+def some(run: Run, workloads: Sequence[str], *, without: Collection[str] = FURTHER) -> Run:
+    """The same run with samples of these workloads only, in this order, and ``without`` some of its stacks.
+
+    Raises ``UsageError`` where a workload was not measured.
+    """
     known = run.info.workloads
     if missing := [name for name in workloads if name not in known]:
         raise UsageError(f"{run.path} holds no {', '.join(missing)}", f"it holds {', '.join(known)}")
-    info = run.info.model_copy(update={"workloads": {name: known[name] for name in workloads}})
-    return replace(run, info=info, samples=run.samples[run.samples["workload"].isin(workloads)])
+    info = run.info.model_copy(
+        update={
+            "workloads": {name: known[name] for name in workloads},
+            "techniques": {name: each for name, each in run.info.techniques.items() if name not in without},
+            "hosts": {name: each for name, each in run.info.hosts.items() if name not in without},
+            "failures": [each for each in run.info.failures if each.stack not in without],
+        }
+    )
+    kept = run.samples["workload"].isin(workloads) & ~run.samples["stack"].isin(without)
+    return replace(run, info=info, samples=run.samples[kept])
 
 
 def main_cells(run: Run, *, threshold: float = 0.0) -> pd.DataFrame:

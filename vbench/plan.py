@@ -123,6 +123,7 @@ def load_plan(
     workloads: list[str] | None = None,
     blocks: int | None = None,
     seed: int | None = None,
+    target_width: float | None = None,
 ) -> Plan:
     """A plan from a file, from what was given beside it (which wins), or from both.
 
@@ -136,7 +137,13 @@ def load_plan(
             raise UsageError(
                 f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks"
             ) from None
-    given = {"stacks": stacks, "workloads": workloads, "blocks": blocks, "seed": seed}
+    given = {
+        "stacks": stacks,
+        "workloads": workloads,
+        "blocks": blocks,
+        "seed": seed,
+        "target_width": target_width,
+    }
     raw |= {key: value for key, value in given.items() if value is not None}
     swept = _swept(path, known, raw.pop("sweep", []))
     raw.setdefault("workloads", [one.name for one in swept] or ["quick"])

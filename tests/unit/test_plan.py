@@ -135,7 +135,8 @@ def test_options_win(tmp_path: Path) -> None:
     plan = load_plan(path, KNOWN, stacks=["chroot"], workloads=["os-forkexec"], blocks=2, seed=0)
     assert plan.stacks == ["local/chroot"]
     assert plan.workloads == ["os-forkexec"]
-    assert (plan.blocks, plan.seed) == (2, 0)
+    assert (plan.blocks, plan.seed, plan.target_width) == (2, 0, None)
+    assert load_plan(path, KNOWN, target_width=0.02).target_width == 0.02
 
 
 def test_least_plan() -> None:

@@ -72,6 +72,10 @@ def run(
     files: Folders = None,
     blocks: Annotated[int | None, typer.Option(help="How many blocks; 6 give a 95% interval.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides the order of everything.")] = None,
+    target_width: Annotated[
+        float | None,
+        typer.Option(help="By the wall clock, go on until every ratio is known within this: 0.02."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
 ) -> None:
     """Measure stacks against their baselines; the result is a bundle that `vbench report` reads."""
@@ -79,7 +83,9 @@ def run(
     from vbench.plan import load_plan
 
     known = workloads_of(files)
-    chosen = load_plan(plan, known, stacks=stack, workloads=workload, blocks=blocks, seed=seed)
+    chosen = load_plan(
+        plan, known, stacks=stack, workloads=workload, blocks=blocks, seed=seed, target_width=target_width
+    )
     _start(chosen, known, capsule.require(), out)
 
 
