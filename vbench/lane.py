@@ -156,8 +156,9 @@ def _prepare(
         if env.dead or recorder.has_failed(env.stack, name):
             continue
         size = recorder.sizes.get((env.stack.path, name))
+        known = recorder.given.get((env.stack.path, name)) if size is None else size
         try:
-            warm = prepare(env, workload, size if workload.work else None)
+            warm = prepare(env, workload, known if workload.work else None)
         except VbenchError as error:
             _give_up(env, recorder, name, "prepare", error, stop)
             continue

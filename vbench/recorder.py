@@ -47,6 +47,7 @@ class Recorder:
         measured = [row for row in rows if not row["warmup"]]
         self.measured = {(row["block"], row["workload"], row["stack"], row["arm"]) for row in measured}
         self.sizes = {(row["stack"], row["workload"]): row["work"] for row in rows if row["warmup"]}
+        self.given: Mapping[tuple[str, str], int] = {}  # sizes that an earlier run settled, to be repeated
         self.total, self._done = total, len(self.measured)
         self.left: dict[str, float | None] = {}
         self.at_once = 1

@@ -84,8 +84,16 @@ def plan_of(bundle: Bundle | Run, workloads: Mapping[str, Workload]) -> Plan:
     return plan
 
 
-def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule, watch: Watcher) -> None:
+def execute(
+    bundle: Bundle,
+    workloads: Mapping[str, Workload],
+    capsule: Capsule,
+    watch: Watcher,
+    sizes: Mapping[tuple[str, str], int] | None = None,
+) -> None:
     """Carry out the plan of a bundle, or what is left of it; every sample is in the journal when it returns.
+
+    ``sizes`` are work sizes by stack and workload that an earlier run settled, and that this one repeats.
 
     A stack that fails is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is
     measured with wrong bytes, ``BundleError`` when results cannot be written, and ``VbenchError`` when no
@@ -101,7 +109,8 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = with_baselines(plan.stacks)
     bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
-    left_out = plan.left_out
+    planned = {stack.path for stack in stacks}
+    left_out = {cell: why for cell, why in plan.left_out.items() if cell[0] in planned and cell[1] in todo}
     steps = [
         step
         for step in schedule(plan, list(todo), [stack.path for stack in stacks], bases)
@@ -111,6 +120,7 @@ def execute(bundle: Bundle, workloads: Mapping[str, Workload], capsule: Capsule,
     info.notes += [Note(severity=severity, text=text) for severity, text in noise.before()]
     bundle.save()
     recorder = Recorder(bundle, watch, len(steps))
+    recorder.given = sizes or {}
     for (path, name), reason in left_out.items():
         recorder.failure(Stack.parse(path), name, "plan", VbenchError(reason))
     lanes = lanes_of(stacks)

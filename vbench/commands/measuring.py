@@ -89,7 +89,7 @@ def run(
     _start(chosen, known, capsule.require(), out)
 
 
-def _start(plan: Any, known: Any, built: Any, out: Path | None) -> Path:
+def _start(plan: Any, known: Any, built: Any, out: Path | None, sizes: Any = None) -> Path:
     from vbench.run import new_run
     from vbench.store import Bundle
 
@@ -97,7 +97,7 @@ def _start(plan: Any, known: Any, built: Any, out: Path | None) -> Path:
     folder = out or Path("results") / info.id
     with _turn(plan), Bundle.create(folder, info) as bundle:
         say(f"results go to {folder}")
-        _carry_out(bundle, known, built)
+        _carry_out(bundle, known, built, sizes)
     return folder
 
 
@@ -109,12 +109,12 @@ def _turn(plan: Any) -> Any:
     return measuring(alone=any(stack.clock() == "wall" for stack in with_baselines(plan.stacks)))
 
 
-def _carry_out(bundle: Any, known: Any, built: Any) -> None:
+def _carry_out(bundle: Any, known: Any, built: Any, sizes: Any = None) -> None:
     from vbench.run import execute
 
     with CliWatcher() as watcher:
         try:
-            execute(bundle, known, built, watcher)
+            execute(bundle, known, built, watcher, sizes)
         except KeyboardInterrupt:
             warn(f"interrupted; every sample so far is kept: vbench resume {bundle.path}")
             raise
@@ -159,7 +159,10 @@ def replay(
     out: Annotated[Path | None, typer.Option(help="The new bundle's folder.")] = None,
     json: Json = False,
 ) -> None:
-    """Run a bundle's plan again, whole or in part, and say which instruction-counted cells came out the same."""
+    """Run a bundle's plan again, whole or in part, and say which instruction-counted cells came out the same.
+
+    Work sizes are those of the bundle, so nothing is calibrated anew.
+    """
     from vbench import capsule, load
     from vbench.plan import load_plan
     from vbench.run import plan_of
@@ -177,5 +180,10 @@ def replay(
     built = capsule.require()
     if before.info.capsule.get("digest") != built.digest:
         warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
-    again = _start(plan, known, built, out)
+    rows = before.samples[before.samples["clock"] == "instructions"]
+    cells = rows.drop_duplicates(["stack", "workload"])
+    sizes = dict(
+        zip(zip(cells["stack"], cells["workload"], strict=True), cells["work"].map(int), strict=True)
+    )
+    again = _start(plan, known, built, out, sizes)
     raise typer.Exit(show_replay(before, load(again), json=json, markdown=False, part=True))
