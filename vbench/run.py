@@ -117,7 +117,11 @@ def execute(
         if (step.stack, step.workload) not in left_out
     ]
     info.status = "running"
-    info.notes += [Note(severity=severity, text=text) for severity, text in noise.before()]
+    by_wall_clock = [stack.path for stack in stacks if stack.clock() == "wall"]
+    if by_wall_clock:  # counted instructions do not depend on what else runs here
+        info.notes += [
+            Note(severity=severity, stacks=by_wall_clock, text=text) for severity, text in noise.before()
+        ]
     bundle.save()
     recorder = Recorder(bundle, watch, len(steps))
     recorder.given = sizes or {}
