@@ -99,13 +99,11 @@ def _environments(
                 known = facts.collect(host, None if stack.depth else recorder.folder)
                 seconds = f"{time.monotonic() - begin:.2f}"
                 counted = lane.clock == "instructions"
-                quiet = (
-                    tuple(hosts[stack.prefix(n).path] for n in range(stack.depth, 0, -1)) if counted else ()
-                )
-                if counted:
-                    for each in quiet:
-                        if not facts.come_to_rest(each):
-                            recorder.note("warning", stack.path, f"{each.name} did not come to rest")
+                below = [hosts[stack.prefix(n).path] for n in range(stack.depth, 0, -1)] if counted else []
+                quiet = tuple(each for each in below if each.traits.get("clock") == "instructions")
+                for each in quiet:
+                    if not facts.come_to_rest(each):
+                        recorder.note("warning", stack.path, f"{each.name} did not come to rest")
             except DigestMismatch:
                 raise
             except VbenchError as error:
