@@ -251,12 +251,9 @@ def harness(host: Host, checkout: Path) -> str:
     return done.text if done.code == 0 else f"{UNAVAILABLE}git: {said[0] if said else done.code}"
 
 
-# Process numbers go on above 4096: there the kernel's table of processes grows by a level, and a system call in User
-# Mode Linux, which traces processes by number, by 0.65%. Then wait for a second in which the processor had less than
-# 3% to do beyond this check, by its own accounting; at most half a minute.
+# Until a second in which the processor had less than 3% to do beyond this check, by its own accounting; at most
+# half a minute.
 _REST = r"""
-numbers=/proc/sys/kernel/ns_last_pid
-if [ -w $numbers ] && [ "$(cat $numbers)" -lt 5000 ]; then echo 5000 > $numbers; fi
 busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; now=$((user + nice + system + irq + soft)); }
 busy; before=$now; sleep 0; busy; own=$((now - before))
 tries=0; before=$now
@@ -270,8 +267,5 @@ exit 1
 
 
 def come_to_rest(host: Host) -> bool:
-    """Wait until a machine of ours, just booted, has no work of its own left; whether it came to that.
-
-    It is brought to a state that lasts: see above.
-    """
+    """Wait until a machine just booted has no work of its own left; whether it came to that."""
     return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0
