@@ -74,6 +74,8 @@ class Candidates:
         fits = _verdict_of(self.judged[stack])
         if fits != "met":
             return "ruled out" if fits == "not met" else "not decidable: a need is not documented"
+        if stack in self._set_aside():
+            return "set aside: the plan leaves out some of its cells"
         if stack not in self.logs:
             return "not decidable: cells are missing"
         if stack == self.best:
@@ -90,6 +92,16 @@ class Candidates:
             out.append("no block holds every cell of the mix")
         return out
 
+    def _set_aside(self) -> dict[str, str]:
+        """Why, by stack, the plan left out cells of the mix on purpose: such a stack is not in the choice."""
+        aside = {}
+        for stack in self.eligible:
+            planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.stage == "plan"}
+            gone = [cell.split(" ")[0] for cell in self.weighed.missing[stack]]
+            if stack not in self.logs and gone and {*gone} <= planned.keys():
+                aside[stack] = f"{len(gone)} of its cells ({planned[gone[0]]})"
+        return aside
+
     def _why_not(self) -> str:
         """Why the data do not carry a choice; empty where they do."""
         few = min_blocks(self.weighed.level)
@@ -100,7 +112,7 @@ class Candidates:
                 else "nothing of the mix"
             )
             return f"the bundle carries {carried} ({'; '.join(self.weighed.gone)})"
-        if lacking := [stack for stack in self.eligible if stack not in self.logs]:
+        if lacking := [s for s in self.eligible if s not in self.logs and s not in self._set_aside()]:
             return "; ".join(f"{stack} lacks {', '.join(self._missing(stack))}" for stack in lacking)
         if self.best and (n := self.estimates[self.best].n) < few:
             return f"{n} whole blocks are too few, {few} are needed"
@@ -135,6 +147,9 @@ class Candidates:
             notes += [sensitivity.by_blocks(self.weighed, self.best, tie) for tie in self._ties()[:1]]
             asked = [need.name for need in self.wanted]
             notes += sensitivity.by_further_need(_layers(self.best), asked, self.best)
+        notes += [
+            f"Set aside: {s}, of which the plan leaves out {why}." for s, why in self._set_aside().items()
+        ]
         notes += sensitivity.by_need(self.judged, self.logs, self.best)
         return Answer(self.weighed.baseline, self.weighed.clock, choice, text, notes)
 

@@ -27,7 +27,7 @@ def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> I
             if alone == others:
                 continue
             crossing = others / (others - alone)  # where crossing * alone + (1 - crossing) * others is 0
-            if 0 <= crossing <= 1 and not math.isclose(crossing, weight):
+            if 0.005 <= crossing <= 0.995 and not math.isclose(crossing, weight):
                 found.append((crossing, rival))
         for above in (True, False):
             side = [one for one in found if (one[0] > weight) == above]

@@ -187,6 +187,15 @@ def test_missing_cells_are_named_with_their_reason(tmp_path: Path) -> None:
     assert "lacks" not in advise(load(tmp_path), mix="cpu").answers[0].text
 
 
+def test_what_the_plan_leaves_out_is_set_aside_and_not_in_the_way(tmp_path: Path) -> None:
+    truth = {**TRUTH, "local/bubblewrap": {"int": 1.0, "null": 1.0, "fork": 1.0}}
+    gone = Failure(stack="local/bubblewrap", workload="read", stage="plan", reason="it takes hours")
+    advice = advise(bundle(tmp_path, truth, failures=(gone,)))
+    assert row(advice, "local/bubblewrap")["verdict"].startswith("set aside")
+    assert advice.answers[0].choice == "local/chroot"
+    assert "1 of its cells (it takes hours)" in " ".join(advice.answers[0].sensitivity)
+
+
 def test_a_kind_that_the_bundle_lacks_leaves_it_open(tmp_path: Path) -> None:
     advice = advise(bundle(tmp_path), mix="web")
     assert advice.answers[0].choice is None
