@@ -20,6 +20,7 @@ from vbench.plot.groups import (
     LABEL_FLAT,
     LABEL_TURNED,
     LEFT,
+    LEVEL,
     PANEL,
     RIGHT,
     Group,
@@ -202,7 +203,7 @@ def _panel(
             axes.vlines(x, low, high, color="black", linewidth=1.0, zorder=4)
             if low < high:
                 axes.hlines([low, high], x - bar * 0.2, x + bar * 0.2, color="black", linewidth=1.0, zorder=4)
-            down = scale.log and value < 1
+            down = scale.log and value <= LEVEL  # above, there is room only where something is higher
             end = low if down else high
             if (
                 not scale.log

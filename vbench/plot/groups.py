@@ -18,6 +18,7 @@ LOG_SPAN = 20.0  # ratios spanning more than this are drawn on a logarithmic axi
 LEFT, RIGHT, GAP = 0.6, 0.1, 0.2
 PANEL = 1.9
 LABEL_FLAT, LABEL_TURNED = 0.2, 0.4
+LEVEL = 1.001  # what is no higher looks like the baseline: its label goes below
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def scale_of(groups: list[Group], bar: float) -> Scale:
     room = LABEL_TURNED if turned else LABEL_FLAT
     if high / low <= LOG_SPAN:
         return Scale(False, 0.0, high * PANEL / (PANEL - room), turned)
-    above = room if high > 1.001 else 0.08
+    above = room if high > LEVEL else 0.08
     per_inch = math.log(high / low) / (PANEL - room - above)
     return Scale(True, low * math.exp(-room * per_inch), high * math.exp(above * per_inch), turned)
 
