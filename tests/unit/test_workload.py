@@ -417,7 +417,7 @@ def test_two_calibrations_arrive_at_the_same_size(per_unit: float, noise: float)
 def test_an_interruption_does_not_end_a_calibration_early() -> None:
     """Something else has the processor for half a second while a size is tried: the same size is chosen."""
     expected = calibrate(lambda work: 1e-6 * work, size(start=1))
-    assert calibrate(lambda work: 1e-6 * work, size(start=1), counted=True) == expected // 2
+    assert calibrate(lambda work: 1e-6 * work, size(start=1), counted=True) == expected
     for unlucky in range(8):
         calls = iter(range(100))
 
