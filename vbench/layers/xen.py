@@ -120,7 +120,7 @@ class Pv(Layer):
         """Opens in a dom0 only."""
         if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
             return Available(f"xl, {self.kind} guest")
-        return Unavailable(f"{parent.name} is not a dom0", "stack it on xen: testbed/xen/pv")
+        return Unavailable(f"{parent.name} is not a dom0", f"stack it on xen: testbed/xen/{self.name}")
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """The machine without Xen where it can be had, else dom0."""
