@@ -253,7 +253,7 @@ def harness(host: Host, checkout: Path) -> str:
 
 # Process numbers go on above 4096: where they pass it, the kernel's table of them grows by a level, and what looks a
 # process up takes longer ever after (delivering a signal by 0.2%, fork by 0.3%, in the midst of a run). Then wait for
-# a second in which the processor had less than 3% to do beyond this check, by its own accounting; half a minute at most.
+# a second in which the processor had less than 3% to do beyond this check, by its own count; half a minute at most.
 _REST = r"""
 numbers=/proc/sys/kernel/ns_last_pid
 if [ -w $numbers ] && [ "$(cat $numbers)" -lt 5000 ]; then { echo 5000 > $numbers; } 2> /dev/null; fi
