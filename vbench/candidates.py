@@ -51,6 +51,7 @@ class Candidates:
         self.estimates = weighed.estimates()
         self.logs = {stack: each.log for stack, each in self.estimates.items()}
         self.eligible = [s for s in weighed.stacks if _verdict_of(self.judged[s]) == "met"]
+        self.aside = self._set_aside()
         self.complete = sorted((s for s in self.eligible if s in self.logs), key=lambda s: self.logs[s])
         self.best = self.complete[0] if self.complete else None
         self.compared = weighed.compare(self.best, self.complete[1:], threshold) if self.best else {}
@@ -74,7 +75,7 @@ class Candidates:
         fits = _verdict_of(self.judged[stack])
         if fits != "met":
             return "ruled out" if fits == "not met" else "not decidable: a need is not documented"
-        if stack in self._set_aside():
+        if stack in self.aside:
             return "set aside: the plan leaves out some of its cells"
         if stack not in self.logs:
             return "not decidable: cells are missing"
@@ -96,7 +97,7 @@ class Candidates:
         """Why, by stack, the plan left out cells of the mix on purpose: such a stack is not in the choice."""
         aside = {}
         for stack in self.eligible:
-            planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.stage == "plan"}
+            planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.planned}
             gone = [cell.split(" ")[0] for cell in self.weighed.missing[stack]]
             if stack not in self.logs and gone and {*gone} <= planned.keys():
                 aside[stack] = f"{len(gone)} of its cells ({planned[gone[0]]})"
@@ -112,7 +113,7 @@ class Candidates:
                 else "nothing of the mix"
             )
             return f"the bundle carries {carried} ({'; '.join(self.weighed.gone)})"
-        if lacking := [s for s in self.eligible if s not in self.logs and s not in self._set_aside()]:
+        if lacking := [s for s in self.eligible if s not in self.logs and s not in self.aside]:
             return "; ".join(f"{stack} lacks {', '.join(self._missing(stack))}" for stack in lacking)
         if self.best and (n := self.estimates[self.best].n) < few:
             return f"{n} whole blocks are too few, {few} are needed"
@@ -147,9 +148,7 @@ class Candidates:
             notes += [sensitivity.by_blocks(self.weighed, self.best, tie) for tie in self._ties()[:1]]
             asked = [need.name for need in self.wanted]
             notes += sensitivity.by_further_need(_layers(self.best), asked, self.best)
-        notes += [
-            f"Set aside: {s}, of which the plan leaves out {why}." for s, why in self._set_aside().items()
-        ]
+        notes += [f"Set aside: {s}, of which the plan leaves out {why}." for s, why in self.aside.items()]
         notes += sensitivity.by_need(self.judged, self.logs, self.best)
         return Answer(self.weighed.baseline, self.weighed.clock, choice, text, notes)
 

@@ -50,6 +50,11 @@ class Failure(_Model):
     stage: str
     reason: str
 
+    @property
+    def planned(self) -> bool:
+        """Whether the plan left it out on purpose, so that there is nothing to try anew."""
+        return self.stage == "plan"
+
 
 class Note(_Model):
     """A finding on fairness or noise, beside the cells it touches: no stack or workload named means all."""
@@ -196,7 +201,7 @@ class Bundle:
     def reopen(self) -> None:
         """Take a complete run up again: what failed in it is tried anew, and what is there stays."""
         info = self.info
-        for failure in [each for each in info.failures if each.workload and each.stage != "plan"]:
+        for failure in [each for each in info.failures if each.workload and not each.planned]:
             info.failures.remove(failure)
             text = f"it was tried anew when the run was taken up again, because {failure.reason}"
             touched = [failure.workload] if failure.workload else []

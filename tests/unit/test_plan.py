@@ -115,8 +115,7 @@ reason = "it takes minutes there"
 
 
 def test_cells_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "plan.toml").write_text(LEAVE_OUT.format(names='["cpu-int", "os-nullcall"]'))
-    plan = load_plan(tmp_path / "plan.toml", KNOWN)
+    plan = load_plan(write(tmp_path, LEAVE_OUT.format(names='["cpu-int", "os-nullcall"]')), KNOWN)
     why = "it takes minutes there"
     assert plan.left_out == {("local/uml", "cpu-int"): why, ("local/uml", "os-nullcall"): why}
     assert "cpu-int" in plan.workloads
@@ -125,9 +124,9 @@ def test_cells_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", ['["cpu-float"]', "[]", '["cpu-in"]'])
 def test_what_is_not_planned_cannot_be_left_out(tmp_path: Path, names: str) -> None:
-    (tmp_path / "plan.toml").write_text(LEAVE_OUT.format(names=names))
+    path = write(tmp_path, LEAVE_OUT.format(names=names))
     with pytest.raises(UsageError, match=r"leave_out|cpu-in"):
-        load_plan(tmp_path / "plan.toml", KNOWN)
+        load_plan(path, KNOWN)
 
 
 def test_options_win(tmp_path: Path) -> None:

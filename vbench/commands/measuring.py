@@ -136,7 +136,7 @@ def resume(
     known = workloads_of(files)
     with Bundle.open(folder) as bundle:
         if bundle.info.status == "complete":
-            failures = [failure for failure in bundle.info.failures if failure.stage != "plan"]
+            failures = [failure for failure in bundle.info.failures if not failure.planned]
             if not (retry and failures):
                 more = (
                     f"; {len(failures)} stacks or cells were left out, --retry tries them" if failures else ""
@@ -181,9 +181,6 @@ def replay(
     if before.info.capsule.get("digest") != built.digest:
         warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
     rows = before.samples[before.samples["clock"] == "instructions"]
-    cells = rows.drop_duplicates(["stack", "workload"])
-    sizes = dict(
-        zip(zip(cells["stack"], cells["workload"], strict=True), cells["work"].map(int), strict=True)
-    )
+    sizes = rows.groupby(["stack", "workload"])["work"].first().to_dict()
     again = _start(plan, known, built, out, sizes)
     raise typer.Exit(show_replay(before, load(again), json=json, markdown=False, part=True))
