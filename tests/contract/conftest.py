@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -57,7 +58,8 @@ class Server:
         assert self.process is not None
         server = psutil.Process(self.process.pid)
         for process in [*server.children(recursive=True), server]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+                process.kill()
 
 
 def program(name: str) -> str:

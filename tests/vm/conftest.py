@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -237,6 +238,14 @@ class Running:
             self.kill()
         return subprocess.CompletedProcess(self.popen.args, self.popen.returncode, out, err)
 
+    def stop(self) -> None:
+        """End it as a user would, so that a test that failed leaves nothing for those after it; then make sure."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.communicate(timeout=20)
+        self.kill()
+
     def kill(self) -> None:
         """Make sure that it has ended."""
         if self.popen.poll() is None:
@@ -258,7 +267,7 @@ def start() -> Iterator[Callable[..., Running]]:
 
     yield begin
     for running in started:
-        running.kill()
+        running.stop()
 
 
 @pytest.fixture
