@@ -125,6 +125,8 @@ BAD = {
     "report-other": (["report", "not-a-bundle"], "it has no run.json"),
     "report-damaged": (["report", "damaged"], "run.json"),
     "verify-missing": (["verify", "none"], "none is not a result bundle"),
+    "blocks-missing": (["blocks", "none"], "none is not a result bundle"),
+    "blocks-within": (["blocks", "none", "--within", "2"], "a share between 0 and 1"),
     "resume-missing": (["resume", "none"], "none is not a result bundle"),
     "plot-missing": (["plot", "none", "-o", "x.png"], "none is not a result bundle"),
     "plot-kind": (["plot", "none", "-o", "x.jpeg"], "is a .png, .svg or .pdf file"),

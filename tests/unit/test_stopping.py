@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,16 @@ def test_a_run_ends_once_its_cells_are_known_well_enough(
         enough = _until_precise(plan, bundle.path)
         assert not enough(5)
         assert enough(7) is ends
+
+
+# --- as a command
+
+
+def test_the_command_says_how_many_blocks(call: Callable[..., tuple[int, str, str]]) -> None:
+    folder = Path(__file__).parents[2] / "results/reference-testbed"
+    rows = json.loads(call("blocks", folder, "--within", "0.01", "--json")[1])
+    known = {row["stack"]: row["blocks"] for row in rows if row["workload"] == "cpu-int"}
+    assert known["local/testbed/kvm"] == 6  # what an interval asks for at least: it is known far better
+    assert all((row["blocks"] is None) == bool(row["why"]) for row in rows)
+    most = max(row["blocks"] or 0 for row in rows)
+    assert call("blocks", folder, "--within", "0.01")[1].splitlines()[-1].startswith(f"{most} blocks: ")

@@ -144,6 +144,44 @@ def compare(
     raise typer.Exit(1 if len(found.changed) else 0 if found.decidable else 3)
 
 
+@app.command()
+def blocks(
+    folder: Folder,
+    within: Annotated[
+        float, typer.Option(help="How precisely each ratio is to be known; 0.02 is 2%.")
+    ] = 0.02,
+    json: Json = False,
+) -> None:
+    """How many blocks would make every ratio known so precisely, judged by this run as a pilot."""
+    from vbench import load
+    from vbench.changes import plain
+    from vbench.stopping import CAP, recommended_blocks
+
+    if not 0 < within < 1:
+        raise UsageError(f"--within {within:g}: a share between 0 and 1, such as 0.02 for 2%")
+    cells = recommended_blocks(load(folder).samples, within)
+    if not len(cells):
+        raise VbenchError(f"{folder}: no stack was measured in the same block as its baseline")
+    unknown = {True: "a pilot needs two blocks", False: f"more than {CAP}"}
+    rows = [
+        row
+        | {
+            "blocks": row["blocks"] and int(row["blocks"]),
+            "why": "" if row["blocks"] else unknown[row["n"] < 2],
+        }
+        for row in plain(cells)
+    ]
+    rows.sort(key=lambda row: -(row["blocks"] or CAP + 1))
+    show_table(rows, json=json, columns=("stack", "workload", "metric", "n", "width", "blocks", "why"))
+    if not json:
+        known = [row["blocks"] for row in rows if row["blocks"]]
+        parts = (
+            [f"{max(known)} blocks: {len(known)} of {len(rows)} ratios within {within:.2%}"] if known else []
+        )
+        parts += [f"no number can be given for {len(rows) - len(known)}"] if len(known) < len(rows) else []
+        say("; ".join(parts))
+
+
 def show_replay(one: Any, two: Any, *, json: bool, markdown: bool, part: bool = False) -> int:
     """Show which instruction-counted cells came out the same; 1 where any did not."""
     from vbench.changes import plain, share, table
