@@ -134,12 +134,10 @@ def log_in(
     process: Process,
     traits: dict[str, str],
     deadline: float,
-    carries: bool = True,
 ) -> Iterator[SshHost]:
     """The SSH connection to an environment just started, which is then the host that its layer yields.
 
-    ``carries`` says that the process is the environment: what it uses, the environment costs, and who kills
-    it kills that. A process that only lives as long as the environment does not.
+    The process is the environment: what it uses, the environment costs, and who kills it kills that.
     """
     if parent.payload is None:
         raise BootError(f"{parent.name} holds no capsule")
@@ -158,7 +156,7 @@ def log_in(
                     traits=traits,
                     deadline=deadline,
                     alive=lambda: alive(process, name),
-                    usage=process.usage if carries else None,
+                    usage=process.usage,
                 )
             )
         except BootError:
@@ -166,7 +164,7 @@ def log_in(
         except HostError as error:
             raise BootError(error.message, process.tail()) from error
         host.bind = link.parent
-        host.process = process if carries else None
+        host.process = process
         over = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process, over, opened.close), daemon=True)
         watcher.start()

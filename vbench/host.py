@@ -100,6 +100,13 @@ class Process(ABC):
         """CPU and memory of this process and all its descendants, or ``None`` where unknown."""
         return None
 
+    def holds(self) -> dict[str, int] | None:
+        """For an environment that is more than processes of its parent: KiB of memory that it takes, as ``pss``.
+
+        ``None`` for one that is just these processes, which tell themselves.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Program:

@@ -110,6 +110,8 @@ def _process(host: Host) -> Process:
 
 
 def _tree(parent: Host, process: Process) -> dict[str, int]:
+    if (held := process.holds()) is not None:
+        return held
     return totals(parent.run(["sh", "-c", SCRIPT, "procs", str(process.pid), "pss"]).text)
 
 

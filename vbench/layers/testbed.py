@@ -12,8 +12,8 @@ from vbench.layer import Clock, Shape, Technique
 from vbench.layers.qemu import Qemu
 from vbench.ssh import SshHost
 
-MEMORY_MIB = 3072
-"""Memory of the emulated PC: enough for its scratch storage and for a guest of the usual shape on it."""
+MEMORY_MIB = 3584
+"""Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""
 
 
 class Testbed(Qemu):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
-from vbench import guest
+from vbench import guest, procs
 from vbench.errors import BootError
-from vbench.host import Boot, Host, Payload
+from vbench.host import Boot, Host, Payload, Process
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
 
@@ -173,10 +174,11 @@ class Pv(Layer):
             # xl stays in the foreground with the console, so that the domain has a process of ours.
             deadline = guest.patience(parent, 30)
             with (
-                parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as process,
+                parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as console,
                 _destroyed(parent, domain),
                 guest.log_in(
-                    parent, f"{parent.name}/{self.name}", link, key, process, traits, deadline, carries=False
+                    *(parent, f"{parent.name}/{self.name}", link, key),
+                    *(_Domain(parent, domain, console), traits, deadline),
                 ) as host,
             ):
                 yield host
@@ -226,9 +228,47 @@ def _loop(dom0: Host, path: str, *, direct: bool) -> Iterator[str]:
         dom0.run([*dom0.program("losetup"), "--detach", device], check=False)
 
 
+class _Domain(Process):
+    """A domain with the ``xl`` that holds its console: this ends with the domain, but is not the domain."""
+
+    def __init__(self, dom0: Host, name: str, console: Process) -> None:
+        self.argv, self.pid = console.argv, console.pid
+        self._dom0, self._name, self._console = dom0, name, console
+
+    def poll(self) -> int | None:
+        return self._console.poll()
+
+    def wait(self, timeout: float) -> int:
+        return self._console.wait(timeout)
+
+    def kill(self, sig: int = signal.SIGKILL) -> None:
+        """Destroy the domain, whatever the signal: it has no other end that it does not choose itself."""
+        _destroy(self._dom0, self._name)
+
+    def tail(self) -> str:
+        return self._console.tail()
+
+    def holds(self) -> dict[str, int]:
+        """Memory that Xen has given the domain, and that of its ``xl`` and its device model in dom0.
+
+        Processor time is not told: the toolstack gives it in tenths of a second only.
+        """
+        run = self._dom0.run
+        row = run([f"{TOOLS}/xl", "list", self._name]).text.splitlines()[-1].split()
+        model = run(["xenstore-read", f"/local/domain/{row[1]}/image/device-model-pid"], check=False)
+        found = int(row[2]) * 1024
+        for pid in (str(self.pid), *model.text.split()):
+            found += procs.totals(run(["sh", "-c", procs.SCRIPT, "procs", pid, "pss"]).text)["pss"]
+        return {"pss": found}
+
+
+def _destroy(dom0: Host, domain: str) -> None:
+    dom0.run([f"{TOOLS}/xl", "destroy", domain], check=False, timeout=guest.patience(dom0, 30))
+
+
 @contextmanager
 def _destroyed(dom0: Host, domain: str) -> Iterator[None]:
     try:
         yield
     finally:
-        dom0.run([f"{TOOLS}/xl", "destroy", domain], check=False, timeout=guest.patience(dom0, 30))
+        _destroy(dom0, domain)
