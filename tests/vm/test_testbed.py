@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from vbench import load
+from vbench import lifecycle, load
 from vbench.capsule import verify_inside
 from vbench.host import Host
-from vbench.layer import make_layer
+from vbench.layer import Shape, make_layer
+from vbench.lifecycle import Birth
 
 from .conftest import SHAPE, Opener
 
@@ -71,6 +72,14 @@ def test_a_paravirtualized_xen_guest_really_runs_on_it(opener: Opener, registers
         assert host.run(["virt-what"]).text.splitlines() == ["xen", "xen-domU"]
         keeps_registers(registers, dom0, host)
         verify_inside(host)
+
+        # A domain is no process of dom0: what it takes Xen tells, and it is killed by destroying it.
+        second = Birth(dom0, lambda: make_layer("pv").open(dom0, Shape()), counted=True)
+        found = lifecycle.idle(second, ["true"], 1.0)
+        assert Shape().memory_mib < found["pss"] < Shape().memory_mib + 64
+        assert "cpu" not in found
+        assert 1 < lifecycle.restart(second, ["true"])["restart"] < 120
+        assert host.run(["echo", "still here"]).text == "still here"
 
 
 @pytest.mark.parametrize("workload", ["cpu-int", "os-nullcall"])
