@@ -121,7 +121,7 @@ def test_imports_go_one_way(module: str) -> None:
 
 
 def test_layers_know_only_layers_below() -> None:
-    below = ["errors", "host", "keys", "layer", "guest", "ssh", "layers"]
+    below = ["errors", "host", "procs", "keys", "layer", "guest", "ssh", "layers"]
     for module, path in MODULES.items():
         if module.startswith("vbench.layers."):
             used = {name for name in imports(path, lazy=True) if name.startswith("vbench.")}
