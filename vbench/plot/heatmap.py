@@ -24,7 +24,7 @@ from vbench.plot.style import (
 )
 from vbench.plot.words import TIMES, blocks_text, clean, fit, interval_text, text_width, times
 
-_ROW, _LEFT, _SIDE = 0.34, 2.85, 0.9  # inches: a row, the workloads' names, the colour scale
+_ROW, _LEFT, _SIDE = 0.34, 3.1, 0.9  # inches: a row, the workloads' names, the colour scale
 _LINEAR = float(np.log(1.05))  # colours follow the ratio up to 5% and its logarithm beyond
 _TICKS = (1.0, 2.0, 0.5, 10.0, 0.1, 1.1, 0.9, 100.0, 1000.0, 1.5, 4.0, 30.0)  # by importance
 
@@ -80,7 +80,7 @@ def heatmap(
         sheet.text(
             0.1,
             head + _ROW * (start + 0.5),
-            fit(kind, 0.7, 8.5, bold=True),
+            fit(kind, 0.85, 8.5, bold=True),
             va="center",
             size=8.5,
             weight="bold",
@@ -106,7 +106,7 @@ def _rows(
             words.append(", ".join(f"{k}={v}" for k, v in json.loads(params).items()))
         kind = str(kinds.get(workload, cell["kind"].iloc[0]))
         out.append(
-            (kind, fit(" ".join(words), _LEFT - 0.85, 8), {row["stack"]: row for _, row in cell.iterrows()})
+            (kind, fit(" ".join(words), _LEFT - 1.0, 8), {row["stack"]: row for _, row in cell.iterrows()})
         )
     order = [*KINDS, *sorted({kind for kind, _, _ in out} - {*KINDS})]
     return sorted(out, key=lambda row: order.index(row[0]))
