@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
+from vbench import procs
 from vbench.errors import HostError, VbenchError
 from vbench.host import Host, Process
-from vbench.procs import SCRIPT, totals
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _process(host: Host) -> Process:
 def _tree(parent: Host, process: Process) -> dict[str, int]:
     if (held := process.holds()) is not None:
         return held
-    return totals(parent.run(["sh", "-c", SCRIPT, "procs", str(process.pid), "pss"]).text)
+    return procs.totals(parent.run(procs.argv(process.pid, pss=True)).text)
 
 
 def _folders(parent: Host) -> set[str]:

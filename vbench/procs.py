@@ -52,6 +52,11 @@ done
 """
 
 
+def argv(pid: int | str, *, pss: bool = False) -> list[str]:
+    """The command that runs the script for a process; ``pss`` asks for that, too."""
+    return ["sh", "-c", SCRIPT, "procs", str(pid), *(["pss"] if pss else [])]
+
+
 def totals(text: str) -> dict[str, int]:
     """What the script printed: ticks of CPU, those of children that have ended included; rss in pages; pss in
     KiB; ran, nanoseconds of CPU of the threads that live; switches; read and written, bytes of storage."""

@@ -256,8 +256,8 @@ class _SshProcess(Process):
         return self._ring.text()
 
     def usage(self) -> Usage | None:
-        argv = ["sh", "-c", procs.SCRIPT, "procs", str(self.pid)]
-        if (found := procs.usage(self._host.run(argv, check=False, timeout=_SLOW).text)) is not None:
+        said = self._host.run(procs.argv(self.pid), check=False, timeout=_SLOW).text
+        if (found := procs.usage(said)) is not None:
             self._used = found
         return self._used  # of a process that has ended, what was seen last
 

@@ -162,23 +162,19 @@ def blocks(
     cells = recommended_blocks(load(folder).samples, within)
     if not len(cells):
         raise VbenchError(f"{folder}: no stack was measured in the same block as its baseline")
-    unknown = {True: "a pilot needs two blocks", False: f"more than {CAP}"}
-    rows = [
-        row
-        | {
-            "blocks": row["blocks"] and int(row["blocks"]),
-            "why": "" if row["blocks"] else unknown[row["n"] < 2],
-        }
-        for row in plain(cells)
-    ]
+    rows = []
+    for row in plain(cells):
+        why = "" if row["blocks"] else "a pilot needs two blocks" if row["n"] < 2 else f"more than {CAP}"
+        rows.append(row | {"blocks": row["blocks"] and int(row["blocks"]), "why": why})
     rows.sort(key=lambda row: -(row["blocks"] or CAP + 1))
     show_table(rows, json=json, columns=("stack", "workload", "metric", "n", "width", "blocks", "why"))
     if not json:
         known = [row["blocks"] for row in rows if row["blocks"]]
-        parts = (
-            [f"{max(known)} blocks: {len(known)} of {len(rows)} ratios within {within:.2%}"] if known else []
-        )
-        parts += [f"no number can be given for {len(rows) - len(known)}"] if len(known) < len(rows) else []
+        parts = []
+        if known:
+            parts.append(f"{max(known)} blocks: {len(known)} of {len(rows)} ratios within {within:.2%}")
+        if len(known) < len(rows):
+            parts.append(f"no number can be given for {len(rows) - len(known)}")
         say("; ".join(parts))
 
 

@@ -172,13 +172,12 @@ class Pv(Layer):
             text = "".join(f"{key} = {value!r}\n" for key, value in config.items())
             parent.put(text.encode(), f"{work}/domain.cfg")
             # xl stays in the foreground with the console, so that the domain has a process of ours.
-            deadline = guest.patience(parent, 30)
+            name, deadline = f"{parent.name}/{self.name}", guest.patience(parent, 30)
             with (
                 parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as console,
                 _destroyed(parent, domain),
                 guest.log_in(
-                    *(parent, f"{parent.name}/{self.name}", link, key),
-                    *(_Domain(parent, domain, console), traits, deadline),
+                    parent, name, link, key, _Domain(parent, domain, console), traits, deadline
                 ) as host,
             ):
                 yield host
@@ -258,7 +257,7 @@ class _Domain(Process):
         model = run(["xenstore-read", f"/local/domain/{row[1]}/image/device-model-pid"], check=False)
         found = int(row[2]) * 1024
         for pid in (str(self.pid), *model.text.split()):
-            found += procs.totals(run(["sh", "-c", procs.SCRIPT, "procs", pid, "pss"]).text)["pss"]
+            found += procs.totals(run(procs.argv(pid, pss=True)).text)["pss"]
         return {"pss": found}
 
 
