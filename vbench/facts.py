@@ -14,6 +14,8 @@ from vbench.errors import HostError
 from vbench.host import Host
 
 UNAVAILABLE = "unavailable: "
+ON_THE_MACHINE = "the machine"
+"""The fact ``peer`` where the other end of network workloads runs outside all guests; else the stack it runs in."""
 
 _CPU = "/sys/devices/system/cpu"
 _CLOCK = "/sys/devices/system/clocksource/clocksource0"

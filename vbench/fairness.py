@@ -25,12 +25,14 @@ class Finding:
     kinds: tuple[str, ...] = ()
 
 
-# Traits that layers state, and facts, which should be equal; whom a difference touches, and how gravely.
+# Traits that layers state, and facts, which should be equal; whom a difference touches, and how gravely. A layer that
+# gives its parent's own disk or network hands on what the parent states of it.
 _EQUAL: tuple[tuple[str, str, Literal["info", "warning"], tuple[str, ...]], ...] = (
     ("trait_vcpus", "virtual CPUs", "warning", ()),
     ("trait_memory", "memory", "info", ("memory",)),
     ("trait_disk", "disk path and cache mode", "warning", ("disk",)),
     ("trait_network", "network path", "info", ("network",)),
+    ("peer", "where the other end of the network runs", "warning", ("network",)),
     ("clocksource", "clock source", "info", ("os",)),
     ("kernel", "kernel", "info", ("os", "disk", "network")),
 )
@@ -55,6 +57,7 @@ def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Findi
             if here != there:
                 found.append(Finding(severity, stack, f"{meaning}: {here}; in {baseline}: {there}", kinds))
         found += [*_flags(stack, mine, base), *_mitigations(stack, mine, base), *_clock(stack, mine)]
+        found += _huge_pages(stack, mine, base, baseline)
         found += _files(stack, mine, base, baseline)
     return found
 
@@ -91,6 +94,23 @@ def _mitigations(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any]) -
             f"mitigations differ: {', '.join(shown)}{f' and {len(other) - 4} more' if len(other) > 4 else ''}"
         )
         yield Finding("warning", stack, text, ("os",))
+
+
+def _huge_pages(
+    stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseline: str
+) -> Iterator[Finding]:
+    """Which choice the two kernels made of transparent huge pages; one without them never takes any."""
+
+    def choice(facts: Mapping[str, Any]) -> str | None:
+        if "huge_pages" not in facts:
+            return None
+        chosen = re.search(r"\[(\w+)\]", str(facts["huge_pages"]))
+        return chosen[1] if chosen else "never"
+
+    here, there = choice(mine), choice(base)
+    if None not in (here, there) and here != there:
+        text = f"transparent huge pages: {here}; in {baseline}: {there}"
+        yield Finding("warning", stack, text, ("memory", "os", "application"))
 
 
 def _clock(stack: str, mine: Mapping[str, Any]) -> Iterator[Finding]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from vbench.errors import BootError, HostError
@@ -26,12 +27,16 @@ DIRECTORY = "/capsule"
 
 @dataclass(frozen=True)
 class Link:
-    """A network link between an environment and its parent: a /30 of our own, or the parent's loopback."""
+    """A network link between an environment and its parent: a /30 of our own, or the parent's loopback.
+
+    ``nat``: what is inside reaches the parent's network by translated addresses only, and is not reached itself.
+    """
 
     interface: str
     parent: str
     guest: str
     port: int = 22
+    nat: bool = False
 
 
 def private_link(host: Host) -> Link:
@@ -51,10 +56,10 @@ def private_link(host: Host) -> Link:
             return Link(interface, f"{prefix}.{offset + 1}", f"{prefix}.{offset + 2}")
 
 
-def loopback_link() -> Link:
-    """For an environment that shares its parent's network: a port of the parent's loopback."""
+def loopback_link(*, nat: bool = False) -> Link:
+    """For an environment that shares its parent's network, or hides behind it: a port of the parent's loopback."""
     port = random.randrange(20000, 32000)  # noqa: S311 - below the ports that kernels give out by themselves
-    return Link("lo", "127.0.0.1", "127.0.0.1", port)
+    return Link("lo", "127.0.0.1", "127.0.0.1", port, nat)
 
 
 @contextmanager
@@ -163,16 +168,54 @@ def log_in(
             raise
         except HostError as error:
             raise BootError(error.message, process.tail()) from error
-        host.bind = link.parent
         host.process = process
         over = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process, over, opened.close), daemon=True)
         watcher.start()
         try:
-            yield host
+            with _meeting_peer(parent, link, host):
+                yield host
         finally:
             over.set()
             watcher.join()
+
+
+@contextmanager
+def _meeting_peer(parent: Host, link: Link, host: Host) -> Iterator[None]:
+    """Let an environment's network workloads meet the peer that its parent's meet, where that can be reached.
+
+    All environments on one machine then have the same peer: what a layer in a guest costs is not read from a path
+    that never leaves the guest, held against one that does.
+    """
+
+    @contextmanager
+    def admit(network: str) -> Iterator[bool]:
+        forward = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
+        ip, route = parent.program("ip"), [network, "via", link.guest, "dev", link.interface]
+        led = host.run(forward, check=False).code == 0
+        led = led and parent.run([*ip, "route", "add", *route], check=False).code == 0
+        try:
+            with parent.admit(network) if led and parent.admit else nullcontext(led) as reached:
+                yield reached
+        finally:
+            if led:
+                with suppress(HostError):  # the parent itself may be gone, and its routes with it
+                    parent.run([*ip, "route", "del", *route], check=False)
+
+    shared = link.interface == "lo" and not link.nat
+    host.admit = parent.admit if shared else admit if not link.nat else lambda network: nullcontext(False)
+    host.peer, host.bind, host.peer_at = link.parent, link.parent, parent.name
+    if parent.admit is None:  # in the network of the machine itself
+        host.peer_at = parent.peer_at or parent.name
+        yield
+    elif shared:
+        host.peer, host.bind, host.peer_at = parent.peer, parent.bind, parent.peer_at
+        yield
+    else:
+        with nullcontext(False) if link.nat else parent.admit(f"{link.guest}/32") as reached:
+            if reached:
+                host.peer, host.bind, host.peer_at = parent.peer, parent.bind, parent.peer_at
+            yield
 
 
 def _watch(process: Process, over: threading.Event, hang_up: Callable[[], None]) -> None:
@@ -187,15 +230,30 @@ def _watch(process: Process, over: threading.Event, hang_up: Callable[[], None])
         return
 
 
+_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
+
+
+def huge_pages_as(parent: Host, host: Host) -> None:
+    """Give a guest's kernel its parent's choice of transparent huge pages, where both have one.
+
+    Left alone, a kernel with less than 512 MiB takes none, and one with more always (Linux, mm/huge_memory.c).
+    """
+    if chosen := re.search(r"\[(\w+)\]", parent.run(["cat", _HUGE_PAGES], check=False).text):
+        host.run(["sh", "-c", f"[ ! -e {_HUGE_PAGES} ] || echo {chosen[1]} > {_HUGE_PAGES}"])
+
+
 def is_root(host: Host) -> bool:
     """Whether commands on ``host`` run as user 0."""
     return host.run(["id", "-u"]).text == "0"
 
 
-def mitigations(host: Host) -> str:
-    """What a guest's kernel is told of mitigations and random addresses: as its parent's was, to be alike."""
+CHOICES = ("mitigations=", "norandmaps", "transparent_hugepage=")
+
+
+def kernel_choices(host: Host) -> str:
+    """What a guest's kernel is told as its parent's was, to be alike: mitigations, random addresses, huge pages."""
     words = host.run(["cat", "/proc/cmdline"], check=False).text.split()
-    return " ".join(word for word in words if word.startswith("mitigations=") or word == "norandmaps")
+    return " ".join(word for word in words if word.startswith(CHOICES))
 
 
 def has_tun(host: Host) -> bool:

@@ -183,6 +183,8 @@ class Host(ABC):
     ``name`` is the stack path (``local/uml``). ``scratch`` is a directory for this run's files on the
     storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here;
     ``bind`` is where a server on the parent listens to answer there.
+    ``peer_at`` names the host that runs the other end of network workloads, "" for this very one. ``admit`` leads
+    a network behind this host to there, and says whether it could; ``None`` in the network of that machine itself.
     ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
     feed the fairness checks. ``reboot`` is set on machines that vbench emulates, for layers that sit under
     the operating system. ``process`` is the parent's process that carries the environment, where there is one.
@@ -193,6 +195,8 @@ class Host(ABC):
     scratch: str = "/tmp"  # noqa: S108
     peer: str = "127.0.0.1"
     bind: str = "127.0.0.1"
+    peer_at: str = ""
+    admit: Callable[[str], AbstractContextManager[bool]] | None = None
     traits: dict[str, str] = field(default_factory=dict)
     reboot: Reboot | None = None
     process: Process | None = None

@@ -19,7 +19,7 @@ from vbench.local import LocalHost
 from vbench.measure import Environment, invoke, places, prepare
 from vbench.plan import Step
 from vbench.recorder import Recorder
-from vbench.stack import Stack, cpus_for, open_root
+from vbench.stack import LOCAL, Stack, cpus_for, open_root
 from vbench.workload import Workload
 
 
@@ -110,6 +110,8 @@ def _environments(
                 _check(stop)
                 recorder.failure(stack, None, "open", error)
                 continue
+            at = _peer_at(host)
+            known["peer"] = at if hosts[at].peer_at else facts.ON_THE_MACHINE
             recorder.opened(stack, {**known, "files_digest": digest, "open_seconds": seconds})
             peer, birth = _peer(stack, hosts, capsule, shape), _birth(stack, hosts, shape)
             found[stack.path] = Environment(stack, host, peer, birth, quiet)
@@ -117,16 +119,13 @@ def _environments(
 
 
 def _peer(stack: Stack, hosts: Mapping[str, Host], capsule: Capsule, shape: Shape) -> Host:
-    """Where the other end of a stack's network workloads runs: on its parent, or beside it at the root.
+    """Where the other end of a stack's network workloads runs; this machine's end has CPUs of its own."""
+    at = _peer_at(hosts[stack.path])
+    return LocalHost("outside", capsule.payload(), cpus=cpus_for(shape)[1]) if at == LOCAL else hosts[at]
 
-    A machine with a clock of its own is its own peer: its parent's end would answer in another time.
-    """
-    layer = stack.top()
-    if layer is not None and layer.own_machine:
-        return hosts[stack.path]
-    if stack.depth <= 1:
-        return LocalHost("outside", capsule.payload(), cpus=cpus_for(shape)[1])
-    return hosts[stack.prefix(stack.depth - 1).path]
+
+def _peer_at(host: Host) -> str:
+    return host.peer_at or host.name
 
 
 def _birth(stack: Stack, hosts: Mapping[str, Host], shape: Shape) -> Birth | None:

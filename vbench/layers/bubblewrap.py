@@ -46,16 +46,10 @@ class Bubblewrap(Layer):
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
-        """Takes well under a second; shape's memory and disk cannot be enforced and are stated as such."""
+        """Takes well under a second. Memory and disk are the parent's own: shape's cannot be enforced."""
         payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {
-            **parent.traits,
-            "vcpus": str(shape.vcpus),
-            "memory": "not limited",
-            "disk": "a folder on the parent's file system",
-            "network": "virtual Ethernet pair",
-        }
+        traits = {**parent.traits, "network": "virtual Ethernet pair"}
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             script = f'set -e\n{ROOT_SCRIPT}\ncd /; exec chroot "$root" "$@"'
@@ -84,4 +78,5 @@ def _lead_in(parent: Host, link: guest.Link, process: Process) -> None:
     parent.run([*ip, "link", "add", link.interface, "type", "veth", "peer", "name", "eth0", "netns", pid])
     guest.configure_link(parent, link, process, 5)
     inside = f"addr add {link.guest}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
+    inside += f"route add default via {link.parent}\n"
     parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode())

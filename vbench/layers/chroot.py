@@ -71,16 +71,9 @@ class Chroot(Layer):
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
-        """Takes well under a second; shape's memory and disk cannot be enforced and are stated as such."""
+        """Takes well under a second. Memory, disk and network are the parent's own: shape's cannot be enforced."""
         payload = self.require(parent)
         key, link = HostKey.generate(), guest.loopback_link()
-        traits = {
-            **parent.traits,
-            "vcpus": str(shape.vcpus),
-            "memory": "not limited",
-            "disk": "a folder on the parent's file system",
-            "network": "the parent's loopback",
-        }
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             script = f'set -e\n{ROOT_SCRIPT}\nexec chroot "$root" "$@"'
@@ -94,7 +87,7 @@ class Chroot(Layer):
                     link,
                     key,
                     process,
-                    traits,
+                    dict(parent.traits),
                     guest.patience(parent, 20),
                 ) as host,
             ):

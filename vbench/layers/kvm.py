@@ -16,6 +16,29 @@ PROBE_SECONDS = 12.0
 SIGN_OF_LIFE = "vbench: no disk found"
 
 
+# What a machine says of itself: a hypervisor below it, its kind of processor, and what that can do.
+_SIGNS = (
+    "cat /sys/hypervisor/type; test ! -d /proc/xen || echo xen; sed -n '/^vendor_id/{p;q}' /proc/cpuinfo; "
+    "grep -m1 -owE 'vmx|svm|hypervisor' /proc/cpuinfo"
+)
+
+
+def _what_gives_it(parent: Host) -> str:
+    """What would give a host without /dev/kvm that device, or another one that has it, by what the host is."""
+    signs = {*parent.run(["sh", "-c", _SIGNS], check=False).text.split()}
+    if "xen" in signs:
+        below, under_xen, _ = parent.name.partition("/xen")
+        where = f"open it without Xen: {below}/kvm" if under_xen else "boot without Xen, or use testbed/kvm"
+        return f"Xen keeps the processor's virtualization from dom0 and most guests; {where}"
+    if {"User", "Mode"} <= signs:
+        return "User Mode Linux runs no guests under KVM: open it on what that runs on, or use testbed/kvm"
+    if signs & {"vmx", "svm"}:
+        return "the processor can do it: load kvm_intel or kvm_amd, and let this environment have /dev/kvm"
+    if "hypervisor" in signs:
+        return "it is a guest without virtualization of its own: allow it nested guests, or use testbed/kvm"
+    return "enable VT-x or AMD-V in the firmware, or use testbed/kvm"
+
+
 class Kvm(Qemu):
     """A guest whose instructions the processor executes itself, under KVM."""
 
@@ -31,12 +54,10 @@ class Kvm(Qemu):
             return answer
         guest.load_modules(parent, "kvm_amd", "kvm_intel")
         if parent.run(["test", "-e", "/dev/kvm"], check=False).code != 0:
-            return Unavailable(
-                f"{parent.name} has no /dev/kvm",
-                "enable VT-x or AMD-V in the firmware, load kvm_intel or kvm_amd",
-            )
+            return Unavailable(f"{parent.name} has no /dev/kvm", _what_gives_it(parent))
         if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
-            return Unavailable(f"/dev/kvm on {parent.name} does not open", "add yourself to the group kvm")
+            hint = "let it have the device" if guest.is_root(parent) else "add yourself to the group kvm"
+            return Unavailable(f"/dev/kvm on {parent.name} does not open", hint)
         if parent.traits.get("clock") == "instructions":
             return Available(
                 "the emulated processor's AMD-V"
@@ -45,7 +66,7 @@ class Kvm(Qemu):
 
     def _boot(self, parent: Host) -> Available | Unavailable:
         assert parent.payload is not None  # noqa: S101 - probe checked
-        boot = self.linux(parent.payload, guest.mitigations(parent))
+        boot = self.linux(parent.payload, guest.kernel_choices(parent))
         argv = [
             *emulator(parent.payload),
             *self.machine(Shape()),

@@ -44,6 +44,7 @@ class Qemu(Layer):
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
         """Boots the capsule's kernel directly, in a few seconds on hardware."""
         with self.start(parent, shape, self.linux) as host:
+            guest.huge_pages_as(parent, host)
             yield host
 
     @contextmanager
@@ -51,8 +52,8 @@ class Qemu(Layer):
         """Boot what ``choose`` makes of the parent's capsule, and log in."""
         payload = self.require(parent)
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
-        key, boot = HostKey.generate(), choose(payload, guest.mitigations(parent))
-        link = guest.private_link(parent) if tap else guest.loopback_link()
+        key, boot = HostKey.generate(), choose(payload, guest.kernel_choices(parent))
+        link = guest.private_link(parent) if tap else guest.loopback_link(nat=True)
         inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.1")
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, inside), f"{work}/seed", 0o600)
@@ -86,7 +87,8 @@ class Qemu(Layer):
                 if tap:
                     guest.configure_link(parent, link, process, deadline)
                 with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
-                    host.peer = inside.parent
+                    if not tap:
+                        host.peer = inside.parent
                     yield host
 
     def machine(self, shape: Shape) -> list[str]:

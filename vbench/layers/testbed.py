@@ -12,6 +12,9 @@ from vbench.layer import Clock, Shape, Technique
 from vbench.layers.qemu import Qemu
 from vbench.ssh import SshHost
 
+CHOICES = "mitigations=off norandmaps transparent_hugepage=never"
+"""What its kernel is told, and that of dom0 in its place: see :meth:`Testbed.linux`."""
+
 MEMORY_MIB = 3584
 """Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""
 
@@ -45,9 +48,10 @@ class Testbed(Qemu):
     def linux(self, payload: Payload, like: str) -> Boot:
         """No mitigations: the emulated processor has nothing to mitigate.
 
-        No random addresses: on these depends how many page tables a process needs, and 1% of a fork's time.
+        No random addresses: on these depends how many page tables a process needs, and 1% of a fork's time. No
+        huge pages: dom0, Xen's paravirtualized guests and User Mode Linux have none either.
         """
-        return super().linux(payload, "mitigations=off norandmaps")
+        return super().linux(payload, CHOICES)
 
     def more_traits(self) -> dict[str, str]:
         """What a second is, and how much longer than on hardware things may take before they count as hung."""
@@ -72,7 +76,7 @@ class Testbed(Qemu):
         with self.start(parent, shape, choose) as host:
             guest.load_modules(host, "tun", "kvm_amd")
             _move_scratch(host, 3 * shape.disk_mib)
-            host.peer = host.bind = "127.0.0.1"
+            host.peer, host.bind, host.peer_at, host.admit = "127.0.0.1", "127.0.0.1", "", None
             host.traits |= {
                 "disk": "ext4 in the testbed's own memory, with a fixed service time",
                 "network": "loopback",

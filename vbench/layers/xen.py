@@ -15,6 +15,7 @@ from vbench.errors import BootError
 from vbench.host import Boot, Host, Payload, Process
 from vbench.keys import HostKey
 from vbench.layer import Available, Layer, Shape, Technique, Unavailable
+from vbench.layers import testbed
 
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"
@@ -31,7 +32,7 @@ def _under_xen(payload: Payload, _: str) -> Boot:
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
         " spec-ctrl=no,eager-fpu mwait-idle=0 cpuidle=0 bootscrub=0"
     )
-    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on mitigations=off norandmaps"
+    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on {testbed.CHOICES}"
     return Boot(payload.boot("xen"), xen, f"{linux},{payload.boot('initrd')}")
 
 
@@ -49,7 +50,8 @@ class Xen(Layer):
             return Available("boots the emulated PC under Xen")
         if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
             return Available("this machine is a dom0")
-        return Unavailable(f"{parent.name} does not run under Xen", "boot it under Xen, or use testbed/xen")
+        hint = "use testbed/xen" if "/" in parent.name else "boot it under Xen, or use testbed/xen"
+        return Unavailable(f"{parent.name} does not run under Xen", hint)
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """The machine booted without Xen; on a real dom0 no such boot is at hand, and dom0 is its own."""
@@ -157,7 +159,7 @@ class Pv(Layer):
                 "type": self.kind,
                 "kernel": payload.boot("vmlinux"),
                 "ramdisk": payload.boot("initrd"),
-                "extra": f"console=hvc0 quiet panic=-1 {guest.mitigations(parent)}",
+                "extra": f"console=hvc0 quiet panic=-1 {guest.kernel_choices(parent)}",
                 "memory": shape.memory_mib,
                 "vcpus": shape.vcpus,
                 # As on a processor whose TSC is invariant. Emulating it would make each reading of the clock
