@@ -54,6 +54,7 @@ def _obstacles(before: Run, after: Run) -> Iterator[Difference]:
             name = key if isinstance(key, str) else ".".join(key)
             for column in columns:
                 yield from _unequal(f"samples.{column} of {name}", _all(x, key, column), _all(y, key, column))
+    yield from _peers(one, two)
     by = ["stack", "workload", "metric"]
     a_params, b_params = (each.groupby(by)["params"].agg(frozenset) for each in (one, two))
     together = a_params.index.intersection(b_params.index)
@@ -67,6 +68,16 @@ def _obstacles(before: Run, after: Run) -> Iterator[Difference]:
         )
     if "instructions" in {*one["clock"]} & {*two["clock"]}:
         yield from _emulators(before, after)
+
+
+def _peers(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Difference]:
+    """Where the other end of the network ran, of stacks with such a workload in both."""
+    here, there = (
+        each[each["peer"] != ""].drop_duplicates(["stack", "peer"]).set_index("stack")["peer"]
+        for each in (one, two)
+    )
+    for stack in sorted({*here.index} & {*there.index}):
+        yield from _unequal(f"hosts.{stack}.peer", here[stack], there[stack])
 
 
 def _emulators(before: Run, after: Run) -> Iterator[Difference]:

@@ -33,7 +33,7 @@ import pandas as pd
 from vbench.effects import CELL, costs, estimate, measured, rounded, stack_costs, texts
 from vbench.errors import UsageError
 from vbench.intervals import holm, min_blocks
-from vbench.overhead import Texts, floors_of
+from vbench.overhead import ELSEWHERE, Texts, floors_of
 
 if TYPE_CHECKING:
     from vbench.store import Run
@@ -42,6 +42,9 @@ COLUMNS = [
     *CELL, "view", "position", "role", "term", "stack", "over", "n", "log", "log_low", "log_high",
     "factor", "low", "high", "p", "p_holm", "aa_floor", "verdict", "why", "unit", "clock", "level",
 ]  # fmt: skip
+
+
+_STEP = "step of "  # a stack's column of what its reading can tell apart, beside the one of its cost
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,21 @@ def decompose(run: Run | pd.DataFrame, stack: str, *, level: float = 0.95) -> pd
     base = _chain(known_stacks, stack)[-1]
     arms = texts(costs(samples[samples["stack"].isin(_sub_stacks(base, stack))]))
     mine = stack_costs(arms).dropna(subset=["cost"])
-    cells = mine.groupby(CELL, sort=False)["stack"].agg(frozenset).rename("known").reset_index()
-    wide = mine.pivot_table(index=["run", *CELL, "block"], columns="stack", values="cost", aggfunc="first")
+    near = _near(mine, base)
+    known_of = mine[near].groupby(CELL, sort=False)["stack"].agg(frozenset).rename("known")
+    far_of = mine[~near].groupby(CELL, sort=False)["stack"].agg(frozenset).rename("far")
+    cells = known_of.to_frame().join(far_of).reset_index()
+    cells = cells.assign(far=cells["far"].where(cells["far"].notna(), frozenset()))
+    mine = mine[near]
+    by = ["run", *CELL, "block"]
+    wide = mine.pivot_table(index=by, columns="stack", values="cost", aggfunc="first")
+    steps = mine.pivot_table(index=by, columns="stack", values="step", aggfunc="first").add_prefix(_STEP)
+    wide = wide.join(steps)
     rows = []
-    groups: Any = cells.groupby("known", sort=False)[CELL]
-    for known, those in groups:
+    groups: Any = cells.groupby(["known", "far"], sort=False)[CELL]
+    for (known, far), those in groups:
         same = those.merge(wide.reset_index(), on=CELL)
-        for view, terms, why in _views(known, base, stack):
+        for view, terms, why in _views(known, far, base, stack):
             rows.append(_estimated(same, those, view, terms, why, level))
     if not rows:
         raise UsageError(f"{stack} has no value above 0")
@@ -133,11 +144,20 @@ def _sub_stacks(base: str, stack: str) -> set[str]:
     return {base, *(f"{base}/{part}" for part in runs)}
 
 
-def _views(known: frozenset[str], base: str, stack: str) -> Iterator[tuple[str, list[_Term], str]]:
-    """Both views as their terms, or why there is none."""
+def _near(mine: pd.DataFrame, base: str) -> pd.Series[bool]:
+    """Which costs have their network peer where the baseline of their cell has it."""
+    bases = mine[mine["stack"] == base].drop_duplicates(CELL)[[*CELL, "peer"]]
+    peers = mine[CELL].merge(bases, on=CELL, how="left")["peer"].set_axis(mine.index)
+    return peers.isna() | (peers == mine["peer"])
+
+
+def _views(
+    known: frozenset[str], far: frozenset[str], base: str, stack: str
+) -> Iterator[tuple[str, list[_Term], str]]:
+    """Both views as their terms, or why there is none. ``far``: stacks with their network peer in another place."""
     if missing := [name for name in (base, stack) if name not in known]:
         for view in ("path", "alone"):
-            yield view, [], f"{missing[0]} has no value for it"
+            yield view, [], ELSEWHERE if missing[0] in far else f"{missing[0]} has no value for it"
         return
     layers = _layers(base, stack)
     total = _Term("total", "total", stack, base, ((stack, 1), (base, -1)))
@@ -198,7 +218,10 @@ def _estimated(
     parts = []
     for position, term in enumerate(terms):
         effect = sum((sign * whole[name].to_numpy() for name, sign in term.signs), np.zeros(len(whole)))
-        part = estimate(whole[CELL].assign(effect=rounded(effect)), CELL, level)
+        step = sum(
+            (abs(sign) * whole[_STEP + name].to_numpy() for name, sign in term.signs), np.zeros(len(whole))
+        )
+        part = estimate(whole[CELL].assign(effect=rounded(effect), step=step), CELL, level)
         part["log"], part["log_low"], part["log_high"] = part["mean"], part["mean_low"], part["mean_high"]
         parts.append(part.assign(role=term.role, term=term.name, stack=term.stack, over=term.over))
         parts[-1]["position"] = position
@@ -231,6 +254,11 @@ def _verdicts(out: pd.DataFrame, level: float) -> tuple[Texts, Texts]:
             "the layers multiply, as far as can be told",
         ),
         ((out["log"].abs() <= floor).to_numpy(), "not distinguishable", "within the A/A floor"),
+        (
+            ((out["log_low"] <= 0) & (out["log_high"] >= 0)).to_numpy(),
+            "not distinguishable",
+            "the layers multiply, as far as can be told",
+        ),
         ((out["log"] > 0).to_numpy(), "costlier together", ""),
     ]
     tests = [test for test, _, _ in reasons]

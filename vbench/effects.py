@@ -36,17 +36,21 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
     """Mean log cost per run, stack, cell, block and arm.
 
     Columns: run, stack, baseline, workload, params, metric, block, arm, cost (NaN without a positive value),
-    clock; texts as categories, that of stack and baseline the same.
+    clock, peer, step; texts as categories, that of stack and baseline the same. ``peer``: where the other end ran;
+    ``step``: log of one more step of the reading over the reading (see :mod:`vbench.resolution`). Samples without the
+    columns ``peer`` and ``resolution`` have one place for all peers, and readings as fine as can be.
     """
     columns = ["run", "stack", "baseline", *CELL, "block", "arm", "clock", "value", "better"]
-    s = _coded(measured(samples)[columns])
+    s = measured(samples)
+    extra = s.assign(peer=s.get("peer", ""), step=np.log1p(s.get("resolution", 0.0)))[["peer", "step"]]
+    s = _coded(s[columns].join(extra.astype({"peer": "category"})))
     value = s["value"].to_numpy(dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         log = np.where(value > 0, np.log(value), np.nan)
     s = s.assign(cost=np.where(s["better"] == "higher", -log, log))
     by = ["run", "stack", "baseline", *CELL, "block", "arm"]
     return s.groupby(by, sort=False, as_index=False, observed=True).agg(
-        cost=("cost", "mean"), clock=("clock", "first")
+        cost=("cost", "mean"), clock=("clock", "first"), peer=("peer", "first"), step=("step", "max")
     )
 
 
@@ -58,7 +62,7 @@ def stack_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """
     by = ["run", "stack", "baseline", *CELL, "block"]
     return costs.groupby(by, sort=False, as_index=False, observed=True).agg(
-        cost=("cost", "mean"), clock=("clock", "first")
+        cost=("cost", "mean"), clock=("clock", "first"), peer=("peer", "first"), step=("step", "max")
     )
 
 
@@ -71,7 +75,8 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
     """One row per group of ``effects`` (columns ``by`` + effect; texts as text): n, then ESTIMATES, in log units.
 
     log, log_low, log_high: Hodges-Lehmann and its exact signed-rank interval; mean, mean_low, mean_high, p:
-    the mean with its t interval and t test.
+    the mean with its t interval and t test. Where ``effects`` has a column ``step``, what its readings cannot tell
+    apart, no interval is narrower than its median on either side; it is returned as ``step``.
     """
     effects = effects.dropna(subset=["effect"])
     x = rounded(effects["effect"].to_numpy(dtype=float))
@@ -87,7 +92,17 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
         matrix = x[starts[rows][:, None] + np.arange(n)]
         values[rows] = np.hstack([signed_rank(matrix, level), student(matrix, level)])
     out[ESTIMATES] = values
+    if "step" in effects:
+        step = groups["step"].median().to_numpy(dtype=float)
+        out = no_narrower(no_narrower(out, "log", step), "mean", step).assign(step=step)
     return texts(out)
+
+
+def no_narrower(out: pd.DataFrame, middle: str, step: Floats) -> pd.DataFrame:
+    """With the interval around the column ``middle`` reaching at least ``step`` to either side; NaN stays unknown."""
+    log, low, high = (out[name].to_numpy(dtype=float) for name in (middle, f"{middle}_low", f"{middle}_high"))
+    wide = {f"{middle}_low": np.minimum(low, log - step), f"{middle}_high": np.maximum(high, log + step)}
+    return out.assign(**wide)
 
 
 def texts(frame: pd.DataFrame) -> pd.DataFrame:

@@ -90,6 +90,14 @@ def shift_rank(m: int, n: int, level: float = 0.95) -> int:
     return int(np.searchsorted(_pair_null_cdf(min(m, n), max(m, n)), alpha * (1 + 1e-12), side="right"))
 
 
+def attained_shift_level(m: int, n: int, level: float = 0.95) -> float:
+    """As :func:`attained_level` for the shift between two samples."""
+    rank = shift_rank(m, n, level) if min(m, n) else 0
+    if rank == 0:
+        return 0.0
+    return level if m * n > _EXACT_PAIRS else 1 - 2 * float(_pair_null_cdf(min(m, n), max(m, n))[rank - 1])
+
+
 def _kth(count_to: Callable[[float], int], lowest: float, highest: float, ranks: list[int]) -> list[float]:
     """The k-th smallest of values (k from 1) known by how many do not exceed a bound, to within 1e-10, by bisection."""
     out = []

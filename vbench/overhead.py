@@ -14,9 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vbench.effects import CELL, ESTIMATES, costs, estimate, measured, stack_costs, texts
-from vbench.intervals import holm, min_blocks
+from vbench.intervals import attained_level, holm, min_blocks
 
 Texts = NDArray[np.str_]
+
+FINER = "within the resolution of the reading"
+ELSEWHERE = "its network peer runs elsewhere than its baseline's"
 
 
 def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
@@ -25,7 +28,8 @@ def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     The floor is the largest effect that the method does not rule out between two measurements of one and the
     same environment: of the exact interval of log(A'/A) over the blocks, the bound further from 0. It holds
     noise and any bias of position alike, and shrinks with more blocks to the bias alone. A smaller effect
-    cannot be told from nothing. (On A/A tests: Kohavi et al., Data Min. Knowl. Disc. 18 (2009).)
+    cannot be told from nothing, and no floor lies below what the reading itself can tell apart. (On A/A tests:
+    Kohavi et al., Data Min. Knowl. Disc. 18 (2009).)
 
     Columns: stack, workload, params, metric, n, ratio, low, high (A' over A), floor (0.02: 2%).
     """
@@ -41,9 +45,10 @@ def baselines(samples: pd.DataFrame) -> dict[str, str]:
 def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
     """:func:`aa_floors` of costs that are known already."""
     key = ["run", "stack", *CELL, "block"]
-    first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost"]] for arm in ("A", "A'"))
+    first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step"]] for arm in ("A", "A'"))
     pairs = first.merge(second, on=key, suffixes=("_a", "_b"))
     pairs["effect"] = pairs["cost_b"] - pairs["cost_a"]
+    pairs["step"] = pairs["step_a"] + pairs["step_b"]
     out = estimate(pairs, ["stack", *CELL], level)
     for name, log in (("ratio", "log"), ("low", "log_low"), ("high", "log_high")):
         out[name] = np.exp(out[log])
@@ -63,35 +68,50 @@ def overheads(
 
     Columns:
         n                             blocks in which child and baseline were both measured
-        ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier
+        ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier. It has
+                                      at least ``level``: ``attained`` says which (6 blocks: 96.9% for 95%)
         mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval: these multiply exactly
                                       along a stack
         p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or over
                                       those that agree in the columns ``families``
         aa_floor                      see aa_floors(); 0.02 is 2%
+        resolution                    what the readings of both cannot tell apart; 0.002 is 0.2%. No interval is
+                                      narrower on either side
         verdict, why, flag            below
         child, base, unit, better     medians of the values as measured (baseline: A and A' together)
-        kind, clock, level
+        kind, clock, level, attained
 
     Verdict: "costlier" or "cheaper" where the interval excludes 1, and p_holm is within 1 - level, and the
     effect exceeds both aa_floor and ``threshold`` (0.02: 2%); else "not distinguishable"; "undetermined"
-    where there are too few blocks for an interval or a floor. Holm works on the t test because a signed-rank
-    p-value cannot fall below 2^(1-n): with 6 blocks and 2 cells no effect, however large, could pass. A call
-    still needs the exact interval. A cheaper child is flagged: it is usually an artefact.
+    where there are too few blocks for an interval or a floor, and where the two are no measure of each other: timed
+    by unlike clocks, or with their other ends of the network in unlike places. Holm works on the t test because a
+    signed-rank p-value cannot fall below 2^(1-n): with 6 blocks and 2 cells no effect, however large, could pass. A
+    call still needs the exact interval. A cheaper child is flagged: it is usually an artefact.
     """
     cell = ["stack", "baseline", *CELL]
     arms = costs(samples)
     blocks = stack_costs(arms)
     children = blocks[blocks["stack"] != blocks["baseline"]]
-    bases = blocks[["run", "stack", *CELL, "block", "cost", "clock"]].rename(
-        columns={"stack": "baseline", "cost": "base", "clock": "base_clock"}
+    bases = blocks[["run", "stack", *CELL, "block", "cost", "clock", "peer", "step"]].rename(
+        columns={
+            "stack": "baseline",
+            "cost": "base",
+            "clock": "base_clock",
+            "peer": "base_peer",
+            "step": "base_step",
+        }
     )
     pairs = children.merge(bases, on=["run", "baseline", *CELL, "block"], how="left")
-    alien = pairs["base_clock"].notna() & (pairs["base_clock"] != pairs["clock"])
-    pairs["effect"] = (pairs["cost"] - pairs["base"]).mask(alien)
-    pairs["alien"], pairs["alone"] = alien, pairs["base"].isna()
+    known = pairs["base_clock"].notna()
+    alien = known & (pairs["base_clock"] != pairs["clock"])
+    apart = known & (pairs["base_peer"] != pairs["peer"])
+    pairs["effect"] = (pairs["cost"] - pairs["base"]).mask(alien | apart)
+    pairs["step"] = pairs["step"] + pairs["base_step"]
+    pairs["alien"], pairs["apart"], pairs["alone"] = alien, apart, pairs["base"].isna()
     groups = pairs.groupby(cell, sort=False, observed=True)
-    out = groups.agg(clock=("clock", "first"), alien=("alien", "any"), alone=("alone", "all")).reset_index()
+    out = groups.agg(
+        clock=("clock", "first"), alien=("alien", "any"), apart=("apart", "any"), alone=("alone", "all")
+    ).reset_index()
     out = texts(out)
     out = out.merge(estimate(pairs, cell, level), on=cell, how="left")
     floors = floors_of(arms, level)[["stack", *CELL, "floor"]]
@@ -102,6 +122,8 @@ def overheads(
     family = out.groupby(list(families), sort=False).ngroup().to_numpy() if families else None
     out["p_holm"] = holm(out["p"].to_numpy(dtype=float), family)
     out["level"] = level
+    out["attained"] = [attained_level(n, level) for n in out["n"]]
+    out["resolution"] = np.expm1(out["step"])
     out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
     out = _absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
@@ -109,8 +131,8 @@ def overheads(
     out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
     ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
     out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
-    tail = ["child", "base", "unit", "better", "kind", "clock", "level"]
-    shown = ["n", "ratio", "low", "high", "mean_ratio", "mean_low", "mean_high", "p", "p_holm", "aa_floor"]
+    tail = ["child", "base", "unit", "better", "kind", "clock", "level", "attained"]
+    shown = ["n", *ratios, "p", "p_holm", "aa_floor", "resolution"]
     out = out[[*cell, *shown, "verdict", "why", "flag", *tail]]
     return out.sort_values(cell, ignore_index=True)  # the journal's order is random
 
@@ -132,6 +154,7 @@ def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts,
     limit = np.log1p(np.maximum(out["aa_floor"], threshold))
     reasons: list[tuple[pd.Series, str, str]] = [
         (out["alien"], "undetermined", "its baseline is timed by another kind of clock"),
+        (out["apart"], "undetermined", ELSEWHERE),
         (
             out["alone"],
             "undetermined",
@@ -144,6 +167,7 @@ def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts,
             "undetermined",
             f"needs at least {need} blocks with the baseline measured twice",
         ),
+        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
         ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
         (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
         (out["p_holm"] > alpha, "not distinguishable", "not after correction for the number of comparisons"),

@@ -48,10 +48,12 @@ class Reading(Model):
     """Where a number stands in standard output, and the factor that brings it to its unit.
 
     ``json`` is a dotted path with integer indices; a key that holds dots is quoted:
-    ``jobs.0.read.clat_ns.percentile."99.000000"``. ``regex`` has one group; the first match counts.
+    ``jobs.0.read.clat_ns.percentile."99.000000"``. ``plus`` is a second such path, whose number is added.
+    ``regex`` has one group; the first match counts.
     """
 
     path: str | None = Field(default=None, alias="json")
+    plus: str | None = Field(default=None, exclude_if=lambda path: path is None)  # as older digests have it
     regex: str | None = None
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
@@ -59,8 +61,11 @@ class Reading(Model):
     def _check(self) -> Reading:
         if (self.path is None) == (self.regex is None):
             raise ValueError("needs either json or regex")
-        if self.path is not None and not _PATH.fullmatch(self.path):
-            raise ValueError(f'json path {self.path!r} is malformed; write a.0.b, or a."key.with.dots"')
+        for path in (self.path, self.plus):
+            if path is not None and not _PATH.fullmatch(path):
+                raise ValueError(f'json path {path!r} is malformed; write a.0.b, or a."key.with.dots"')
+        if self.plus is not None and self.path is None:
+            raise ValueError("plus goes with json")
         if self.regex is not None and groups(self.regex) != 1:
             raise ValueError(f"regex {self.regex!r} needs exactly one group")
         return self
@@ -72,18 +77,16 @@ class Reading(Model):
             if found is None:
                 raise VbenchError(f"nothing in the output matches {self.regex!r:.200}")
             return found[0]
-        at = output.document()
-        for quoted, plain in re.findall(_STEP, self.path or ""):
-            key = quoted or plain
-            try:
-                at = at[int(key)] if isinstance(at, list) else at[key]
-            except (KeyError, IndexError, TypeError, ValueError):
-                raise VbenchError(f"the output holds nothing at {self.path} (no {key!r})") from None
-        return at
+        return _at(output.document(), self.path or "")
 
     def value(self, output: Output) -> float:
         """The scaled value. Whatever is not a finite number above 0 is an error: nothing stands for it."""
-        found = self.find(output)
+        total = self._number(self.find(output))
+        if self.plus is not None:
+            total += self._number(_at(output.document(), self.plus))
+        return total
+
+    def _number(self, found: object) -> float:
         try:
             # A string in JSON is no number, nor is true; what a regex found is always a string.
             numeric = self.regex is not None or type(found) in (int, float)
@@ -96,6 +99,18 @@ class Reading(Model):
         if not (math.isfinite(value) and value > 0):
             raise VbenchError(f"{str(found)[:60]} is not a finite number above 0")
         return value
+
+
+def _at(document: Any, path: str) -> object:
+    """What stands at a path of a decoded document."""
+    at = document
+    for quoted, plain in re.findall(_STEP, path):
+        key = quoted or plain
+        try:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise VbenchError(f"the output holds nothing at {path} (no {key!r})") from None
+    return at
 
 
 def groups(pattern: str) -> int:

@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,9 +20,11 @@ from vbench.child import kill_all
 from vbench.errors import BundleError, UsageError, VbenchError
 from vbench.journal import read_table
 from vbench.lane import Lane, carry_out, lanes_of
+from vbench.library import Library
 from vbench.local import LocalHost
 from vbench.plan import Plan, schedule, with_baselines
 from vbench.recorder import Recorder, Watcher
+from vbench.selection import select
 from vbench.stack import Stack, cpus_for
 from vbench.store import JOURNAL, Bundle, Note, Run, RunInfo, WorkloadInfo
 from vbench.workload import Workload
@@ -50,6 +52,8 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
                 kind=workloads[name].kind,
                 title=workloads[name].title,
                 primary=workloads[name].primary.name,
+                talks_to_peer=workloads[name].talks_to_peer,
+                resolutions={m.name: m.resolution for m in workloads[name].metrics if m.resolution},
             )
             for name in plan.workloads
         },
@@ -59,10 +63,10 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
     )
 
 
-def plan_of(bundle: Bundle | Run, workloads: Mapping[str, Workload]) -> Plan:
-    """The plan that a bundle was begun with.
+def plan_of(bundle: Bundle | Run, workloads: Library, only: Sequence[str] | None = None) -> Plan:
+    """The plan that a bundle was begun with; ``only``: the workloads or groups of it that are of interest.
 
-    Raises ``BundleError`` when it is none, or when a workload is not here as it was then.
+    Raises ``BundleError`` when it is none, or when one of these workloads is not here as it was then.
     """
     try:
         plan = Plan.model_validate(bundle.info.plan)
@@ -70,7 +74,8 @@ def plan_of(bundle: Bundle | Run, workloads: Mapping[str, Workload]) -> Plan:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{bundle.path}: its plan cannot be carried out: {where}: {first['msg']}") from None
-    for name in plan.workloads:
+    wanted = {one.name for text in only or () for one in select(workloads, text)}
+    for name in plan.workloads if only is None else [name for name in plan.workloads if name in wanted]:
         begun = bundle.info.workloads.get(name)
         try:
             same = begun is not None and workloads[name].digest == begun.digest
@@ -86,7 +91,7 @@ def plan_of(bundle: Bundle | Run, workloads: Mapping[str, Workload]) -> Plan:
 
 def execute(
     bundle: Bundle,
-    workloads: Mapping[str, Workload],
+    workloads: Library,
     capsule: Capsule,
     watch: Watcher,
     sizes: Mapping[tuple[str, str], int] | None = None,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vbench.effects import CELL, costs, measured, rounded, stack_costs, texts
+from vbench.effects import CELL, costs, measured, no_narrower, rounded, stack_costs, texts
 from vbench.intervals import holm, min_blocks, shift, signed_rank, welch
-from vbench.overhead import floors_of
+from vbench.overhead import FINER, floors_of
 
 KEY = ["stack", *CELL]
 
@@ -38,14 +38,18 @@ class Side:
         below = dict(zip(blocks["stack"], blocks["baseline"], strict=True))
         roots = {stack: _root(stack, below) for stack in below}
         blocks["against"] = blocks["stack"].map(roots)
-        bases = blocks[["run", "stack", *CELL, "block", "cost"]]
-        bases = bases.rename(columns={"stack": "against", "cost": "base"})
+        bases = blocks[["run", "stack", *CELL, "block", "cost", "peer", "step"]]
+        bases = bases.rename(
+            columns={"stack": "against", "cost": "base", "peer": "base_peer", "step": "base_step"}
+        )
         above = blocks[blocks["stack"] != blocks["against"]].merge(
             bases, on=["run", "against", *CELL, "block"]
         )
+        above = above[above["peer"] == above["base_peer"]]  # else the two have unlike paths
+        above["step"] += above["base_step"]
         by = ["run", "against", *CELL, "block"]
         others = above.groupby(by, as_index=False).agg(
-            cost=("cost", "mean"), base=("base", "first"), size=("cost", "count")
+            cost=("cost", "mean"), base=("base", "first"), size=("cost", "count"), step=("step", "max")
         )
         most = others.groupby(["against", *CELL])["size"].transform("max")
         roots_ = others[others["size"] == most].assign(stack=others["against"])
@@ -88,7 +92,11 @@ def shifts(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFr
         for key, x in one.items() if (y := two.get(key)) is not None
     ]  # fmt: skip
     names = ["n_before", "n_after", "log_before", "log_after", "log", "log_low", "log_high", "p"]
-    return pd.DataFrame(rows, columns=[*KEY, *names])
+    out = pd.DataFrame(rows, columns=[*KEY, *names])
+    steps = [side.groupby(KEY)["step"].median() for side in (before, after)]
+    step = out[KEY].merge((steps[0] + steps[1]).reset_index(), on=KEY, how="left")["step"]
+    out["step"] = step
+    return no_narrower(out, "log", step.to_numpy(dtype=float))
 
 
 def judge(cells: pd.DataFrame, shifts: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
@@ -105,6 +113,7 @@ def judge(cells: pd.DataFrame, shifts: pd.DataFrame, level: float, threshold: fl
         (out["log"].isna(), "undetermined", "no positive value, or no baseline in the same blocks, in both"),
         (few, "undetermined", f"needs at least {min_blocks(level)} blocks in both"),
         (out["floor"].isna(), "undetermined", "needs the baseline measured twice a block in both"),
+        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
         ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
         (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
         (

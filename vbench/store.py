@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vbench.errors import BundleError
 from vbench.files import open_inside, read_bounded, remove_drafts, replace, sync_folder
 from vbench.journal import KEY, Journal, extent_of, read_table
+from vbench.resolution import Resolution, resolutions
 from vbench.schema import migrate
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ class _Model(BaseModel):
 
 
 class WorkloadInfo(_Model):
-    """What the report needs to know about a workload. ``primary`` is the metric that stands for it."""
+    """What the report needs to know about a workload.
+
+    ``primary`` is the metric that stands for it. ``talks_to_peer``: its other end runs outside the environment.
+    ``resolutions``: by metric, how finely it is read, where the tool tells less than it could know.
+    """
 
     digest: str
     kind: str
     title: str
     primary: str
+    talks_to_peer: bool = False
+    resolutions: dict[str, Resolution] = {}
 
 
 class Failure(_Model):
@@ -76,7 +83,7 @@ class Seal(_Model):
 class RunInfo(_Model):
     """``run.json``: everything about a run but its samples."""
 
-    schema_version: Literal[2] = Field(default=2, alias="schema")
+    schema_version: Literal[3] = Field(default=3, alias="schema")
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     created: str
     status: Literal["running", "complete", "interrupted"] = "running"
@@ -222,7 +229,11 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Run:
-    """A loaded bundle. ``samples`` has the columns of Sample, one row a sample, warm-ups included."""
+    """A loaded bundle. ``samples``: one row a sample, warm-ups included.
+
+    Columns: those of Sample; ``peer``, where the other end of a workload ran that has one, else empty; and
+    ``resolution``, how finely the value was read, as a share of it (0.001: 0.1%), 0 where the tool tells all it knows.
+    """
 
     path: Path
     info: RunInfo
@@ -283,4 +294,18 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     if twice.any():
         number = int(twice[twice].index[0]) + 1
         raise BundleError(f"{file}:{number}: this sample is in the journal twice")
+    samples["peer"] = _peers(samples, info)
+    known = {
+        (name, metric): step
+        for name, each in info.workloads.items()
+        for metric, step in each.resolutions.items()
+    }
+    samples["resolution"] = resolutions(samples, known)
     return Run(folder, info, samples)
+
+
+def _peers(samples: pd.DataFrame, info: RunInfo) -> pd.Series[str]:
+    talking = {name for name, workload in info.workloads.items() if workload.talks_to_peer}
+    places = {stack: str(facts.get("peer", "")) for stack, facts in info.hosts.items()}
+    found: pd.Series[str] = samples["stack"].map(lambda stack: places.get(stack, ""))
+    return found.where(samples["workload"].isin(talking), "")

@@ -13,12 +13,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from vbench.errors import UsageError, VbenchError
 from vbench.reading import Model, Output, Reading, groups, search
+from vbench.resolution import Resolution
 from vbench.template import Scalar, check_template, is_program, placeholders, render, unknown_name
 from vbench.worksize import Seconds, WorkSize
 
@@ -32,7 +33,10 @@ _IN_SERVER = frozenset({"listen", "port", "scratch", "tree"})
 _IN_STEP = frozenset({"scratch", "tree"})
 
 # What does not decide what is measured.
-_PROSE = {"name", "title", "about", "groups", "sweeps"}
+_PROSE: dict[str, Any] = {
+    **dict.fromkeys(("name", "title", "about", "groups", "sweeps"), True),
+    "metrics": {"__all__": {"resolution"}},
+}
 
 _PARAM = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -49,6 +53,7 @@ class Metric(Reading):
     better: Literal["higher", "lower"]
     primary: bool = False
     optional: bool = False  # left out where an invocation does not give it, such as a cost too small to see
+    resolution: Resolution | None = None  # where the tool tells less than it could know
 
 
 class Step(Model):
@@ -188,6 +193,11 @@ class Workload(Model):
     def primary(self) -> Metric:
         """The metric that stands for the workload."""
         return next(metric for metric in self.metrics if metric.primary)
+
+    @property
+    def talks_to_peer(self) -> bool:
+        """Whether its other end runs outside the environment, so that its figures depend on where."""
+        return self.server is not None and not self.server.inside
 
     @property
     def digest(self) -> str:

@@ -17,6 +17,7 @@ import pytest
 import vbench
 from vbench.errors import BundleError
 from vbench.journal import COLUMNS, Journal, Sample, canonical, extent_of
+from vbench.resolution import Resolution
 from vbench.store import Bundle, Failure, RunInfo, WorkloadInfo, load
 
 SAMPLE = Sample(
@@ -47,7 +48,7 @@ def write(folder: Path, blocks: int = 4, *, finish: bool = False) -> Path:
 def test_round_trip(tmp_path: Path) -> None:
     write(tmp_path / "b", finish=True)
     run = vbench.load(tmp_path / "b")
-    assert tuple(run.samples.columns) == COLUMNS
+    assert tuple(run.samples.columns) == (*COLUMNS, "peer", "resolution")
     assert len(run.samples) == 12
     assert run.samples["value"].dtype == "float64"
     assert run.samples["warmup"].dtype == "bool"
@@ -60,9 +61,9 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_run_json_says_schema_and_refuses_another(tmp_path: Path) -> None:
     write(tmp_path)
     raw = json.loads((tmp_path / "run.json").read_text())
-    assert raw["schema"] == 2
-    (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": 3}))
-    with pytest.raises(BundleError, match="schema is 3"):
+    assert raw["schema"] == 3
+    (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": 4}))
+    with pytest.raises(BundleError, match="schema is 4"):
         load(tmp_path)
 
 
@@ -250,11 +251,11 @@ def test_analysis_imports_no_host_code() -> None:
 OLD = Path(__file__).parent / "data/schema-1"
 
 
-def test_a_bundle_of_schema_1_loads_and_goes_on_as_schema_2(tmp_path: Path) -> None:
+def test_a_bundle_of_schema_1_loads_and_goes_on_as_schema_3(tmp_path: Path) -> None:
     run = load(OLD)
     assert len(run.samples) == 8
     assert [note.workloads for note in run.info.notes] == [[], ["null-call"]]
-    assert run.info.schema_version == 2
+    assert run.info.schema_version == 3
     shutil.copytree(OLD, tmp_path / "copy")
     before = (tmp_path / "copy/run.json").read_bytes()
     load(tmp_path / "copy")
@@ -262,10 +263,59 @@ def test_a_bundle_of_schema_1_loads_and_goes_on_as_schema_2(tmp_path: Path) -> N
     with Bundle.open(tmp_path / "copy") as bundle:
         bundle.save()
     raw = json.loads((tmp_path / "copy/run.json").read_text())
-    assert raw["schema"] == 2
+    assert raw["schema"] == 3
     assert raw["notes"][1]["workloads"] == ["null-call"]
     assert "workload" not in raw["notes"][1]
     pd.testing.assert_frame_equal(load(tmp_path / "copy").samples, run.samples)
+
+
+def test_schema_2_is_told_where_peers_ran_and_how_finely_tools_read(tmp_path: Path) -> None:
+    """Until then a stack within a guest met its peer there, and nobody wrote down that fio tells milliseconds."""
+    write(tmp_path)
+    raw = json.loads((tmp_path / "run.json").read_text()) | {"schema": 2}
+    stacks = ["local/uml", "local/uml/chroot", "local/testbed/kvm", "local/testbed/kvm/bubblewrap",
+              "local/testbed/xen", "local/testbed/xen/pv", "local/testbed/xen/pv/uml"]  # fmt: skip
+    raw["hosts"] = {stack: {"kernel": "k"} for stack in stacks}
+    old = {"digest": "0" * 64, "title": "t", "primary": "iops"}
+    raw["workloads"] = {
+        "disk-rand-read": {**old, "kind": "disk"},
+        "net-latency": {**old, "kind": "network", "primary": "mean"},
+        "mine": {**old, "kind": "cpu"},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(raw))
+    info = load(tmp_path).info
+    assert {stack: facts["peer"] for stack, facts in info.hosts.items()} == {
+        **dict.fromkeys(stacks, "the machine"),
+        "local/uml/chroot": "local/uml",
+        "local/testbed/kvm/bubblewrap": "local/testbed/kvm",
+        "local/testbed/xen/pv/uml": "local/testbed/xen/pv",
+    }
+    assert [each.talks_to_peer for each in info.workloads.values()] == [False, True, False]
+    read = info.workloads["disk-rand-read"].resolutions
+    assert (read["iops"].seconds, read["latency-p99"].share) == (0.001, 1 / 64)
+    assert "latency" not in read
+    assert info.workloads["mine"].resolutions == {}
+
+
+def test_samples_say_where_their_peer_ran_and_how_finely_they_were_read(tmp_path: Path) -> None:
+    steps = {"m0": Resolution(seconds=0.001), "m1": Resolution(value=2.0)}
+    info = RunInfo(
+        id="r1", created="now", seed=1, hosts={"local/uml": {"peer": "the machine"}},
+        workloads={
+            "w": WorkloadInfo(digest="d", kind="k", title="t", primary="m0", talks_to_peer=True, resolutions=steps)
+        },
+    )  # fmt: skip
+    rows = [
+        replace(SAMPLE, stack=stack, workload="w", metric=metric, value=value, better="higher", guest_s=g, work=50)
+        for stack, metric, value, g in (
+            ("local/uml", "m0", 100.0, 0.5), ("local/uml", "m1", 40.0, 0.5), ("local", "m0", 100.0, None)
+        )
+    ]  # fmt: skip
+    with Bundle.create(tmp_path / "b", info) as bundle:
+        bundle.append(rows)
+    found = load(tmp_path / "b").samples
+    assert list(found["peer"]) == ["the machine", "the machine", ""]
+    assert list(found["resolution"]) == pytest.approx([0.002, 0.05, 0.002])  # of a rate: its work over itself
 
 
 @pytest.mark.parametrize("name", ["samples.jsonl", "run.json"])

@@ -209,4 +209,4 @@ def test_what_is_no_bundle_is_one_problem(tmp_path: Path) -> None:
         Problem(tmp_path.name, None, f"{tmp_path} is not a result bundle: it has no run.json")
     ]
     (tmp_path / "run.json").write_text('{"schema": 9}')
-    assert texts(tmp_path) == ["run.json: schema is 9, this vbench reads up to 2"]
+    assert texts(tmp_path) == ["run.json: schema is 9, this vbench reads up to 3"]
