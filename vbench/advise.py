@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vbench.candidates import Answer, Candidates, about, judged
+from vbench.errors import VbenchError
 from vbench.mix import Mix, expand, parse, profiles
 from vbench.needs import Need, meeting, named
 from vbench.weigh import weigh
@@ -124,12 +125,17 @@ def advise(
     )
     primary = {name: each.primary for name, each in workloads.items()}
     samples = run.samples[run.samples["workload"].map(primary) == run.samples["metric"]]
+    if samples.empty:
+        raise VbenchError(
+            f"{run.path}: no sample of any primary metric", "measure first, or finish it: vbench resume"
+        )
     rows: list[dict[str, Any]] = []
     answers = []
     for weighed in weigh(samples, mixed, level=level):
         if not weighed.stacks:
             continue
-        group = Candidates(weighed, wanted, mixed, threshold, run.info.failures)
+        facts = run.facts.get(weighed.baseline, {})
+        group = Candidates(weighed, wanted, mixed, threshold, run.info.failures, facts)
         rows += group.rows()
         answers.append(group.answer())
     rows += _never_opened(run, wanted, {row["stack"] for row in rows})

@@ -8,18 +8,22 @@ baseline, measured twice, differs from itself under the same mix. Where that doe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from vbench import catalog, sensitivity
-from vbench.intervals import min_blocks
+from vbench.intervals import attained_level, min_blocks
 from vbench.mix import Mix
 from vbench.needs import Judgement, Need, judge_stack
+from vbench.overhead import ELSEWHERE
 from vbench.store import Failure
 from vbench.weigh import Estimate, Weighed
+from vbench.wording import against, number, share
 
 _NOTHING = Estimate(0, math.nan, math.nan, math.nan)
+MOST_NAMED = 12  # cells that an answer rests on, beyond which they are counted
 _UNDECIDED = "Not decidable from this data"
 
 
@@ -41,16 +45,29 @@ class Answer:
 
 
 class Candidates:
-    """The stacks on one baseline, judged and weighed. ``failures``: those of the run."""
+    """The stacks on one baseline, judged and weighed. ``failures``: those of the run; ``facts``: of the baseline.
+
+    A cell in which a candidate beats the baseline is no measure of it (see :meth:`Weighed.artefacts`): it is left out
+    for all, so that candidates are compared by the same cells.
+    """
 
     def __init__(
-        self, weighed: Weighed, wanted: list[Need], mix: Mix, threshold: float, failures: Sequence[Failure]
+        self,
+        weighed: Weighed,
+        wanted: list[Need],
+        mix: Mix,
+        threshold: float,
+        failures: Sequence[Failure],
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.weighed, self.wanted, self.mix, self.failures = weighed, wanted, mix, failures
+        self.wanted, self.mix, self.threshold, self.failures = wanted, mix, threshold, failures
+        self.facts = facts or {}
         self.judged = {stack: judged(wanted, stack) for stack in weighed.stacks}
+        self.eligible = [s for s in weighed.stacks if _verdict_of(self.judged[s]) == "met"]
+        self.artefacts = weighed.artefacts(self.eligible)
+        self.weighed = weighed = weighed.without(self.artefacts)
         self.estimates = weighed.estimates()
         self.logs = {stack: each.log for stack, each in self.estimates.items()}
-        self.eligible = [s for s in weighed.stacks if _verdict_of(self.judged[s]) == "met"]
         self.aside = self._set_aside()
         self.complete = sorted((s for s in self.eligible if s in self.logs), key=lambda s: self.logs[s])
         self.best = self.complete[0] if self.complete else None
@@ -76,7 +93,7 @@ class Candidates:
         if fits != "met":
             return "ruled out" if fits == "not met" else "not decidable: a need is not documented"
         if stack in self.aside:
-            return "set aside: the plan leaves out some of its cells"
+            return "set aside"
         if stack not in self.logs:
             return "not decidable: cells are missing"
         if stack == self.best:
@@ -84,44 +101,62 @@ class Candidates:
         return f"{self.compared[stack][1]} against {self.best}"
 
     def _missing(self, stack: str) -> list[str]:
-        reasons = {each.workload: each.reason for each in self.failures if each.stack == stack}
-        out = []
-        for cell in self.weighed.missing[stack]:
-            reason = reasons.get(cell.split(" ")[0], reasons.get(None))
-            out.append(f"{cell} ({reason})" if reason else cell)
-        if not out and stack not in self.logs:
+        """The cells that a stack lacks, those with one reason together."""
+        planned = {each.workload: each.reason for each in self.failures if each.stack == stack}
+        by_reason: dict[str, list[str]] = {}
+        for cell, why in self.weighed.missing(stack).items():
+            reason = why or planned.get(cell[0], planned.get(None, ""))
+            by_reason.setdefault(reason, []).append(self.weighed.name(cell))
+        out = [f"{', '.join(cells)}{f' ({reason})' if reason else ''}" for reason, cells in by_reason.items()]
+        if not out and stack not in self.logs and self.weighed.weights:
             out.append("no block holds every cell of the mix")
         return out
 
     def _set_aside(self) -> dict[str, str]:
-        """Why, by stack, the plan left out cells of the mix on purpose: such a stack is not in the choice."""
+        """Why, by stack, a stack is not in the choice: its cells were left out on purpose, or are no measure of it."""
         aside = {}
         for stack in self.eligible:
             planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.planned}
-            gone = [cell.split(" ")[0] for cell in self.weighed.missing[stack]]
-            if stack not in self.logs and gone and {*gone} <= planned.keys():
-                aside[stack] = f"{len(gone)} of its cells ({planned[gone[0]]})"
+            absent = self.weighed.missing(stack)
+            far = [self.weighed.name(cell) for cell, why in absent.items() if why == ELSEWHERE]
+            gone = [cell[0] for cell, why in absent.items() if why != ELSEWHERE]
+            if stack in self.logs or not absent or not {*gone} <= planned.keys():
+                continue
+            reasons = [f"the plan leaves out {len(gone)} of its cells ({planned[gone[0]]})"] if gone else []
+            reasons += [f"in {', '.join(far)} {ELSEWHERE}"] if far else []
+            aside[stack] = " and ".join(reasons)
         return aside
 
     def _why_not(self) -> str:
         """Why the data do not carry a choice; empty where they do."""
-        few = min_blocks(self.weighed.level)
         if self.weighed.gone:
-            carried = (
-                f"only {self.weighed.carried:.0%} of the mix"
-                if self.weighed.carried
-                else "nothing of the mix"
-            )
-            return f"the bundle carries {carried} ({'; '.join(self.weighed.gone)})"
+            carried = self.weighed.carried
+            told = f"only {carried:.0%} of the mix" if carried else "nothing of the mix"
+            return f"the bundle carries {told} ({'; '.join(self.weighed.gone)})"
         if lacking := [s for s in self.eligible if s not in self.logs and s not in self.aside]:
             return "; ".join(f"{stack} lacks {', '.join(self._missing(stack))}" for stack in lacking)
-        if self.best and (n := self.estimates[self.best].n) < few:
+        return (
+            "every stack that meets the needs is set aside"
+            if self.best is None
+            else self._why_not_best(self.best)
+        )
+
+    def _why_not_best(self, best: str) -> str:
+        """Why the cheapest is not chosen, although all that the question needs is there."""
+        if (n := self.estimates[best].n) < (few := min_blocks(self.weighed.level)):
             return f"{n} whole blocks are too few, {few} are needed"
         if math.isnan(self.weighed.floor) and len(self.complete) > 1:
             return "the baseline was not measured twice in enough blocks, so that noise has no measure"
         if ties := self._ties():
-            return f"{' and '.join([str(self.best), *ties])} are not distinguishable under this mix"
-        return ""
+            return f"{' and '.join([best, *ties])} are not distinguishable under this mix"
+        return self._fragile
+
+    @cached_property
+    def _fragile(self) -> str:
+        """Why a choice does not stand: it rests on a single cell. Empty where it rests on several."""
+        if self.best is None or not self.compared:
+            return ""
+        return sensitivity.by_cell(self.weighed, self.best, list(self.compared), self.threshold)
 
     def _ties(self) -> list[str]:
         return [stack for stack, (_, verdict) in self.compared.items() if verdict != "costlier"]
@@ -139,34 +174,54 @@ class Candidates:
             text = f"{_UNDECIDED}: {why}."
         else:
             text = f"{_UNDECIDED}: {why}. Lowest so far: {self._told(self.best)}." if why else self._choice()
+            notes += self._rests_on()
             if not math.isnan(self.weighed.floor):
-                floor = math.expm1(self.weighed.floor)
-                notes.append(
-                    f"Differences up to {floor:.2%} are noise: the baseline may differ so from itself."
-                )
+                floor = share(math.expm1(self.weighed.floor))
+                notes.append(f"Differences up to {floor} are noise: the baseline may differ so from itself.")
             notes += sensitivity.by_weight(self.weighed, self.mix, self.best, self.complete[1:])
             notes += [sensitivity.by_blocks(self.weighed, self.best, tie) for tie in self._ties()[:1]]
             asked = [need.name for need in self.wanted]
             notes += sensitivity.by_further_need(_layers(self.best), asked, self.best)
-        notes += [f"Set aside: {s}, of which the plan leaves out {why}." for s, why in self.aside.items()]
+        notes += [f"Set aside: {stack}, because {why}." for stack, why in self.aside.items()]
         notes += sensitivity.by_need(self.judged, self.logs, self.best)
+        notes += self._meaning()
         return Answer(self.weighed.baseline, self.weighed.clock, choice, text, notes)
+
+    def _rests_on(self) -> Iterator[str]:
+        """Which cells take no part, and which carry the answer then."""
+        for cell, faster in self.artefacts.items():
+            who = " and ".join(f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items())
+            yield f"Left out: {self.weighed.name(cell)}, in which {who} beats the baseline: usually an artefact."
+        names = [self.weighed.name(cell) for cell in self.weighed.weights]
+        rest = ", ".join(names) if len(names) <= MOST_NAMED else f"the other {len(names)} cells"
+        if self.artefacts:
+            yield f"The answer rests on {rest}."
+
+    def _meaning(self) -> Iterator[str]:
+        """What the baseline is, and what its clock leaves out: no figure is over a machine that nobody measured."""
+        if self.weighed.clock == "instructions":
+            yield (
+                "These are counts of instructions: caches, TLB misses and what entering and leaving a guest costs a "
+                "processor are not in them. They say which work a technique adds, not how long a given machine takes."
+            )
+        else:
+            below = [str(self.facts.get(name, "")) for name in ("virtualized", "container")]
+            signs = [sign for sign in below if sign and not sign.startswith(("no sign", "unavailable"))]
+            if signs:
+                told = f"{self.weighed.baseline} is itself virtualized ({'; '.join(signs)})"
+                yield f"{told}: costs are over that, not over bare hardware, and may differ there."
 
     def _choice(self) -> str:
         text = f"{self._told(str(self.best))} costs least of the stacks that meet the needs"
         if not self.compared:
             return f"{text}; it is the only one."
         second = self.complete[1]
-        more, low, high = self.compared[second][0].ratio
-        return f"{text}; next is {second}, {more:.3g} times as costly ({low:.3g} to {high:.3g})."
+        return f"{text}; next is {second}, {against(*self.compared[second][0].ratio, str(self.best))}."
 
     def _told(self, stack: str) -> str:
-        ratio, low, high = self.estimates[stack].ratio
-        interval = (
-            "no interval" if math.isnan(low) else f"{self.weighed.level:.0%} interval {low:.3g} to {high:.3g}"
-        )
-        odd = "; faster than it: usually an artefact" if high < 1 else ""
-        return f"{stack} ({ratio:.3g} times the bare machine, {interval}{odd})"
+        level = attained_level(self.estimates[stack].n, self.weighed.level)
+        cost = against(*self.estimates[stack].ratio, self.weighed.baseline)
+        return f"{stack} ({cost}{f', {level:.1%} interval' if level else ''})"
 
 
 def _layers(stack: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vbench.mix import Mix
 from vbench.needs import NEEDS, Judgement, judge_stack
 from vbench.weigh import MOST_BLOCKS, Weighed
+from vbench.wording import against, share
 
 
 def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> Iterator[str]:
@@ -37,6 +38,25 @@ def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> I
                 yield f"With {atom} {word} {crossing:.0%} of the mix (now {weight:.0%}), {rival} would come first."
 
 
+def by_cell(weighed: Weighed, best: str, rivals: Sequence[str], threshold: float) -> str:
+    """Why a choice does not stand because of a single cell; empty where it stands without any one of them."""
+    if len(weighed.weights) == 1:
+        return f"the answer rests on one cell, {weighed.name(next(iter(weighed.weights)))}"
+    flips: dict[str, list[str]] = {}
+    for cell in weighed.weights:
+        rest = weighed.without([cell])
+        logs = {stack: each.log for stack, each in rest.estimates().items() if stack in {best, *rivals}}
+        first = min(logs, key=lambda stack: logs[stack])
+        if first != best:
+            flips.setdefault(f"{first} would come first", []).append(weighed.name(cell))
+            continue
+        compared = rest.compare(best, rivals, threshold)
+        if tied := [stack for stack, (_, verdict) in compared.items() if verdict != "costlier"]:
+            text = f"{' and '.join([best, *tied])} are not distinguishable"
+            flips.setdefault(text, []).append(weighed.name(cell))
+    return "; ".join(f"without {' or '.join(cells)}, {outcome}" for outcome, cells in flips.items())
+
+
 def by_need(
     judged: Mapping[str, Sequence[Judgement]], logs: Mapping[str, float], best: str | None
 ) -> Iterator[str]:
@@ -53,7 +73,8 @@ def by_need(
             cheapest = min(back, key=lambda stack: logs[stack])
             unknown = any(one.need == need and one.answer == "unknown" for one in judged[cheapest])
             condition = "If it were documented to meet" if unknown else "Without"
-            yield f"{condition} {need}, {cheapest} ({math.exp(logs[cheapest]):.3g} times) would come first."
+            cost = against(math.exp(logs[cheapest]), math.nan, math.nan, "its baseline")
+            yield f"{condition} {need}, {cheapest} would come first ({cost})."
 
 
 def by_further_need(layers: Sequence[str], asked: Sequence[str], best: str) -> Iterator[str]:
@@ -71,7 +92,7 @@ def by_blocks(weighed: Weighed, best: str, rival: str) -> str:
         return f"{best} and {rival} cost the same in every block: more blocks will not part them."
     needed = weighed.blocks_needed(best, rival)
     if needed is None:
-        floor = "" if math.isnan(weighed.floor) else f" ({math.expm1(weighed.floor):.2%} now)"
+        floor = "" if math.isnan(weighed.floor) else f" ({share(math.expm1(weighed.floor))} now)"
         return (
             f"No number of blocks up to {MOST_BLOCKS} parts {best} and {rival} while the baseline differs from "
             f"itself as it does{floor}; that floor shrinks with more blocks, too."

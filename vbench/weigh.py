@@ -8,8 +8,9 @@ every cell of the mix in it. Estimates and intervals: ``vbench.effects``, ``vben
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -19,9 +20,12 @@ from scipy import stats
 from vbench.effects import costs, estimate, rounded, stack_costs
 from vbench.intervals import Floats, holm, min_blocks
 from vbench.mix import Mix
+from vbench.overhead import ELSEWHERE
 
 MOST_BLOCKS = 10_000  # beyond this, no number of blocks is named
 _CELL = ["workload", "params"]
+Cell = tuple[str, str]
+"""A workload and its parameters, of which the primary metric is weighed."""
 
 
 class Estimate(NamedTuple):
@@ -39,36 +43,167 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """Stacks on one bare baseline, weighed by one mix.
+class _Costs:
+    """Stacks on one bare baseline: log costs, a row per block and a column per stack (or arm) and cell.
 
-    ``effects``: a column per stack, a row per block; NaN where the block lacks a cell of the mix. ``means``: a
-    column per stack, a row per atom of the mix (kind or workload): its mean log-ratio alone. ``missing``: of
-    each stack, the cells of the mix that it has no ratio for. ``gone``: what of the mix the baseline itself
-    lacks. ``carried``: the share of the mix that is left. ``floor``: in logs, what the baseline differs from
-    itself; NaN where it was not measured twice often enough.
+    ``steps``: by stack and cell, what its reading cannot tell apart. ``far``: stacks and cells whose network peer is
+    in another place than the baseline's.
     """
 
     baseline: str
-    clock: str
-    level: float
-    effects: pd.DataFrame
-    means: pd.DataFrame
-    missing: dict[str, list[str]]
-    gone: list[str]
-    carried: float
-    floor: float
+    clocks: dict[str, str]
+    wide: pd.DataFrame
+    arms: pd.DataFrame
+    steps: pd.Series[float]
+    far: frozenset[tuple[str, Cell]]
+
+    @property
+    def members(self) -> list[str]:
+        """All stacks but the baseline."""
+        return [stack for stack in self.clocks if stack != self.baseline]
+
+
+class Weighed:
+    """Stacks on one bare baseline, weighed by one mix, of which ``left_out`` are cells that take no part.
+
+    The weight of a cell left out goes to the others of its atom (kind or workload), in proportion.
+    """
+
+    def __init__(self, table: _Costs, mix: Mix, level: float, left_out: Collection[Cell] = ()) -> None:
+        self._table, self.mix, self.level, self.left_out = table, mix, level, frozenset(left_out)
+        self.baseline = table.baseline
+        self.clock = table.clocks.get(table.baseline, "wall")
+        self._base = _of(table.wide, self.baseline).dropna(axis="columns", how="all")
+        measured = [cell for cell in _cells(self._base) if cell not in self.left_out]
+        self._shares = {atom: _shares(mix.shares[atom], measured) for atom in mix.atoms}
+        weights: dict[Cell, float] = {}
+        for atom, shares in self._shares.items():
+            for cell, share in shares.items():
+                weights[cell] = weights.get(cell, 0.0) + mix.atoms[atom] * share
+        self.weights = weights
+        """By cell; they add up to the share of the mix that the bundle carries."""
 
     @property
     def stacks(self) -> list[str]:
         """All but the baseline, by name."""
-        return list(self.effects.columns)
+        return self._table.members
+
+    @property
+    def carried(self) -> float:
+        """The share of the mix that is left."""
+        return sum(self.weights.values())
+
+    @property
+    def gone(self) -> list[str]:
+        """What of the mix the baseline itself lacks, or of which nothing is left."""
+        known = {workload for workload, _ in _cells(self._base)}
+        out = [f"{atom}: no workload of this kind in the bundle" for atom in self.mix.absent]
+        out += [
+            f"{name}: not measured in {self.baseline}" for name in self.mix.workloads if name not in known
+        ]
+        emptied = [atom for atom, shares in self._shares.items() if self.mix.shares[atom] and not shares]
+        return out + [
+            f"{atom}: none of its cells takes part" for atom in emptied if {*self.mix.shares[atom]} & known
+        ]
+
+    def name(self, cell: Cell) -> str:
+        """A cell as users see it: its workload, with the parameters where it was measured with several."""
+        several = sum(workload == cell[0] for workload, _ in _cells(self._base)) > 1
+        return f"{cell[0]} {cell[1]}" if several else cell[0]
+
+    def without(self, cells: Iterable[Cell]) -> Weighed:
+        """The same, with these cells left out, too."""
+        return Weighed(self._table, self.mix, self.level, {*self.left_out, *cells})
+
+    def missing(self, stack: str) -> dict[Cell, str]:
+        """The cells of the mix that a stack has no ratio for, and why where that is known."""
+        if self._table.clocks[stack] != self.clock:
+            return dict.fromkeys(self.weights, "its baseline is timed by another kind of clock")
+        out = {cell: ELSEWHERE for cell in self.weights if (stack, cell) in self._table.far}
+        ratios = self._ratios(stack)
+        return out | {cell: "" for cell in self.weights if cell not in out and ratios[cell].isna().all()}
+
+    def _ratios(self, stack: str) -> pd.DataFrame:
+        """log(stack / baseline), a row per block and a column per cell of the mix."""
+        cells = pd.MultiIndex.from_tuples(list(self.weights), names=_CELL)
+        return _of(self._table.wide, stack).reindex(columns=cells) - self._base.reindex(columns=cells)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """A column per stack, a row per block; NaN where the block lacks a cell of the mix."""
+        nothing = pd.Series(np.nan, index=self._table.wide.index)
+        return pd.DataFrame(
+            {
+                s: self._mixed(self._ratios(s)) if self.weights and not self.missing(s) else nothing
+                for s in self.stacks
+            },
+            index=self._table.wide.index,
+        )
+
+    def _mixed(self, cells: pd.DataFrame) -> pd.Series[float]:
+        weights = np.array([self.weights[cell] for cell in _cells(cells)])
+        mixed: pd.Series[float] = (cells * weights).sum(axis=1, skipna=False) / weights.sum()
+        return mixed
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """A column per stack, a row per atom of the mix: its mean log-ratio alone, NaN where a cell is missing."""
+        out = {}
+        for stack in self.stacks:
+            mean, absent = self._ratios(stack).mean(), self.missing(stack)
+            out[stack] = {
+                atom: math.nan
+                if absent.keys() & shares
+                else sum(float(mean[c]) * w for c, w in shares.items())
+                for atom, shares in self._shares.items()
+                if shares
+            }
+        return pd.DataFrame(out)
+
+    @cached_property
+    def floor(self) -> float:
+        """Of the interval of the mix's A' over A, the bound further from 0, in logs; NaN: too few blocks."""
+        cells = pd.MultiIndex.from_tuples(list(self.weights), names=_CELL)
+        second, first = (_of(self._table.arms, arm).reindex(columns=cells) for arm in ("A'", "A"))
+        gap = self._mixed(second - first) if self.weights else pd.Series(dtype=float)
+        frame = pd.DataFrame({"of": "baseline", "effect": gap, "step": 2 * self._step(self.baseline)})
+        row = estimate(frame, ["of"], self.level)
+        return float(row[["log_low", "log_high"]].abs().max(axis=1).iloc[0]) if len(row) else math.nan
+
+    def _step(self, stack: str) -> float:
+        """What the readings of a stack under the mix cannot tell apart."""
+        steps = self._table.steps
+        each = sum(weight * float(steps.get((stack, *cell), 0.0)) for cell, weight in self.weights.items())
+        return each / self.carried if self.weights else 0.0
+
+    def artefacts(self, stacks: Iterable[str]) -> dict[Cell, dict[str, float]]:
+        """The cells in which one of ``stacks`` beats its baseline beyond doubt, with its ratio there.
+
+        That is usually an artefact (another path, a cache below): so it is flagged in ``vbench.overhead``.
+        """
+        found: dict[Cell, dict[str, float]] = {}
+        for stack in stacks:
+            ratios, steps = self._ratios(stack), self._table.steps
+            for cell in self.weights.keys() - self.missing(stack).keys():
+                step = float(steps.get((stack, *cell), 0.0)) + float(steps.get((self.baseline, *cell), 0.0))
+                frame = pd.DataFrame({"of": stack, "effect": ratios[cell], "step": step})
+                row = estimate(frame, ["of"], self.level)
+                if len(row) and row["log_high"].iloc[0] < 0 and -row["log"].iloc[0] > self._cell_floor(cell):
+                    found.setdefault(cell, {})[stack] = math.exp(float(row["log"].iloc[0]))
+        return {cell: found[cell] for cell in self.weights if cell in found}
+
+    def _cell_floor(self, cell: Cell) -> float:
+        floor = self.without(self.weights.keys() - {cell}).floor
+        return 0.0 if math.isnan(floor) else floor
 
     def estimates(self) -> dict[str, Estimate]:
         """By stack, its cost over the baseline; stacks without a whole block are left out."""
-        return _by_stack(
-            estimate(self.effects.melt(var_name="stack", value_name="effect"), ["stack"], self.level)
+        long = self.effects.melt(var_name="stack", value_name="effect")
+        base = self._step(self.baseline)
+        long["step"] = (
+            long["stack"].map({stack: base + self._step(stack) for stack in self.stacks}).astype(float)
         )
+        return _by_stack(estimate(long, ["stack"], self.level))
 
     def difference(self, stack: str, other: str) -> Floats:
         """``other`` over ``stack`` in each block that has both, in logs."""
@@ -84,8 +219,10 @@ class Weighed:
         """
         if not others:
             return {}
+        mine = self._step(best)
         long = pd.concat(
-            pd.DataFrame({"stack": other, "effect": self.difference(best, other)}) for other in others
+            pd.DataFrame({"stack": o, "effect": self.difference(best, o), "step": mine + self._step(o)})
+            for o in others
         )
         out = estimate(long, ["stack"], self.level)
         few = out["n"] < min_blocks(self.level)
@@ -134,7 +271,7 @@ def weigh(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Weigh
     grounds: dict[str, list[str]] = {}
     for stack in sorted(known):
         grounds.setdefault(_ground(known, stack), []).append(stack)
-    return [_group(all_costs, ground, members, mix, level) for ground, members in grounds.items()]
+    return [Weighed(_table(all_costs, ground, members), mix, level) for ground, members in grounds.items()]
 
 
 def _ground(known: dict[str, str], stack: str) -> str:
@@ -145,38 +282,29 @@ def _ground(known: dict[str, str], stack: str) -> str:
     return stack
 
 
-def _group(all_costs: pd.DataFrame, ground: str, members: list[str], mix: Mix, level: float) -> Weighed:
+def _table(all_costs: pd.DataFrame, ground: str, members: list[str]) -> _Costs:
     mine = all_costs[all_costs["stack"].isin(members)]
-    bare = mine[mine["stack"] == ground]
-    clock = str(bare["clock"].iloc[0]) if len(bare) else "wall"
-    wide = _wide(stack_costs(mine), ["stack", *_CELL])
-    base = _of(wide, ground).dropna(axis="columns", how="all")
-    weights = pd.Series(dict(_cell_weights(mix.workloads, base)), dtype=float)
-    clocks = mine.groupby("stack")["clock"].first()
-    effects, means, missing = {}, {}, {}
-    for stack in members:
-        if stack == ground:
-            continue
-        if clocks[stack] != clock:
-            missing[stack] = ["every cell: its baseline is timed by another kind of clock"]
-            effects[stack] = pd.Series(np.nan, index=wide.index)
-            continue
-        cells = _of(wide, stack).reindex(columns=weights.index) - base[weights.index]
-        absent = [cell for cell in _cells(cells) if cells[cell].isna().all()]
-        missing[stack] = [_name(*cell) for cell in absent]
-        whole = (cells * weights).sum(axis=1, skipna=False) / weights.sum()
-        effects[stack] = whole if len(weights) and not absent else pd.Series(np.nan, index=wide.index)
-        means[stack] = {atom: _atom_mean(cells, share) for atom, share in mix.shares.items() if share}
-    gone = [f"{atom}: no workload of this kind in the bundle" for atom in mix.absent]
-    gone += [f"{name}: not measured in {ground}" for name in mix.workloads if name not in _workloads(base)]
-    return Weighed(
-        ground, clock, level, pd.DataFrame(effects, index=wide.index), pd.DataFrame(means), missing, gone,
-        float(weights.sum()), _floor(bare, weights, level),
-    )  # fmt: skip
+    per_block = stack_costs(mine)
+    peers = {
+        (str(row["stack"]), (str(row["workload"]), str(row["params"]))): str(row["peer"])
+        for row in per_block[["stack", *_CELL, "peer"]].drop_duplicates().to_dict("records")
+    }
+    far = {(stack, cell) for (stack, cell), peer in peers.items() if peers.get((ground, cell), peer) != peer}
+    return _Costs(
+        ground,
+        {
+            str(stack): str(clock)
+            for stack, clock in mine.groupby("stack", observed=True)["clock"].first().items()
+        },
+        _wide(per_block, ["stack", *_CELL]),
+        _wide(mine[mine["stack"] == ground], ["arm", *_CELL]),
+        per_block.groupby(["stack", *_CELL], observed=True)["step"].median(),
+        frozenset(far),
+    )
 
 
 def _wide(per_block: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return per_block.pivot_table(index=["run", "block"], columns=columns, values="cost")
+    return per_block.pivot_table(index=["run", "block"], columns=columns, values="cost", observed=True)
 
 
 def _of(wide: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -186,37 +314,12 @@ def _of(wide: pd.DataFrame, name: str) -> pd.DataFrame:
     return cast(pd.DataFrame, wide[name])
 
 
-def _workloads(base: pd.DataFrame) -> set[str]:
-    return {workload for workload, _ in _cells(base)}
+def _cells(frame: pd.DataFrame) -> list[Cell]:
+    return cast(list[Cell], frame.columns.to_list())
 
 
-def _cells(base: pd.DataFrame) -> list[tuple[str, str]]:
-    return cast(list[tuple[str, str]], base.columns.to_list())
-
-
-def _cell_weights(workloads: dict[str, float], base: pd.DataFrame) -> Iterator[tuple[tuple[str, str], float]]:
-    """A workload's weight, in equal parts to the parameters that it was measured with."""
-    for workload, weight in workloads.items():
-        mine = [cell for cell in _cells(base) if cell[0] == workload]
-        for cell in mine:
-            yield cell, weight / len(mine)
-
-
-def _atom_mean(cells: pd.DataFrame, share: dict[str, float]) -> float:
-    weights = pd.Series(dict(_cell_weights(share, cells)), dtype=float)
-    if _workloads(cells) & share.keys() != share.keys() or cells[weights.index].isna().all().any():
-        return float("nan")
-    return float((cells[weights.index].mean() * weights).sum())
-
-
-def _floor(bare: pd.DataFrame, weights: pd.Series[float], level: float) -> float:
-    """Of the interval of the mix's A' over A, the bound further from 0, in logs."""
-    wide = _wide(bare, ["arm", *_CELL])
-    gap = _of(wide, "A'").reindex(columns=weights.index) - _of(wide, "A").reindex(columns=weights.index)
-    mixed = (gap * weights).sum(axis=1, skipna=False) / weights.sum()
-    row = estimate(pd.DataFrame({"of": "baseline", "effect": mixed}), ["of"], level)
-    return float(row[["log_low", "log_high"]].abs().max(axis=1).iloc[0]) if len(row) else float("nan")
-
-
-def _name(workload: str, params: str) -> str:
-    return workload if params == "{}" else f"{workload} {params}"
+def _shares(workloads: dict[str, float], measured: Sequence[Cell]) -> dict[Cell, float]:
+    """An atom's shares by cell, adding up to 1: each workload's in equal parts to the parameters it was run with."""
+    cells = {name: [cell for cell in measured if cell[0] == name] for name in workloads}
+    total = sum(share for name, share in workloads.items() if cells[name])
+    return {cell: workloads[name] / total / len(mine) for name, mine in cells.items() for cell in mine}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vbench.commands.options import Folder, Json, group
+from vbench.commands.options import Folder, Json, group, share
 from vbench.console import say, show_table
 
 if TYPE_CHECKING:
@@ -105,20 +105,31 @@ def advise(
         str | None, typer.Option("--workload-mix", help="Weights, such as web=0.6,db=0.4 or os=1,disk=2.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, help="A difference too small to matter; 0.05 is 5%.")
+        float,
+        typer.Option(parser=share, metavar="SHARE", help="A difference too small to matter: 0.05 or 5%."),
     ] = 0.0,
     json: Json = False,
 ) -> None:
     """Say which measured stack suits given needs and work, and what would change the answer."""
     from vbench import load
     from vbench.advise import advise as weigh_up
+    from vbench.wording import cost, interval
 
     advice = weigh_up(load(folder), need or (), workload_mix, threshold=threshold)
     if json:
         show_table([advice.as_dict()], json=True)
         return
-    columns = ("stack", "needs", "n", "ratio", "low", "high", "verdict", "missing", "reason")
-    show_table(advice.records(), json=False, columns=columns)
-    say("")
     for line in advice.lines:
         say(line)
+    say("")
+    rows = [
+        row
+        | {
+            "cost": cost(row["ratio"]),
+            "interval": interval(row["low"], row["high"]),
+            "why": "; ".join(filter(None, [row["reason"], row["missing"]])),
+        }
+        for row in advice.records()
+    ]
+    columns = ["stack", "cost", "interval", "verdict", *(["why"] if any(row["why"] for row in rows) else [])]
+    show_table(rows, json=False, columns=columns)

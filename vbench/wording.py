@@ -1,0 +1,64 @@
+"""Ratios and shares in words and digits, as a terminal and the decision aid show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def number(ratio: float) -> str:
+    """A ratio with as many digits as are of use: 0.04, 1.53, 12.3, 240, 1200."""
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
+
+
+def share(value: float) -> str:
+    """A share of 0 or more in percent, two digits of it, and never as 0.00%."""
+    return (
+        "less than 0.01%"
+        if value < 1e-4
+        else f"{100 * value:.2g}%"
+        if value < 0.995
+        else f"{100 * value:.0f}%"
+    )
+
+
+def signed(ratio: float) -> str:
+    """A ratio near 1 as a change: +0.6%, -12%."""
+    return f"{100 * (ratio - 1):+.2g}%"
+
+
+def cost(ratio: float | None) -> str:
+    """A ratio by itself: +0.58%, 2.81x; n/a where there is none."""
+    if ratio is None or math.isnan(ratio):
+        return "n/a"
+    return f"{100 * (ratio - 1):+.3g}%" if near_one(ratio) else f"{number(ratio)}x"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of ratios: +0.57% to +0.59%; n/a where there is none."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "n/a"
+    return f"{cost(low)} to {cost(high)}"
+
+
+def levels(attained: Iterable[float]) -> str:
+    """The levels that intervals have, as text: 96.9%, or 95.8% to 96.9%; those without an interval (0) left out."""
+    known = sorted({round(level, 3) for level in attained if level > 0})
+    if not known:
+        return "no"
+    return f"{known[0]:.1%}" if len(known) == 1 else f"{known[0]:.1%} to {known[-1]:.1%}"
+
+
+def near_one(*ratios: float) -> bool:
+    """Whether all known ratios read better as changes than as factors."""
+    return all(0.5 < ratio < 1.5 for ratio in ratios if not math.isnan(ratio))
+
+
+def against(ratio: float, low: float, high: float, other: str) -> str:
+    """A cost and its interval against that of ``other``: 0.6% more than local (+0.5% to +0.7%); 2.3 times local."""
+    known = not math.isnan(low)
+    if not near_one(ratio, low, high):
+        return f"{number(ratio)} times {other}" + (f" ({number(low)} to {number(high)})" if known else "")
+    more = "more" if ratio >= 1 else "less"
+    interval = f" ({signed(low)} to {signed(high)})" if known else ""
+    return f"{share(abs(ratio - 1))} {more} than {other}{interval}"
