@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from vbench import plot
@@ -39,9 +40,9 @@ def _heatmap(asked: Asked) -> Figure:
 
 def _cost(asked: Asked) -> Figure:
     operations = plot.per_operation(asked.samples)
-    if asked.stack:
-        base = operations.loc[operations["stack"] == asked.stack, "baseline"]
-        operations = operations[operations["stack"].isin([asked.stack, *base])]
+    if asked.chosen:
+        bases = asked.of_chosen(operations)["baseline"]
+        operations = operations[operations["stack"].isin([*asked.chosen, *bases])]
     cell = ["stack", "workload", "params", "metric"]
     called = asked.overheads.assign(called=asked.overheads["verdict"].isin(["costlier", "cheaper"]))
     operations = operations.merge(called[[*cell, "called"]], on=cell, how="left")
@@ -53,7 +54,7 @@ def _cost(asked: Asked) -> Figure:
 
 def _latency(asked: Asked) -> Figure:
     found = plot.percentiles(asked.samples)
-    found = found[found["stack"] == asked.stack] if asked.stack else found
+    found = asked.of_chosen(found)
     if found.empty:
         raise asked.lacks("a workload with several percentiles of latency (net-latency has them)")
     return plot.latency(found, titles=asked.titles, stacks=asked.stacks)
@@ -63,7 +64,7 @@ def _footprint(asked: Asked) -> Figure:
     samples = asked.samples
     table = footprint(samples).assign(clock=asked.by)
     table["baseline"] = table["stack"].map(baselines(samples))
-    table = table[table["stack"] == asked.stack] if asked.stack else table
+    table = asked.of_chosen(table)
     if table.empty:
         raise asked.lacks("a measurement")
     opened = {name: _number(facts.get("open_seconds")) for name, facts in asked.run.facts.items()}
@@ -82,7 +83,7 @@ def _number(fact: Any) -> float:
 def _convergence(asked: Asked) -> Figure:
     workload = asked.one_workload()
     grown = plot.growth(asked.cell(asked.samples, workload), level=asked.level)
-    grown = grown[grown["stack"] == asked.stack] if asked.stack else grown
+    grown = asked.of_chosen(grown)
     if grown.empty:
         raise asked.lacks("a comparison")
     return plot.convergence(grown, title=asked.title(workload), stacks=asked.stacks)
@@ -91,7 +92,7 @@ def _convergence(asked: Asked) -> Figure:
 def _trace(asked: Asked) -> Figure:
     workload = asked.one_workload()
     cell = asked.cell(asked.samples, workload)
-    cell = cell[cell["stack"] == asked.stack] if asked.stack else cell
+    cell = asked.of_chosen(cell)
     if cell.loc[~cell["warmup"].astype(bool) & (cell["value"] > 0)].empty:
         raise asked.lacks("a measurement")
     return plot.trace(cell, title=asked.title(workload), stacks=asked.stacks)
@@ -123,8 +124,8 @@ class Choice:
 
 
 FIGURES: Mapping[str, Choice] = {
-    "relative-performance": Choice("performance by technique, 1 is the baseline; the default", _relative),
-    "heatmap": Choice("overhead of every workload in every stack, with intervals", _heatmap),
+    "relative-performance": Choice("performance by technique, 1 is the baseline", _relative),
+    "heatmap": Choice("overhead of every workload in every stack, with intervals; the default", _heatmap),
     "stacks": Choice("what each stack is made of, with the factor of each layer for one workload", stacks),
     "side-by-side": Choice("all stacks at once, standing on what they share", side_by_side),
     "waterfall": Choice("one stack taken apart: a factor a layer, and what they cost together", waterfall),
@@ -138,25 +139,27 @@ FIGURES: Mapping[str, Choice] = {
     ),
     "published-macro": Choice("kinds of work beside Barham et al. 2003, Figure 3", _published("macro")),
 }
-DEFAULT = "relative-performance"
+DEFAULT = "heatmap"  # all of a bundle in one picture that fits a screen
 
 
 def draw(
     run: Run,
     name: str = DEFAULT,
     *,
-    stack: str | None = None,
+    stack: str | Sequence[str] | None = None,
     workload: str | None = None,
     clock: str | None = None,
     level: float = 0.95,
 ) -> Figure:
-    """The figure of that name. ``stack`` may leave the leading ``local/`` out.
+    """The figure of that name. ``stack``: one or several; each may leave the leading ``local/`` out.
 
     Raises ``UsageError`` for a name, stack, workload or clock that there is none of, and where the bundle does not
     carry the figure.
     """
     if name not in FIGURES:
-        raise UsageError(f"there is no figure {name!r}", f"figures: {', '.join(FIGURES)}")
+        near = get_close_matches(name, FIGURES, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no figure {name!r}", f"{meant}figures: {', '.join(FIGURES)}")
     return FIGURES[name].draw(choose(run, stack=stack, workload=workload, clock=clock, level=level))
 
 

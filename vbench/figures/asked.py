@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,17 +19,21 @@ CLOCKS = ("wall", "instructions")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a figure is drawn from. ``stack``, ``workload`` and ``clock`` narrow it; None leaves it to the figure.
+    """What a figure is drawn from. ``chosen`` stacks, ``workload`` and ``clock`` narrow it; else it is the figure's.
 
     ``table``: the run's overheads at this level, where they are known already; else they are computed once.
     """
 
     run: Run
-    stack: str | None = None
+    chosen: tuple[str, ...] = ()
     workload: str | None = None
     clock: str | None = None
     level: float = 0.95
     table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+
+    def of_chosen(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the stacks asked for; all where none was."""
+        return frame[frame["stack"].isin(self.chosen)] if self.chosen else frame
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -60,18 +65,15 @@ class Asked:
 
     @cached_property
     def overheads(self) -> pd.DataFrame:
-        """The overheads by the clock in question, of the workload and stack asked for if any were."""
+        """The overheads by the clock in question, of the workload and stacks asked for if any were."""
         table = self.run.overheads(level=self.level) if self.table is None else self.table
-        frame = self._narrow(table)
-        return frame[frame["stack"] == self.stack] if self.stack else frame
+        return self.of_chosen(self._narrow(table))
 
     @cached_property
     def by(self) -> str | None:
-        """The clock to draw by: that asked for, that of the stack, or the first there is."""
+        """The clock to draw by: that asked for, that of the stacks, or the first there is."""
         samples = self.run.samples
-        found = {*samples["clock"].unique()}
-        if self.stack:
-            found = {*samples.loc[samples["stack"] == self.stack, "clock"].unique()}
+        found = {*self.of_chosen(samples)["clock"].unique()}
         if self.clock:
             return self.clock if self.clock in found else None
         return next((clock for clock in CLOCKS if clock in found), None)
@@ -103,7 +105,7 @@ class Asked:
     def lacks(self, what: str) -> UsageError:
         """The error that says what the bundle does not hold, for what was asked."""
         words = [f"of {self.workload}"] if self.workload else []
-        words += [f"in {self.stack}"] if self.stack else []
+        words += [f"in {', '.join(self.chosen)}"] if self.chosen else []
         words += [f"measured in {self.clock}"] if self.clock else []
         return UsageError(f"{self.run.path} holds no {' '.join([what.removeprefix('a '), *words])}")
 
@@ -115,31 +117,41 @@ class Asked:
 def choose(
     run: Run,
     *,
-    stack: str | None = None,
+    stack: str | Sequence[str] | None = None,
     workload: str | None = None,
     clock: str | None = None,
     level: float = 0.95,
 ) -> Asked:
-    """What was asked for, checked. ``stack`` may leave the leading ``local/`` out.
+    """What was asked for, checked. ``stack``: one or several; each may leave the leading ``local/`` out.
 
     Raises ``UsageError`` for a stack, workload or clock that there is none of in the bundle.
     """
     if clock is not None and clock not in CLOCKS:
         raise UsageError(f"there is no clock {clock!r}", "clocks: wall, instructions")
     measured = list(run.samples["stack"].unique())
-    if stack is not None:
-        full = stack if stack in measured else f"local/{stack}"
-        if full not in measured:
-            raise UsageError(
-                f"{stack} was not measured", f"stacks in this bundle: {', '.join(measured) or 'none'}"
-            )
-        stack = full
+    chosen = [_measured(name, measured) for name in ([stack] if isinstance(stack, str) else stack or ())]
     known = list(run.samples["workload"].unique())
     if workload is not None and workload not in known:
         raise UsageError(
             f"{workload} was not measured", f"workloads in this bundle: {', '.join(known) or 'none'}"
         )
-    asked = Asked(run, stack, workload, clock, level)
+    clocks = {*run.samples.loc[run.samples["stack"].isin(chosen), "clock"].unique()}
+    if len(clocks) > 1 and clock is None:
+        raise UsageError(
+            "these stacks are timed by different kinds of clock, which share no figure",
+            "name one: --clock wall",
+        )
+    asked = Asked(run, tuple(dict.fromkeys(chosen)), workload, clock, level)
     if asked.by is None:
         raise asked.lacks("a measurement")
     return asked
+
+
+def _measured(stack: str, measured: Sequence[str]) -> str:
+    """The whole path of a stack of the bundle."""
+    full = stack if stack in measured else f"local/{stack}"
+    if full not in measured:
+        raise UsageError(
+            f"{stack} was not measured", f"stacks in this bundle: {', '.join(measured) or 'none'}"
+        )
+    return full

@@ -23,8 +23,10 @@ MOST_PANELS = 15  # of a waterfall: the workloads whose cost is highest
 
 def _deepest(asked: Asked) -> str:
     """The stack asked for, or the one of most layers that were measured step by step."""
-    if asked.stack:
-        return asked.stack
+    if len(asked.chosen) > 1:
+        raise UsageError(f"a waterfall takes one stack apart, not {len(asked.chosen)}", "name one with -s")
+    if asked.chosen:
+        return asked.chosen[0]
     children = asked.overheads["stack"].unique()
     if not len(children):
         raise asked.lacks("a comparison")
@@ -148,16 +150,17 @@ def side_by_side(asked: Asked) -> Figure:
 
 def _measured(asked: Asked) -> tuple[list[str], dict[str, str], dict[str, list[str]], str, str]:
     """Stacks, factors and lines as from :func:`layer_factors`, a caption, and words for the title."""
-    names = [asked.stack] if asked.stack else plot.in_order(asked.samples, asked.stacks)[0]
+    names = list(asked.chosen) or plot.in_order(asked.samples, asked.stacks)[0]
     if not names:
         raise asked.lacks("a measurement")
     if asked.overheads.empty:
         return names, {}, {}, "", ""
     workload = asked.one_workload()
-    n = asked.cell(asked.overheads, workload)["n"]
+    cells = asked.cell(asked.overheads, workload)
+    n = cells["n"]
     caption = (
         f"Factors: {asked.title(workload)}, cost in the stack over cost in what it stands on, Hodges-Lehmann "
-        f"ratio; in brackets the exact signed-rank {asked.level:.0%} interval, {plot.blocks_text(n)}; where "
+        f"ratio; in brackets the exact signed-rank interval ({plot.level_text(cells)}), {plot.blocks_text(n)}; where "
         "the run does not hold the two against each other, the mean of their log-ratios and its t interval."
     )
     of = f"; factors: {asked.titles.get(workload, workload)}"

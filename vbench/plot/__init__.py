@@ -26,7 +26,7 @@ from vbench.plot.style import (
     svg,
 )
 from vbench.plot.waterfall import waterfall
-from vbench.plot.words import TIMES, blocks_text, clean, interval_text, number_text, times
+from vbench.plot.words import TIMES, blocks_text, clean, interval_text, level_text, number_text, times
 
 __all__ = [
     "CLOCKS",
@@ -52,6 +52,7 @@ __all__ = [
     "in_order",
     "interval_text",
     "latency",
+    "level_text",
     "matching",
     "number_text",
     "per_operation",

@@ -38,7 +38,7 @@ from vbench.plot.style import (
     one_clock,
     styled,
 )
-from vbench.plot.words import blocks_text, clean, number_text
+from vbench.plot.words import blocks_text, clean, level_text, number_text
 
 # Inches.
 _BAR, _GROUP_MIN = 0.24, 0.95
@@ -155,7 +155,7 @@ def _caption(frame: pd.DataFrame, baselines: str, scale: Scale) -> str:
     text += " (logarithmic axis; bars hang from the baseline)." if scale.log else "."
     text += " Bars: Hodges-Lehmann estimate. "
     if frame["low"].notna().any():
-        text += f"Whiskers: exact signed-rank {frame['level'].iloc[0]:.0%} interval; "
+        text += f"Whiskers: exact signed-rank interval ({level_text(frame)}); "
     if (frame["low"].isna() & frame["ratio"].notna()).any():
         text += "No whisker: too few blocks for an interval; "
     blocks = blocks_text(frame.loc[frame["ratio"].notna(), "n"])

@@ -23,7 +23,7 @@ from vbench.plot.style import (
     one_clock,
     styled,
 )
-from vbench.plot.words import blocks_text, clean, fit, interval_text, times, value_text
+from vbench.plot.words import blocks_text, clean, fit, interval_text, level_text, times, value_text
 
 _PANEL, _ABOVE, _BELOW, _COLUMNS = 1.55, 0.5, 0.42, 3
 _STEPS = 24  # points of a convergence line, at most: each is a whole analysis of the blocks so far
@@ -53,13 +53,13 @@ def convergence(grown: pd.DataFrame, *, title: str, stacks: Sequence[str] | None
     """
     clock = one_clock(grown)
     names, palette = in_order(grown, stacks)
-    level = f"{grown['level'].iloc[0]:.0%}"
+    level = level_text(grown[grown["blocks"] == grown["blocks"].max()])
     last = grown[grown["blocks"] == grown["blocks"].max()]
     points = grown["blocks"].nunique()
     sheet, panels = _grid(
         f"How the interval closes: {title}",
         len(names),
-        caption=f"Line: Hodges-Lehmann ratio of the blocks so far; band: exact signed-rank {level} interval, which "
+        caption=f"Line: Hodges-Lehmann ratio of the blocks so far; band: exact signed-rank interval ({level}), which "
         f"begins at the fewest blocks that carry one; {blocks_text(last['n'])} in all. Dashed: the last estimate. "
         "Dotted: the A/A floor, what the baseline differs from itself. Blocks are looked at in the order measured"
         + (f", at {points} numbers of blocks." if points < grown["blocks"].max() else "."),

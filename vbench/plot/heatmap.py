@@ -22,7 +22,7 @@ from vbench.plot.style import (
     one_clock,
     styled,
 )
-from vbench.plot.words import TIMES, blocks_text, clean, fit, interval_text, text_width, times
+from vbench.plot.words import TIMES, blocks_text, clean, fit, interval_text, level_text, text_width, times
 
 _ROW, _LEFT, _SIDE = 0.34, 3.1, 0.9  # inches: a row, the workloads' names, the colour scale
 _LINEAR = float(np.log(1.05))  # colours follow the ratio up to 5% and its logarithm beyond
@@ -175,8 +175,7 @@ def _scale(sheet: Sheet, shade: Any, reach: float, x: float, y: float, height: f
 
 
 def _caption(frame: pd.DataFrame) -> str:
-    level = f"{frame['level'].iloc[0]:.0%}"
-    text = f"Hodges-Lehmann ratio and exact signed-rank {level} interval over blocks, "
+    text = f"Hodges-Lehmann ratio and exact signed-rank interval ({level_text(frame)}) over blocks, "
     text += f"{blocks_text(frame.loc[frame['ratio'].notna(), 'n'])}. "
     text += "Coloured and bold: the difference is called. Grey, ≈: not distinguishable from the baseline. "
     return text + "Grey, ?: undetermined (too few blocks). Hatched, n/a: not measured."

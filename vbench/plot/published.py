@@ -25,7 +25,7 @@ from vbench.plot.style import (
     one_clock,
     styled,
 )
-from vbench.plot.words import blocks_text, clean, fit
+from vbench.plot.words import blocks_text, clean, fit, level_text
 
 _ROW, _LEFT, _GAP, _RIGHT = 0.36, 2.55, 0.25, 0.15
 _LOOK = {  # by technique: colour and marker, the same for theirs and ours
@@ -124,7 +124,7 @@ def beside_published(
         head + height + 0.42,
         caption=f"Left, hollow: published, {published.citation}, {published.place}; {published.setting}; wall clock; "
         "single figures without an interval. Right, filled: ours, Hodges-Lehmann ratio, whiskers the exact "
-        f"signed-rank {ours['level'].iloc[0]:.0%} interval over blocks, {blocks_text(ours['n'])}. Programs, kernels "
+        f"signed-rank interval ({level_text(ours)}) over blocks, {blocks_text(ours['n'])}. Programs, kernels "
         "and machines differ: rows ask a like question, and are not the same test. n/a: nothing of ours to set there.",
         clock=clock if counted else None,
         lead="Cost over native: 1 is native, further right is costlier. Rows share one logarithmic scale.",

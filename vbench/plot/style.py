@@ -224,7 +224,7 @@ def svg(figure: Figure) -> str:
 
 
 @styled
-def save(figure: Figure, path: Path | str, *, dpi: int = 300) -> None:
+def save(figure: Figure, path: Path | str, *, dpi: int = 150) -> None:
     """Write the figure as PNG, SVG or PDF, by the name's ending. Raises UsageError."""
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
+
+from vbench import wording
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -70,6 +73,13 @@ def blocks_text(counts: Iterable[int]) -> str:
     if not known:
         return "n = no blocks"
     return f"n = {known[0]} blocks" if len(known) == 1 else f"n = {known[0]} to {known[-1]} blocks"
+
+
+def level_text(frame: pd.DataFrame) -> str:
+    """The level of a table's intervals: that which their number of blocks attains, where the table says it."""
+    if "attained" in frame and (frame["attained"] > 0).any():
+        return wording.levels(frame["attained"])
+    return f"{frame['level'].iloc[0]:.0%}"
 
 
 def value_text(value: float) -> str:
