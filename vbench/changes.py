@@ -7,9 +7,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from vbench import wording
 from vbench.compare import CHANGED, Comparison
+from vbench.intervals import attained_shift_level
 
 
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -76,23 +79,39 @@ def _figure(value: float | None) -> str:
 
 
 def summary(found: Comparison) -> str:
-    """What came of it, in one line."""
-    count = found.cells["verdict"].value_counts()
+    """What came of it, in one line; in a second, what moved and is not called a change, and why."""
+    cells = found.cells
+    count = cells["verdict"].value_counts()
     changed = int(sum(count.get(name, 0) for name in CHANGED))
     open_ = int(count.get("undetermined", 0))
-    text = f"{changed} of {len(found.cells)} cells changed" if changed else "nothing changed"
+    text = f"{changed} of {len(cells)} cells changed" if changed else "no change can be told"
     if not found.decidable:
         text = "nothing can be decided"
     text += f"; {open_} undetermined" if open_ else ""
-    return text + ("; FORCED: the bundles are not comparable" if found.obstacles else "")
+    text += "; FORCED: the bundles are not comparable" if found.obstacles else ""
+    moved = cells[(cells["verdict"] == "not distinguishable") & ((cells["low"] > 1) | (cells["high"] < 1))]
+    if moved.empty:
+        return text
+    most = moved.loc[np.log(moved["change"]).abs().idxmax()]
+    interval = f"{share(most['low'])} to {share(most['high'])}"
+    floor = "" if math.isnan(most["floor"]) else f", floor {most['floor']:.2%}"
+    return (
+        f"{text}\n{len(moved)} cells moved and are not called: most {most['workload']} in {most['stack']}, "
+        f"{share(most['change'])} ({interval}): {most['why']}{floor}"
+    )
 
 
 def markdown(found: Comparison) -> str:
     """A page for a merge request or a wiki: summary, what changed, possible causes, every cell."""
     cells = rows(found)
     moved = [row for row in cells if row["verdict"] in CHANGED]
-    lines = [f"# {_safe(found.before.path)} and {_safe(found.after.path)}", "", f"**{summary(found)}**", ""]
-    lines += [f"Interval: exact rank-sum, {found.cells['level'].iloc[0]:.0%}. Above 0% is costlier.", ""]
+    lines = [
+        f"# {_safe(found.before.path)} and {_safe(found.after.path)}",
+        "",
+        f"**{_safe(summary(found))}**",
+        "",
+    ]
+    lines += [f"Interval: exact rank-sum, {_levels(found)}. Above 0% is costlier.", ""]
     if found.obstacles:
         lines += ["## Not comparable, compared by force", "", *_bullets(map(str, found.obstacles)), ""]
     if moved:
@@ -103,6 +122,12 @@ def markdown(found: Comparison) -> str:
         )
         lines += ["## Also different", "", *_bullets(causes), ""]
     return "\n".join([*lines, "## Every cell", "", *table(cells), ""])
+
+
+def _levels(found: Comparison) -> str:
+    pairs = found.cells[["n_before", "n_after"]].drop_duplicates().itertuples(index=False)
+    level = float(found.cells["level"].iloc[0])
+    return wording.levels(attained_shift_level(m, n, level) for m, n in pairs)
 
 
 def _bullets(texts: Iterable[str]) -> list[str]:

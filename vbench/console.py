@@ -36,6 +36,12 @@ def warn(text: str) -> None:
     _err.print(shown(f"vbench: {text}"))
 
 
+_SHORT = (
+    28  # a column of cells no longer than this is never folded: a name broken in the middle cannot be copied
+)
+_PROSE = 24  # what a folded column gets at the least
+
+
 def show_table(rows: Sequence[dict[str, Any]], *, json: bool, columns: Sequence[str] | None = None) -> None:
     """Rows as a table, of the named columns only, or all of them whole as JSON."""
     if json:
@@ -43,11 +49,16 @@ def show_table(rows: Sequence[dict[str, Any]], *, json: bool, columns: Sequence[
         return
     table = Table(box=None, pad_edge=False)
     names = columns or (list(rows[0]) if rows else [])
+    widths = {name: max([len(name), *(len(_cell(row.get(name))) for row in rows)]) for name in names}
     for name in names:
-        table.add_column(name, overflow="fold")
+        whole = widths[name] <= _SHORT or name == "stack"
+        table.add_column(name, overflow="fold", no_wrap=whole, min_width=None if whole else _PROSE)
     for row in rows:
         table.add_row(*(shown(_cell(row.get(name))) for name in names))
-    Console(highlight=False).print(table)
+    least = sum(
+        2 + (width if width <= _SHORT or name == "stack" else _PROSE) for name, width in widths.items()
+    )
+    Console(highlight=False, width=max(Console().width, least)).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vbench.commands.options import Folder, Json, group
+from vbench.commands.options import Folder, Json, group, share
 from vbench.console import say, show_table
 from vbench.errors import UsageError, VbenchError
 
@@ -18,25 +18,56 @@ app = group()
 @app.command()
 def report(
     folder: Folder,
-    output: Annotated[Path | None, typer.Option("-o", help="The .html or .pdf file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="The .html or .pdf file to write.")] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF in place of HTML.")] = False,
-    lang: Annotated[Literal["en", "fr"], typer.Option(help="Shown first; the HTML can switch.")] = "en",
-    json: Json = False,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="List every cell: all metrics, intervals and verdicts.")
+    ] = False,
+    lang: Annotated[
+        Literal["en", "fr"], typer.Option(help="Language shown first in the report; the HTML can switch.")
+    ] = "en",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print every cell as JSON; write no report unless -o is given.")
+    ] = False,
 ) -> None:
     """Show what each layer costs, and write a self-contained report, in English and French."""
     from vbench import load
-    from vbench.report import render, summary_table, write_pdf
+    from vbench.report import render, require_pdf, summary_table
 
-    pdf = pdf or (output is not None and output.suffix.lower() == ".pdf")
+    kind = output.suffix.lower() if output else ".pdf" if pdf else ".html"
+    if kind not in (".html", ".htm", ".pdf") or (pdf and kind != ".pdf"):
+        raise UsageError(
+            f"{output}: a report is written as {'.pdf' if pdf else '.html or .pdf'}",
+            "cells as data: --json; a figure: vbench plot",
+        )
+    pdf = kind == ".pdf"
+    if pdf:
+        require_pdf()
     loaded = load(folder)
-    show_table(
-        summary_table(loaded), json=json, columns=("stack", "workload", "ratio", "low", "high", "verdict")
-    )
-    target = output or folder / ("report.pdf" if pdf else "report.html")
-    page = render(loaded, lang=lang, printed=pdf)
+    rows = summary_table(loaded)
+    if not rows:
+        raise VbenchError(
+            f"{folder} has nothing to report: {len(loaded.samples)} samples, none beside its baseline",
+            f"finish the run: vbench resume {folder}",
+        )
+    if json:
+        show_table(rows, json=True)
+        if output is None:
+            return
+    else:
+        _show(rows, loaded.info.failures, cells=cells)
+    target = output or folder / f"report{kind}"
+    if output is None and target.is_symlink():
+        target.unlink()  # it may be a stranger's, and leads out of the bundle
+    _write(render(loaded, lang=lang, printed=pdf), target, pdf=pdf)
+    if not json:
+        say(f"report: {target}")
+
+
+def _write(page: str, target: Path, *, pdf: bool) -> None:
+    from vbench.report import write_pdf
+
     try:
-        if output is None and target.is_symlink():
-            target.unlink()  # it may be a stranger's, and leads out of the bundle
         if pdf:
             write_pdf(page, target)
         else:
@@ -45,8 +76,34 @@ def report(
         raise VbenchError(
             f"cannot write {target}: {error.strerror}", "choose another file with -o"
         ) from error
-    if not json:
-        say(f"report: {target}")
+
+
+def _show(rows: list[dict[str, Any]], failures: Any, *, cells: bool) -> None:
+    """The tables of a report, or every cell; then the sentences on them."""
+    from shutil import get_terminal_size
+
+    from vbench.report import overview
+    from vbench.wording import cost, interval
+
+    if cells:
+        known = [
+            row | {"cost": cost(row["ratio"]), "interval": interval(row["low"], row["high"])} for row in rows
+        ]
+        shown = ("stack", "workload", "params", "metric", "clock", "n", "cost", "interval", "verdict")
+        show_table(known, json=False, columns=[name for name in shown if name != "params" or _sweeps(rows)])
+    else:
+        width = max(overview.WIDTH, min(get_terminal_size().columns, 2 * overview.WIDTH))
+        for line in overview.tables(rows, width):
+            say(line)
+    say("")
+    for line in overview.sentences(rows, failures):
+        say(line)
+
+
+def _sweeps(rows: list[dict[str, Any]]) -> bool:
+    """Whether a workload was measured with several parameters, which then tell its rows apart."""
+    pairs = {(row["workload"], row["params"]) for row in rows}
+    return len(pairs) > len({workload for workload, _ in pairs})
 
 
 @app.command()
@@ -54,9 +111,12 @@ def plot(
     folder: Folder,
     figure: Annotated[str | None, typer.Argument(help="Which figure; --list names them.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="A .png, .svg or .pdf file.")] = None,
-    stack: Annotated[str | None, typer.Option("--stack", "-s", help="Of this stack only.")] = None,
+    stack: Annotated[
+        list[str] | None, typer.Option("--stack", "-s", help="Of this stack only; may be repeated.")
+    ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Of this workload only.")] = None,
     clock: Annotated[str | None, typer.Option(help="wall or instructions.")] = None,
+    dpi: Annotated[int, typer.Option(min=50, max=1200, help="Pixels an inch, of a PNG.")] = 150,
     list_them: Annotated[
         bool, typer.Option("--list", help="List the figures, and whether this bundle carries them.")
     ] = False,
@@ -78,7 +138,7 @@ def plot(
         raise UsageError("where to? name a file: -o FILE.png", f"figures: {', '.join(FIGURES)}; see --list")
     if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(f"{output}: a figure is a .png, .svg or .pdf file")
-    save(draw(load(folder), figure or DEFAULT, stack=stack, workload=workload, clock=clock), output)
+    save(draw(load(folder), figure or DEFAULT, stack=stack, workload=workload, clock=clock), output, dpi=dpi)
     say(f"figure: {output}")
 
 
@@ -110,14 +170,19 @@ def verify(folder: Folder, json: Json = False) -> None:
 def compare(
     before: Folder,
     after: Folder,
-    threshold: Annotated[float, typer.Option(min=0, help="Ignore smaller changes; 0.02 is 2%.")] = 0.0,
+    threshold: Annotated[
+        float, typer.Option(parser=share, metavar="SHARE", help="Ignore smaller changes: 0.02 or 2%.")
+    ] = 0.0,
     absolute: Annotated[bool, typer.Option("--absolute", help="Values, not ratios to the baseline.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Are counted instructions the same?")] = False,
     force: Annotated[bool, typer.Option("--force", help="Compare what is not comparable.")] = False,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """Did anything change between two runs: exit code 0 no, 1 yes, 2 trouble, 3 not comparable or decidable."""
+    """Did anything change between two runs: exit code 0 no, 1 yes, 2 trouble, 3 not comparable or decidable.
+
+    Under --force, "nothing changed" is no answer, as unlike things were compared: exit code 3.
+    """
     from vbench import load
     from vbench.changes import as_json, rows, summary
     from vbench.changes import markdown as page
@@ -138,17 +203,22 @@ def compare(
     else:
         for each in found.obstacles:
             say(f"not comparable, compared by force: {each}")
-        columns = ("stack", "workload", "metric", "change", "interval", "verdict")
+        columns = ("stack", "workload", "metric", "change", "interval", "verdict", "why")
         show_table(rows(found), json=False, columns=columns)
-        say(summary(found))
-    raise typer.Exit(1 if len(found.changed) else 0 if found.decidable else 3)
+        for line in summary(found).splitlines():
+            say(line)
+    decided = found.decidable and not found.obstacles
+    raise typer.Exit(1 if len(found.changed) else 0 if decided else 3)
 
 
 @app.command()
 def blocks(
     folder: Folder,
     within: Annotated[
-        float, typer.Option(help="How precisely each ratio is to be known; 0.02 is 2%.")
+        float,
+        typer.Option(
+            parser=share, metavar="SHARE", help="How precisely each ratio is to be known: 0.02 or 2%."
+        ),
     ] = 0.02,
     json: Json = False,
 ) -> None:

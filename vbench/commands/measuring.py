@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vbench.commands.analysis import report, show_replay
-from vbench.commands.options import Folder, Folders, Json, Names, Stacks, group, workloads_of
+from vbench.commands.options import Folder, Folders, Json, Names, Stacks, group, share, workloads_of
 from vbench.console import CliWatcher, say, show_table, warn
 from vbench.errors import VbenchError
 
@@ -66,7 +66,9 @@ def quickstart(
 
 @app.command()
 def run(
-    plan: Annotated[Path | None, typer.Argument(help="A plan file in TOML.")] = None,
+    plan: Annotated[
+        Path | None, typer.Argument(help="A plan file in TOML, or a bundle whose plan is carried out anew.")
+    ] = None,
     stack: Stacks = None,
     workload: Names = None,
     files: Folders = None,
@@ -74,17 +76,30 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Decides the order of everything.")] = None,
     target_width: Annotated[
         float | None,
-        typer.Option(help="By the wall clock, go on until every ratio is known within this: 0.02."),
+        typer.Option(
+            parser=share,
+            metavar="SHARE",
+            help="Add blocks until every interval's half-width is below this (wall-clock stacks); 0.02 or 2%.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
 ) -> None:
     """Measure stacks against their baselines; the result is a bundle that `vbench report` reads."""
     from vbench import capsule
     from vbench.plan import load_plan
+    from vbench.store import read_info
 
     known = workloads_of(files)
+    bundle = plan if plan is not None and plan.is_dir() else None
     chosen = load_plan(
-        plan, known, stacks=stack, workloads=workload, blocks=blocks, seed=seed, target_width=target_width
+        None if bundle else plan,
+        known,
+        begin=read_info(bundle).plan if bundle else None,
+        stacks=stack,
+        workloads=workload,
+        blocks=blocks,
+        seed=seed,
+        target_width=target_width,
     )
     _start(chosen, known, capsule.require(), out)
 
@@ -120,6 +135,7 @@ def _carry_out(bundle: Any, known: Any, built: Any, sizes: Any = None) -> None:
             raise
     left_out = len(bundle.info.failures)
     say(f"{bundle.journal.rows} samples" + (f", {left_out} cells or stacks left out" if left_out else ""))
+    say(f"next: vbench report {bundle.path}")
 
 
 @app.command()
@@ -164,11 +180,13 @@ def replay(
     Work sizes are those of the bundle, so nothing is calibrated anew.
     """
     from vbench import capsule, load
+    from vbench.errors import NotComparable
     from vbench.plan import load_plan
     from vbench.run import plan_of
+    from vbench.stack import Stack
 
     known, before = workloads_of(files), load(folder)
-    plan = plan_of(before, known)
+    plan = plan_of(before, known, workload)
     chosen = load_plan(
         None,
         known,
@@ -176,6 +194,15 @@ def replay(
         workloads=workload or plan.workloads,
         blocks=blocks or plan.blocks,
     )
+    counted = [path for path in chosen.stacks if Stack.parse(path).clock() == "instructions"]
+    if not counted:
+        raise NotComparable(
+            f"{folder}: no stack of this plan counts instructions, and by the wall clock nothing repeats exactly",
+            f"vbench run {folder} --out AGAIN, then vbench compare {folder} AGAIN",
+        )
+    if left := [path for path in chosen.stacks if path not in counted]:
+        warn(f"{', '.join(left)}: left out, as by the wall clock nothing repeats exactly")
+    chosen = chosen.model_copy(update={"stacks": counted})
     plan = plan.model_copy(update=chosen.model_dump(include={"stacks", "workloads", "blocks"}))
     built = capsule.require()
     if before.info.capsule.get("digest") != built.digest:

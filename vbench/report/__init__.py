@@ -5,7 +5,7 @@ figures draw text as outlines, and the page's policy allows no request and no sc
 """
 
 from vbench.report.page import render
-from vbench.report.pdf import write_pdf
+from vbench.report.pdf import require_pdf, write_pdf
 from vbench.report.rows import LEVEL, summary_table
 
-__all__ = ["LEVEL", "render", "summary_table", "write_pdf"]
+__all__ = ["LEVEL", "render", "require_pdf", "summary_table", "write_pdf"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
 
-from vbench import catalog
-from vbench.overhead import aa_floors, baselines, clock_disagreement
+from vbench import catalog, wording
+from vbench.overhead import aa_floors, clock_disagreement
 from vbench.report.answers import FLOOR, WIDE, answers, doubts
 from vbench.report.pictures import pictures
 from vbench.report.rows import LEVEL, rows_of
@@ -68,7 +67,7 @@ def render(
         info=run.info,
         lang=lang,
         printed=printed,
-        level=number(f"{level:.0%}"),
+        level=number(wording.levels(overheads["attained"])),
         bound=number(f"{clock_bound:.0%}"),
         wide=percent(WIDE - 1),
         doubtful_floor=percent(FLOOR),
@@ -134,15 +133,9 @@ def _catalog() -> list[dict[str, Any]]:
 
 
 def replay(run: Run) -> str:
-    """The command that repeats the run, quoted for a shell."""
-    samples = run.samples.loc[~run.samples["warmup"].astype(bool)]
-    roots = {name for name, base in baselines(samples).items() if name == base}
-    stacks = [name for name in samples["stack"].unique() if name not in roots]
-    stacks += [f.stack for f in run.info.failures if f.workload is None]
-    words = ["vbench", "run"]
-    for option, names in (("--stack", stacks), ("--workload", run.info.workloads)):
-        for name in sorted({*names}):
-            words += [option, name]
-    blocks = run.info.plan.get("blocks")
-    words += ["--blocks", str(blocks if isinstance(blocks, int) else samples["block"].nunique())]
-    return shlex.join([*words, "--seed", str(run.info.seed)])
+    """The commands that repeat the run: its plan, with what that leaves out, and its work sizes are in the bundle."""
+    clocks = {*run.samples["clock"].unique()}
+    lines = ["vbench replay DIR"] if "instructions" in clocks else []
+    if "wall" in clocks:
+        lines += ["vbench run DIR --out AGAIN", "vbench compare DIR AGAIN"]
+    return "\n".join(lines)

@@ -7,22 +7,30 @@ it is given nothing to fetch. It is an extra (``pdf``), because it needs Pango f
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vbench.errors import VbenchError
 
 
-def write_pdf(html: str, path: Path | str) -> None:
-    """Write a page from ``render(..., printed=True)`` as a PDF. Raises ``VbenchError``."""
+def require_pdf() -> Any:
+    """WeasyPrint's module. Raises ``VbenchError`` where it does not load, before any work is done for nothing."""
     try:
-        from weasyprint import HTML  # noqa: PLC0415  (an extra, and slow to import)
-        from weasyprint.urls import URLFetcher  # noqa: PLC0415
+        import weasyprint  # noqa: PLC0415  (an extra, and slow to import)
+        import weasyprint.urls  # noqa: PLC0415
     except (ImportError, OSError) as error:  # OSError: it is there, but Pango is not
         raise VbenchError(
             f"a PDF needs WeasyPrint, which does not load: {str(error).strip().splitlines()[0]}",
             "pip install 'vbench-layers[pdf]' and apt-get install libpango-1.0-0 libpangoft2-1.0-0, or open the HTML "
             "report in a browser and print it",
         ) from error
-    document = HTML(string=html, url_fetcher=URLFetcher(allowed_protocols=("data",), allow_redirects=False))
+    return weasyprint
+
+
+def write_pdf(html: str, path: Path | str) -> None:
+    """Write a page from ``render(..., printed=True)`` as a PDF. Raises ``VbenchError``."""
+    weasyprint = require_pdf()
+    fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data",), allow_redirects=False)
+    document = weasyprint.HTML(string=html, url_fetcher=fetcher)
     try:
         document.write_pdf(path)
     except OSError as error:

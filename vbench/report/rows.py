@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 _KEPT = (
     "stack", "baseline", "kind", "workload", "params", "metric", "clock", "n", "ratio", "low", "high",
-    "aa_floor", "verdict", "why", "flag", "child", "base", "unit", "better",
+    "attained", "aa_floor", "verdict", "why", "flag", "child", "base", "unit", "better",
 )  # fmt: skip
-_NUMBERS = ("ratio", "low", "high", "aa_floor", "child", "base")
+_NUMBERS = ("ratio", "low", "high", "attained", "aa_floor", "child", "base")
 
 
 def summary_table(run: Run, *, level: float = LEVEL, threshold: float = 0.0) -> list[dict[str, Any]]:
     """One plain row per cell, in the order to show; then one per failure.
 
-    Keys: stack, baseline, technique, kind, workload, title, params, metric, primary, clock, n, ratio, low,
-    high, aa_floor, verdict, why, flag, child, base, unit, better. Numbers that are unknown are None; a
-    failure has the verdict "unavailable", its reason in ``why``, and no figures.
+    Keys: stack, baseline, technique, kind, workload, title, params, metric, primary, clock, n, ratio, low, high,
+    attained (the level that the interval has), aa_floor, verdict, why, flag, child, base, unit, better. Numbers that
+    are unknown are None; a failure has the verdict "unavailable", its reason in ``why``, and no figures.
     """
     return rows_of(run, run.overheads(level=level, threshold=threshold))
 
