@@ -84,12 +84,13 @@ def summary(found: Comparison) -> str:
     count = cells["verdict"].value_counts()
     changed = int(sum(count.get(name, 0) for name in CHANGED))
     open_ = int(count.get("undetermined", 0))
-    text = f"{changed} of {len(cells)} cells changed" if changed else "no change can be told"
+    moved = cells[(cells["verdict"] == "not distinguishable") & ((cells["low"] > 1) | (cells["high"] < 1))]
+    nothing = "nothing changed" if moved.empty else "no change can be called"
+    text = f"{changed} of {len(cells)} cells changed" if changed else nothing
     if not found.decidable:
         text = "nothing can be decided"
     text += f"; {open_} undetermined" if open_ else ""
     text += "; FORCED: the bundles are not comparable" if found.obstacles else ""
-    moved = cells[(cells["verdict"] == "not distinguishable") & ((cells["low"] > 1) | (cells["high"] < 1))]
     if moved.empty:
         return text
     most = moved.loc[np.log(moved["change"]).abs().idxmax()]

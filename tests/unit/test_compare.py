@@ -343,8 +343,51 @@ def test_exit_codes(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
     forced = command(run.path, tmp_path / "other", "--force", "--json")
     said = json.loads(forced.stdout)
-    assert (forced.returncode, said["forced"], said["changed"]) == (0, True, False)
+    assert (forced.returncode, said["forced"], said["changed"]) == (
+        3,
+        True,
+        False,
+    )  # unlike things: no answer
     assert said["obstacles"][0]["field"] == "capsule.digest"
+
+
+def test_what_moved_within_the_floor_is_said_with_its_figures(tmp_path: Path) -> None:
+    """Both sides clear, and yet no change: the baseline differs more from itself than they do from each other."""
+    loud = bundle(tmp_path / "a", stacks={"local": 1.0, "local/uml": 3.0}, clock="instructions")
+    samples = loud.samples.copy()
+    twice = (samples["arm"] == "A'") & (samples["stack"] == "local")
+    samples.loc[twice, "value"] *= 1.5
+    one = replace(loud, samples=samples)
+    other = samples.copy()
+    other.loc[(other["stack"] == "local/uml") & (other["workload"] == "int"), "value"] *= 1.3
+    found = compare(one, replace(loud, samples=other))
+    first, second = summary(found).splitlines()
+    assert first == "no change can be called"
+    assert second.startswith("1 cells moved and are not called: most int in local/uml, +30.0")
+    assert "within the A/A floor or the threshold, floor 5" in second
+
+
+def test_a_stack_whose_peer_has_moved_is_not_compared(tmp_path: Path) -> None:
+    one, other = (bundle(tmp_path / name) for name in ("a", "b"))
+    for run, place in ((one, "local/uml"), (other, "the machine")):
+        run.samples.loc[
+            (run.samples["stack"] == "local/uml/chroot") & (run.samples["workload"] == "seq"), "peer"
+        ] = place
+    with pytest.raises(NotComparable, match=r"hosts\.local/uml/chroot\.peer: local/uml and the machine"):
+        compare(one, other)
+
+
+def test_one_tick_of_a_reading_is_no_change(tmp_path: Path) -> None:
+    run = bundle(tmp_path / "a", clock="instructions", stacks={"local": 1.0, "local/uml": 3.0})
+    run.samples["value"] = 100.0
+    ticked = run.samples.copy()
+    ticked.loc[(ticked["stack"] == "local/uml") & (ticked["workload"] == "int"), "value"] *= 1.002
+    fine = compare(run, replace(run, samples=ticked))
+    assert len(fine.changed) == 1
+    coarse = [each.assign(resolution=0.002) for each in (run.samples, ticked)]
+    found = compare(*(replace(run, samples=each) for each in coarse))
+    assert found.changed.empty
+    assert (found.cells["high"] - found.cells["low"]).min() > 0.007
 
 
 def test_all_outputs_have_every_cell(tmp_path: Path) -> None:

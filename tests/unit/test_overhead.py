@@ -46,6 +46,49 @@ def one(samples: pd.DataFrame, **options: Any) -> pd.Series[Any]:
     return table.iloc[0]
 
 
+# --- what a reading can tell ---
+
+
+def test_a_difference_of_one_tick_is_not_told() -> None:
+    """950 and 952 ms in every block: by the figures alone an exact difference of 0.2%."""
+    exact = frame([952.0] * 8, [950.0] * 8, [950.0] * 8)
+    told = one(exact)
+    assert (told["verdict"], told["low"], told["aa_floor"]) == ("costlier", pytest.approx(told["high"]), 0.0)
+    coarse = one(exact.assign(resolution=1 / 950))
+    assert (coarse["verdict"], coarse["why"]) == (
+        "not distinguishable",
+        "within the resolution of the reading",
+    )
+    assert coarse["resolution"] == pytest.approx(2 / 950, rel=0.01)
+    assert coarse["low"] < 1 < coarse["ratio"] < coarse["high"]
+    assert coarse["aa_floor"] == pytest.approx(2 / 950, rel=0.01)
+    far = one(frame([990.0] * 8, [950.0] * 8, [950.0] * 8, resolution=1 / 950))
+    assert far["verdict"] == "costlier"
+    assert far["high"] / far["low"] == pytest.approx((1 + 1 / 950) ** 4)
+
+
+def test_the_level_attained_is_told() -> None:
+    assert one(noisy(6))["attained"] == pytest.approx(1 - 2 / 64)  # all signs alike, of 64: 96.9%
+    assert one(noisy(5))["attained"] == 0
+    assert one(noisy(12))["attained"] == pytest.approx(intervals.attained_level(12))
+    for m, n in ((6, 6), (4, 9)):
+        level = intervals.attained_shift_level(m, n)
+        assert 0.95 <= level < 1
+    assert intervals.attained_shift_level(2, 2) == 0
+    assert intervals.attained_shift_level(6, 6) == pytest.approx(1 - 2 * 12 / 924, abs=0.02)
+
+
+def test_unlike_network_paths_have_no_ratio() -> None:
+    samples = noisy(8, 0.3, peer="the machine")
+    assert one(samples)["verdict"] == "cheaper"
+    samples.loc[samples["stack"] == "local/x", "peer"] = "local/x"
+    row = one(samples)
+    assert np.isnan(row["ratio"])
+    assert (row["verdict"], row["why"]) == (
+        "undetermined", "its network peer runs elsewhere than its baseline's",
+    )  # fmt: skip
+
+
 # --- the interval ---
 
 

@@ -78,7 +78,7 @@ def test_values_labels_and_panels() -> None:
     )
     assert "Integer" in shown
     caption = " ".join(shown)
-    for words in ("n = 8 blocks", "95% interval", "Wall-clock", "baseline = 1: local", "higher is better"):
+    for words in ("n = 8 blocks", "interval (95%)", "Wall-clock", "baseline = 1: local", "higher is better"):
         assert words in caption
     heights = [patch.get_height() for axes in figure.axes for patch in axes.patches]  # type: ignore[attr-defined]
     assert heights == pytest.approx((1 / frame["ratio"]).tolist())

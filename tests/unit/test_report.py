@@ -24,6 +24,7 @@ from vbench.errors import VbenchError
 from vbench.figures import FIGURES
 from vbench.journal import Sample
 from vbench.report import render, summary_table, words, write_pdf
+from vbench.report.page import replay
 from vbench.store import Bundle, Failure, Note, Run, RunInfo, WorkloadInfo, load
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
@@ -142,7 +143,7 @@ def test_the_answer_comes_first(tmp_path: Path) -> None:
 def test_everything_is_shown(tmp_path: Path) -> None:
     page = Page(render(bundle(tmp_path)))
     for part in ("A/A floor", "costlier", "two caches differ", "late", "c0ffee", "4242", "6.1", "3.33",
-                 "median 0.500", "321", "1.25 s/s", "0.5 → 1", "--seed 4242", "--blocks 8",
+                 "median 0.500", "321", "1.25 s/s", "0.5 → 1", "vbench run DIR --out AGAIN", "vbench compare DIR AGAIN",
                  "User Mode Linux"):  # fmt: skip
         assert part in page.words, part
     assert "svg" in page.tags
@@ -241,8 +242,13 @@ def test_a_strangers_bundle_injects_no_markup(tmp_path: Path) -> None:
     assert EVIL in page.words
 
 
-def test_replay_quotes_what_a_stranger_wrote(tmp_path: Path) -> None:
-    assert "'local/uml; rm x'" in Page(render(bundle(tmp_path, evil="; rm x"))).words
+def test_the_commands_of_replay_name_the_bundle_and_nothing_a_stranger_wrote(tmp_path: Path) -> None:
+    """The plan with what it leaves out is in the bundle; a line of its options would measure that, too."""
+    assert (
+        replay(bundle(tmp_path / "a", evil="; rm x"))
+        == "vbench run DIR --out AGAIN\nvbench compare DIR AGAIN"
+    )
+    assert replay(bundle(tmp_path / "b", clock="instructions", root="local/testbed")) == "vbench replay DIR"
 
 
 def test_few_blocks_say_not_decidable(tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ Folder = Annotated[Path, typer.Argument(help="A bundle.")]
 StackPath = Annotated[str, typer.Argument(help="A stack path, such as local/uml.")]
 
 
-def share(text: str) -> float:
+def share(text: str | float) -> float:
     """A share on the command line: 0.05 or 5%. A bare number of 1 and more would be 100% and more, and is refused."""
+    if isinstance(text, float):  # a default
+        return text
     number = text.strip().removesuffix("%").strip()
     try:
         value = float(number) / (100 if text.strip().endswith("%") else 1)
