@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -87,7 +88,29 @@ def test_gets_the_shape(host: Host) -> None:
         assert host.run(["nproc"]).text == "1"
 
 
+def test_states_what_the_facts_show(host: Host) -> None:
+    """Who hands on its parent's own disk or network says the parent's words of it, and nobody else does."""
+    here = LocalHost()
+
+    def same(*argv: str) -> bool:
+        return host.run(argv).text == here.run(argv).text
+
+    one_kernel = same("cat", "/proc/sys/kernel/random/boot_id")
+    assert one_kernel == (layer(host) in {"chroot", "bubblewrap"})
+    assert (host.traits["disk"] == "a folder on the root's file system") == one_kernel
+    one_network = one_kernel and same("readlink", "/proc/self/ns/net")
+    assert (host.traits["network"] == "loopback") == one_network == (layer(host) == "chroot")
+    chosen = [re.findall(r"\[\w+\]", facts.collect(each)["huge_pages"]) for each in (here, host)]
+    assert chosen[0] == chosen[1] or layer(host) == "uml"  # which has none
+
+
 def test_reaches_its_parent(host: Host) -> None:
+    assert host.peer_at == "local"
+    says_hello(host)
+
+
+def says_hello(host: Host) -> None:
+    """A server on this machine, where the host's peer listens, is reached from inside."""
     with socket.create_server((host.bind, 0)) as server:
         server.settimeout(20)
 
@@ -153,15 +176,18 @@ def test_layers_stack(opener: Opener, built: Capsule, below: str, above: str) ->
     with opener(below) as parent:
         answer = make_layer(above).probe(parent)
         assert not isinstance(answer, Unavailable), answer
-        before = inventory(parent)
+        before, routes = inventory(parent), LocalHost().run(["cat", "/proc/net/route"]).text
         with make_layer(above).open(parent, SHAPE) as inner:
             assert inner.name == f"local/{below}/{above}"
+            assert (inner.peer_at, inner.peer, inner.bind) == ("local", parent.peer, parent.bind)
+            says_hello(inner)  # on the machine itself, as its parent's peer is
             assert inner.run(["uname", "-r"]).text == parent.run(["uname", "-r"]).text
             assert inner.run(["sh", "-c", "exit 7"], check=False).code == 7
             assert verify_inside(inner) == verify_inside(LocalHost(payload=built.payload()))
             inner.put(b"inner\n", "/etc/issue")
             assert parent.get("/etc/issue") != b"inner\n"
         assert inventory(parent) == before
+        assert LocalHost().run(["cat", "/proc/net/route"]).text == routes
 
 
 def test_kvm_tells_the_truth(built: Capsule, tmp_path: Path) -> None:
