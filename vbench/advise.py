@@ -135,7 +135,7 @@ def advise(
         if not weighed.stacks:
             continue
         facts = run.facts.get(weighed.baseline, {})
-        group = Candidates(weighed, wanted, mixed, threshold, run.info.failures, facts)
+        group = Candidates(weighed, wanted, mixed, threshold, run.info.failures, facts, run.info.notes)
         rows += group.rows()
         answers.append(group.answer())
     rows += _never_opened(run, wanted, {row["stack"] for row in rows})

@@ -18,7 +18,7 @@ from vbench.intervals import attained_level, min_blocks
 from vbench.mix import Mix
 from vbench.needs import Judgement, Need, judge_stack
 from vbench.overhead import ELSEWHERE
-from vbench.store import Failure
+from vbench.store import Failure, Note
 from vbench.weigh import Estimate, Weighed
 from vbench.wording import against, number, share
 
@@ -45,7 +45,8 @@ class Answer:
 
 
 class Candidates:
-    """The stacks on one baseline, judged and weighed. ``failures``: those of the run; ``facts``: of the baseline.
+    """The stacks on one baseline, judged and weighed. ``failures`` and ``notes``: those of the run; ``facts``: of the
+    baseline.
 
     A cell in which a candidate beats the baseline is no measure of it (see :meth:`Weighed.artefacts`): it is left out
     for all, so that candidates are compared by the same cells.
@@ -59,9 +60,10 @@ class Candidates:
         threshold: float,
         failures: Sequence[Failure],
         facts: Mapping[str, Any] | None = None,
+        notes: Sequence[Note] = (),
     ) -> None:
         self.wanted, self.mix, self.threshold, self.failures = wanted, mix, threshold, failures
-        self.facts = facts or {}
+        self.facts, self.notes = facts or {}, notes
         self.judged = {stack: judged(wanted, stack) for stack in weighed.stacks}
         self.eligible = [s for s in weighed.stacks if _verdict_of(self.judged[s]) == "met"]
         self.artefacts = weighed.artefacts(self.eligible)
@@ -174,7 +176,7 @@ class Candidates:
             text = f"{_UNDECIDED}: {why}."
         else:
             text = f"{_UNDECIDED}: {why}. Lowest so far: {self._told(self.best)}." if why else self._choice()
-            notes += self._rests_on()
+            notes += [*self._rests_on(), *self._unlike(self.best)]
             if not math.isnan(self.weighed.floor):
                 floor = share(math.expm1(self.weighed.floor))
                 notes.append(f"Differences up to {floor} are noise: the baseline may differ so from itself.")
@@ -196,6 +198,14 @@ class Candidates:
         rest = ", ".join(names) if len(names) <= MOST_NAMED else f"the other {len(names)} cells"
         if self.artefacts:
             yield f"The answer rests on {rest}."
+
+    def _unlike(self, stack: str) -> Iterator[str]:
+        """What the run warns of beside cells of a stack that the answer rests on."""
+        rests_on = {workload for workload, _ in self.weighed.weights}
+        for note in self.notes:
+            touched = not note.workloads or rests_on & {*note.workloads}
+            if note.severity != "info" and stack in note.stacks and touched:
+                yield f"Not alike: {stack}: {note.text.rstrip('.')}."
 
     def _meaning(self) -> Iterator[str]:
         """What the baseline is, and what its clock leaves out: no figure is over a machine that nobody measured."""

@@ -21,7 +21,7 @@ from vbench.advise import COLUMNS, Advice, advise
 from vbench.catalog import find
 from vbench.errors import UsageError, VbenchError
 from vbench.journal import Sample
-from vbench.store import Bundle, Failure, Run, RunInfo, WorkloadInfo, load
+from vbench.store import Bundle, Failure, Note, Run, RunInfo, WorkloadInfo, load
 from vbench.workload import Kind
 
 KINDS = {"int": "cpu", "float": "cpu", "null": "os", "fork": "os", "read": "disk", "write": "disk"}
@@ -272,7 +272,7 @@ def test_a_threshold_makes_small_differences_equal(tmp_path: Path) -> None:
 
 def test_a_cell_that_beats_the_baseline_takes_no_part(tmp_path: Path) -> None:
     truth = {
-        "local/uml": {"int": 1.1, "null": 2.0, "fork": 2.0, "read": 2.0, "write": 0.04},
+        "local/uml": {"int": 1.3, "null": 2.0, "fork": 2.0, "read": 2.0, "write": 0.04},
         "local/qemu": {"int": 1.1, "null": 1.5, "fork": 1.5, "read": 1.5, "write": 1.5},
     }
     run = bundle(tmp_path, truth)
@@ -333,6 +333,20 @@ def test_what_the_bundle_says_of_the_machine_is_repeated(tmp_path: Path) -> None
     assert "itself virtualized" not in advise(run, mix="cpu").text
     counted = bundle(tmp_path / "b", {"local/testbed/kvm": dict.fromkeys(KINDS, 1.5)})
     assert "counts of instructions: caches, TLB misses" in advise(counted, mix="cpu").text
+
+
+def test_a_warning_beside_the_cells_it_rests_on_is_repeated(tmp_path: Path) -> None:
+    run = bundle(tmp_path)
+    for severity, workload, text in (
+        ("warning", "read", "its disk is cached"),
+        ("info", "read", "b"),
+        ("warning", "int", "c"),
+    ):
+        run.info.notes.append(
+            Note(severity=severity, stacks=["local/chroot"], workloads=[workload], text=text)
+        )  # type: ignore[arg-type]
+    told = [line for line in advise(run, mix="disk").lines if line.startswith("Not alike")]
+    assert told == ["Not alike: local/chroot: its disk is cached."]
 
 
 def test_small_differences_are_said_in_digits_that_tell(tmp_path: Path) -> None:
