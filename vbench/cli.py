@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
+import unicodedata
 from typing import Annotated
 
 import typer
@@ -13,7 +16,7 @@ from typer.exceptions import TyperException
 from vbench import __version__
 from vbench.commands import analysis, deciding, inside, knowledge, measuring, teaching, upkeep
 from vbench.console import say, warn
-from vbench.errors import VbenchError
+from vbench.errors import VbenchError, missing_extra
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,14 +41,58 @@ def _terminate(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+# What stands for characters that an output's encoding lacks, beside letters, whose accents are left out.
+_PLAIN = {
+    ord(each): plain
+    for plain, all_of in {
+        "-": "\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}─━╌",
+        "'": "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}",
+        '"': "“”«»",
+        "x": "\N{MULTIPLICATION SIGN}",
+        "/": "÷\N{FRACTION SLASH}",
+        "u": "\N{MICRO SIGN}",
+        "|": "│╎",
+        "+": "┌┐└┘├┤╭╮╰╯†",
+        "~": "≈",
+        "+/-": "±",
+        "->": "→",
+        "<=": "≤",
+        ">=": "≥",
+        "oe": "œ",
+        "*": "•·" + "".join(map(chr, range(0x2800, 0x2900))),  # the wheel of a progress line
+    }.items()
+    for each in all_of
+}
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: something readable, in ASCII, in place of what cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    letters = (each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    return "".join(each if each.isascii() else "?" for each in letters), error.end
+
+
+def _never_die_of_an_encoding() -> None:
+    codecs.register_error("vbench-plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="vbench-plainly")
+
+
 def main() -> None:
     """Entry point: errors that users can act on become one or two lines and an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    _never_die_of_an_encoding()
     try:
         code = app(standalone_mode=False)
-    except VbenchError as error:
-        warn(error.message + (f"\n  mend: {error.hint}" if error.hint else ""))
-        code = error.exit_code
+    except (VbenchError, ModuleNotFoundError) as error:
+        told = error if isinstance(error, VbenchError) else missing_extra(error)
+        if told is None:
+            raise
+        warn(told.message + (f"\n  mend: {told.hint}" if told.hint else ""))
+        code = told.exit_code
     except TyperException as error:
         warn(error.format_message())
         code = 2

@@ -82,6 +82,25 @@ class NotComparable(BundleError):
     exit_code = 3
 
 
+EXTRAS = {
+    "harness": ("cryptography", "paramiko", "psutil", "regex"),
+    "pdf": ("weasyprint",),
+    "notebook": ("ipywidgets", "jupyterlab", "nbclient"),
+}
+"""The modules that come with an extra of the package only: the base install reads bundles without them."""
+
+
+def missing_extra(error: ImportError) -> VbenchError | None:
+    """What to say of a module of an extra that is not installed; ``None`` for any other error of an import."""
+    for extra, modules in EXTRAS.items():
+        if isinstance(error, ModuleNotFoundError) and error.name in modules:
+            return VbenchError(
+                f"this needs the extra {extra!r} ({error.name} is not installed): "
+                f"pip install 'vbench-layers[{extra}]', or '.[{extra}]' in a checkout"
+            )
+    return None
+
+
 def brief(value: Any) -> str:
     """A value as it is shown in a message, whatever it is: one line of some 80 characters at most."""
     try:

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar, Literal
 
-from vbench.errors import LayerUnavailable, UsageError, VbenchError
+from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.host import Host, Payload
 
 Clock = Literal["wall", "instructions"]
@@ -106,7 +106,7 @@ def layer_classes() -> dict[str, type[Layer]]:
         try:
             found[entry.name] = entry.load()
         except ImportError as error:
-            raise VbenchError(
+            raise missing_extra(error) or VbenchError(
                 f"layer {entry.name} ({entry.value}) cannot be loaded: {error}", "reinstall its distribution"
             ) from error
     return found

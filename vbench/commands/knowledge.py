@@ -72,23 +72,29 @@ def _draw_stacks(
 ) -> None:
     """Print stack diagrams, with a bundle's factors if one is given."""
     from vbench import diagram
-    from vbench.stack import Stack
 
     if workload and not bundle:
         raise UsageError("factors are measured: name a bundle", "--bundle DIR")
-    wanted = [Stack.parse(path) for path in paths]
-    prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
-    techniques = {each.path: each.technique() for each in prefixes}
-    names = [each.path for each in wanted]
     factors: dict[str, str] = {}
-    captions = {name: [name] for name in names}
+    more: dict[str, list[str]] = {}
     note = ""
-    if bundle:
+    if bundle:  # it knows its stacks: no layer is loaded, so that this works where none can open
         from vbench import load
         from vbench.figures import text_factors
 
-        factors, more, note = text_factors(load(bundle), names, workload)
-        captions = {name: [name, *more.get(name, [])] for name in names}
+        run = load(bundle)
+        techniques, measured = run.info.techniques, {*run.samples["stack"]}
+        given = [path.strip("/") for path in paths]
+        names = [path if path in measured else f"local/{path}" for path in given]
+        factors, more, note = text_factors(run, names, workload)
+    else:
+        from vbench.stack import Stack
+
+        wanted = [Stack.parse(path) for path in paths]
+        prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
+        techniques = {each.path: each.technique() for each in prefixes}
+        names = [each.path for each in wanted]
+    captions = {name: [name, *more.get(name, [])] for name in names}
     boxes = (
         diagram.together(names, techniques, factors)
         if together

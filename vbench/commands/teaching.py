@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,12 @@ import typer
 
 from vbench.commands.options import Json, group
 from vbench.console import say, show_table
-from vbench.errors import UsageError, VbenchError
+from vbench.errors import VbenchError
 
 app = group()
+
+COPIES = "vbench-notebooks"
+"""The folder for copies, unless another is named."""
 
 # A class room is no place for questions about news, and nothing here asks another machine for anything.
 _QUIET = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
@@ -25,7 +29,10 @@ _QUIET = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab
 def notebook(
     name: Annotated[str | None, typer.Argument(help="Which notebook: its name or number; else all.")] = None,
     list_them: Annotated[bool, typer.Option("--list", help="List the notebooks.")] = False,
-    into: Annotated[Path, typer.Option(help="The folder for your copies.")] = Path("vbench-notebooks"),
+    into: Annotated[
+        Path | None,
+        typer.Option(help=f"The folder for your copies: {COPIES}, or the current one where it holds some."),
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Work on this bundle, not on the reference.")] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
     json: Json = False,
@@ -38,15 +45,18 @@ def notebook(
         show_table([{"notebook": stem, "title": title(path)} for stem, path in known.items()], json=json)
         return
     wanted = [find(name)] if name is not None else list(known.values())
+    if bundle is None and (chosen := os.environ.get(BUNDLE)):
+        bundle = Path(chosen)
     if bundle is not None:
-        if not (bundle / "run.json").is_file():
-            raise UsageError(f"{bundle} is not a result bundle: it has no run.json")
+        from vbench import load
+        from vbench.course import check
+
+        check(load(bundle), [path.stem for path in wanted])
         os.environ[BUNDLE] = str(bundle.resolve())
     if importlib.util.find_spec("jupyterlab") is None:
-        raise VbenchError(
-            "JupyterLab is not installed",
-            "pip install 'vbench-layers[notebook]', or '.[notebook]' in a checkout",
-        )
+        raise ModuleNotFoundError(name="jupyterlab")  # the command line says which extra brings it
+    if into is None:
+        into = _place(known.values())
     _copy(wanted, into)
     target = into / wanted[0].name if name is not None else into
     say(f"opening {target} in Jupyter; Ctrl-C ends it")
@@ -57,6 +67,15 @@ def notebook(
     )  # it listens on loopback only, and asks for a token
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606  (Jupyter takes our place: nothing is left to look after)
+
+
+def _place(originals: Iterable[Path]) -> Path:
+    """The current folder where it is one of copies already, by its name or by what is in it; else one below it."""
+    here = Path.cwd()
+    held = [path for path in originals if (here / path.name).is_file()]
+    if any((here / path.name).samefile(path) for path in held):
+        return Path(COPIES)  # these are no copies
+    return Path() if held or here.name == COPIES else Path(COPIES)
 
 
 def _copy(wanted: list[Path], into: Path) -> None:
