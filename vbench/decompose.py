@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vbench.effects import CELL, costs, estimate, measured, rounded, stack_costs, texts
+from vbench.effects import CELL, ESTIMATES, costs, estimate, measured, rounded, stack_costs, texts
 from vbench.errors import UsageError
 from vbench.intervals import holm, min_blocks
 from vbench.overhead import ELSEWHERE, Texts, floors_of
@@ -225,7 +225,11 @@ def _estimated(
         part["log"], part["log_low"], part["log_high"] = part["mean"], part["mean_low"], part["mean_high"]
         parts.append(part.assign(role=term.role, term=term.name, stack=term.stack, over=term.over))
         parts[-1]["position"] = position
-    out = pd.concat(parts, ignore_index=True) if parts else cells.iloc[:0].assign(n=0, log=np.nan)
+    out = (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else cells.iloc[:0].assign(n=0, **dict.fromkeys(ESTIMATES, np.nan))
+    )
     done = pd.MultiIndex.from_frame(out[CELL])
     gaps = cells[~pd.MultiIndex.from_frame(cells).isin(done)].assign(
         role="total",

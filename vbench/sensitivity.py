@@ -17,7 +17,7 @@ def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> I
     The others keep their proportions. Mixed costs are linear in weights, so the crossing is exact.
     """
     means = weighed.means
-    if means.empty or means[[best, *rivals]].isna().any().any() or mix.absent or len(mix.atoms) < 2:
+    if means.empty or means[[best, *rivals]].isna().any().any() or weighed.gone or len(mix.atoms) < 2:
         return
     for atom, weight in mix.atoms.items():
         rest = {name: part / (1 - weight) for name, part in mix.atoms.items() if name != atom}

@@ -141,6 +141,25 @@ def test_what_is_missing_is_said_cell_by_cell() -> None:
     )
 
 
+def test_a_baseline_without_samples_is_said() -> None:
+    table = decompose(samples({"local/uml": 3.0}).query("stack != 'local'"), "local/uml")
+    assert set(table["why"]) == {"local has no value for it"}
+    assert table["factor"].isna().all()
+
+
+def test_a_peer_elsewhere_takes_a_stack_out() -> None:
+    """Else its path, that never leaves the guest, reads as layers that are cheap together."""
+    data = samples(TWO | {"local/uml/chroot": 0.9}, peer="the machine")
+    assert (
+        view(decompose(data, "local/uml/chroot"), "alone").loc["uml x chroot", "verdict"]
+        == "cheaper together"
+    )
+    data.loc[data["stack"] == "local/uml/chroot", "peer"] = "local/uml"
+    table = decompose(data, "local/uml/chroot")
+    assert set(table["why"]) == {"its network peer runs elsewhere than its baseline's"}
+    assert table["factor"].isna().all()
+
+
 def test_few_blocks_and_no_second_baseline_call_nothing() -> None:
     few = view(decompose(samples(TWO | {"local/uml/chroot": 9.0}, n=5), "local/uml/chroot"), "alone")
     assert few.loc["uml x chroot", "verdict"] == "undetermined"
