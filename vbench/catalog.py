@@ -7,6 +7,7 @@ Every documented fact is cited; a fact that no cited page states is "not documen
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -21,7 +22,8 @@ from vbench.errors import UsageError, VbenchError
 FILE = Path(__file__).parent / "data" / "catalog.toml"
 UNKNOWN = "not documented"
 NOT_APPLICABLE = "not applicable"
-_NO_REMOTE_ROOTS = "remote roots are to come: until then vbench runs inside the guest"
+NEEDS_ROOTS = "not yet: needs roots over SSH"
+_UNTIL_THEN = "until then vbench run in it measures what is stacked there, not the system itself"
 
 Technique = Literal[
     "isolator", "user-space kernel", "type 2", "type 1", "paravirtualization", "hardware", "management"
@@ -44,12 +46,20 @@ Boundary = Literal[
 ]
 Migration = Literal["yes", "experimental", "checkpoint", "no", "not applicable", "not documented"]
 OpenSource = Literal["yes", "in part", "no", "not documented"]
-How = Literal["layer", "layer, not yet on real hardware", "over SSH", "not possible"]
+How = Literal[
+    "layer",
+    "layer, not yet on real hardware",
+    "not yet: needs roots over SSH",
+    "not yet: has no layer",
+    "not possible",
+]
 Fact = Literal[
     "technique", "host", "guest", "licence", "years", "status", "guest_kernel", "hardware", "other_os",
     "boundary", "migration", "heir",
 ]  # fmt: skip
 
+COLON = {"en": ":", "fr": "\N{NO-BREAK SPACE}:"}
+SEMICOLON = {"en": ";", "fr": "\N{NO-BREAK SPACE};"}
 FACTS: tuple[str, ...] = get_args(Fact)
 TECHNIQUES: tuple[str, ...] = get_args(Technique)
 Language = Literal["en", "fr"]
@@ -69,7 +79,7 @@ class Source(_Model):
 
 
 class Measured(_Model):
-    """How vbench measures the system: by ``layers`` of its own, over SSH, or not, and ``why``."""
+    """How vbench measures the system today: by ``layers`` of its own, or not (yet), and ``why``."""
 
     how: How
     layers: list[Text] = []
@@ -142,7 +152,8 @@ class Catalog(_Model):
     """The whole file."""
 
     sources: dict[str, Source]
-    french: dict[str, Text]
+    french: dict[str, Text]  # of values and headings
+    phrases: dict[str, Text]  # of free text; what consists of names only needs none
     entry: list[Entry]
 
     @model_validator(mode="after")
@@ -205,14 +216,15 @@ def how_measured(entry: Entry, language: Language = "en") -> str:
     """One sentence on how vbench measures it."""
     measured = entry.measured
     say = speaker(language)
-    parts = [say(measured.how) + (f" {', '.join(measured.layers)}" if measured.layers else "")]
+    how, comma, rest = say(measured.how).partition(",")
+    parts = [f"{how} {', '.join(measured.layers)}{comma}{rest}" if measured.layers else how]
     if measured.why:
-        parts.append(measured.why)
-    if measured.how == "over SSH":
-        parts.append(say(_NO_REMOTE_ROOTS))
+        parts.append(say(measured.why))
+    if measured.how == NEEDS_ROOTS:
+        parts.append(say(_UNTIL_THEN))
     if measured.nearest:
-        parts.append(f"{say('nearest layer')}: {measured.nearest}")
-    return "; ".join(parts)
+        parts.append(f"{say('nearest layer')}{COLON[language]} {measured.nearest}")
+    return f"{SEMICOLON[language]} ".join(parts)
 
 
 def rows(language: Language = "en") -> list[dict[str, Any]]:
@@ -223,7 +235,7 @@ def rows(language: Language = "en") -> list[dict[str, Any]]:
 def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
     """An entry as a plain dict: strings, and lists of strings or of dicts; the keys never change.
 
-    ``fr`` gives the French summary and the French names of values; free text stays as it was written.
+    ``fr`` gives everything in French but names, and titles of sources.
     Keys: name, aliases, technique, document (sections of the seed document), note, summary, host, guest,
     licence, open_source, years, status, guest_kernel, hardware, other_os, boundary, migration, heir,
     heir_is_our_reading, remarks (by fact), measured (in a word), how_measured (in a sentence), layers,
@@ -238,13 +250,13 @@ def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
         "aliases": entry.aliases,
         "technique": say(entry.technique),
         "document": [say(section) for section in entry.document],
-        "note": entry.note,
-        "summary": entry.summary_fr if language == "fr" else entry.summary,
+        "note": say(entry.note),
+        "summary": spaced(entry.summary_fr) if language == "fr" else entry.summary,
         "years": " \N{EN DASH} ".join(map(say, entry.years)) or say(UNKNOWN),
         **{key: say(entry.value(key)) for key in (*told, "boundary", "migration")},
         "heir": entry.heir or "",
         "heir_is_our_reading": bool(entry.heir) and "heir" not in cited,
-        "remarks": dict(entry.remarks),
+        "remarks": {fact: say(remark) for fact, remark in entry.remarks.items()},
         "measured": say(entry.measured.how),
         "how_measured": how_measured(entry, language),
         "layers": entry.measured.layers,
@@ -256,6 +268,11 @@ def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
 
 
 def speaker(language: Language) -> Callable[[str], str]:
-    """What says a word of the catalogue's own (a value, a heading) in that language."""
-    words = load().french if language == "fr" else {}
-    return lambda word: words.get(word, word)
+    """What says a text of the catalogue's own (a value, a heading, a remark) in that language."""
+    words = {**load().phrases, **load().french} if language == "fr" else {}
+    return lambda word: spaced(words[word]) if word in words else word
+
+
+def spaced(french: str) -> str:
+    """French with non-breaking spaces where its typography has them."""
+    return re.sub(r" (?=[:;?!%»])|(?<=«) ", "\N{NO-BREAK SPACE}", french)

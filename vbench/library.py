@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from vbench.errors import UsageError, brief
 from vbench.files import read_toml
+from vbench.mix import profiles
 from vbench.paths import workload_files
 from vbench.template import unknown_name
 from vbench.workload import Workload
@@ -25,8 +28,47 @@ class Library(dict[str, Workload]):
         """A variant; ``UsageError`` for a name that is none."""
         base, _, changes = name.partition(":")
         if base not in self:
-            raise UsageError(unknown_name("workload", base, self))
+            raise unknown(self, base, "workload")
         return self[base].variant(changes)
+
+
+def unknown(known: Mapping[str, Workload], name: str, what: str, groups: Iterable[str] = ()) -> UsageError:
+    """The error for a name that no workload has, nor any of ``groups``: what it may have meant, in two short lines."""
+    message = f"unknown {what} {name!r:.80}"
+    meant = _near(known, name, sorted(groups))
+    guesses = " or ".join(filter(None, [", ".join(meant[:-1]), *meant[-1:]]))
+    hint = f"did you mean {guesses}? " if meant else ""
+    if (mix := profiles().get(name)) is not None:
+        message += f": it is a mix for `vbench advise`, of {', '.join(mix.weights)}"
+        one_each = ",".join(filter(None, (_first(known, kind) for kind in mix.weights)))
+        hint = f"try {f'{guesses}, or ' if meant else ''}one of each kind: -w {one_each}; "
+    return UsageError(message, f"{hint}`vbench workloads` lists them all")
+
+
+def _near(known: Mapping[str, Workload], name: str, groups: list[str]) -> list[str]:
+    """At most four names like this one: spelt like it, or with its words in their name, kind or title."""
+    name = name.casefold()
+    if spelt := get_close_matches(name, [*known, *groups], n=2, cutoff=0.8):
+        return spelt
+    words = {each.name: _words(f"{each.name} {each.kind} {each.title}") for each in known.values()}
+    asked, used = _words(name), sorted(set().union(*words.values()))
+    if asked.isdisjoint(used):
+        asked = {found for each in asked for found in get_close_matches(each, used, n=1, cutoff=0.8)}
+    hits = Counter({each: len(asked & mine) for each, mine in words.items() if asked & mine})
+    best = [each for each, count in hits.most_common() if count == max(hits.values())]
+    if len(best) > 4:
+        return [*best[:3], f"{len(best) - 3} others"]
+    return best or get_close_matches(name, [*known, *groups], n=3)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]{2,}", text.casefold()))
+
+
+def _first(known: Mapping[str, Workload], kind: str) -> str:
+    """A workload of that kind, if possible one of the group quick; "" where there is none."""
+    of_kind = [each for each in known.values() if each.kind == kind]
+    return min(of_kind, key=lambda each: "quick" not in each.groups).name if of_kind else ""
 
 
 def load_workloads(directories: Sequence[Path] | None = None) -> Library:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -119,17 +120,19 @@ def load_plan(
     path: Path | None,
     known: Library,
     *,
+    begin: Mapping[str, Any] | None = None,
     stacks: list[str] | None = None,
     workloads: list[str] | None = None,
     blocks: int | None = None,
     seed: int | None = None,
     target_width: float | None = None,
 ) -> Plan:
-    """A plan from a file, from what was given beside it (which wins), or from both.
+    """A plan from a file, or from ``begin`` (that of a bundle), and from what was given beside it, which wins.
 
-    Workloads may be named singly or by group. Raises ``UsageError`` that says what is wrong where.
+    Workloads may be named singly or by group; of these and of stacks, several may stand in one text, with commas
+    between them. Raises ``UsageError`` that says what is wrong where.
     """
-    raw: dict[str, Any] = {}
+    raw: dict[str, Any] = dict(begin or {})
     if path is not None:
         try:
             raw = read_toml(path)
@@ -161,9 +164,13 @@ def load_plan(
             else None
         )
         raise UsageError(f"{source}{where}: {first['msg']}, not {brief(first['input'])}", hint) from None
-    paths = [Stack.parse(text).path for text in plan.stacks]
+    paths = [Stack.parse(part).path for text in plan.stacks for part in text.split(",")]
     names = [one.name for one in [*(one for text in plan.workloads for one in select(known, text)), *swept]]
-    left_out = [_resolved(each, known, names, path) for each in plan.leave_out]
+    left_out = [
+        _resolved(each, known, names, path)
+        for each in plan.leave_out
+        if not begin or {*each.workloads} & {*names}  # less than the bundle's plan may be asked for
+    ]
     return plan.model_copy(
         update={
             "stacks": list(dict.fromkeys(paths)),

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from vbench.errors import UsageError
-from vbench.library import Library
-from vbench.template import unknown_name
+from vbench.library import Library, unknown
 from vbench.workload import Workload
 
 
-def select(known: Library, name: str) -> list[Workload]:
+def select(known: Library, names: str) -> list[Workload]:
     """The workload of that name, or all of the group of that name; ``UsageError`` when there is neither.
 
-    A workload may be named with other parameters: ``mem-latency:kib=64,stride=4096``. One that is swept in
-    the group comes once for every combination of the values.
+    Several names may stand in a row, with commas between them. A workload may be named with other parameters:
+    ``mem-latency:kib=64,stride=4096``. One that is swept in the group comes once for every combination of the values.
     """
+    return [one for name in split(names) for one in _named(known, name)]
+
+
+def split(names: str) -> list[str]:
+    """The names of a row such as ``cpu-int,mem-latency:kib=64,stride=4096``, which holds two.
+
+    A part with a value (``stride=4096``) belongs to the name before it where that has parameters.
+    """
+    out: list[str] = []
+    for part in names.split(","):
+        if out and ":" in out[-1] and "=" in part and ":" not in part:
+            out[-1] += f",{part}"
+        else:
+            out.append(part.strip())
+    return out
+
+
+def _named(known: Library, name: str) -> list[Workload]:
     if name in known or ":" in name:
         return [known[name]]
     members = [each for each in known.values() if name in each.groups]
     if members:
         return [one for each in members for one in each.sweep(each.sweeps.get(name, {}))]
-    groups = {group for each in known.values() for group in each.groups}
-    raise UsageError(unknown_name("workload or group", name, [*known, *groups]))
+    raise unknown(
+        known, name, "workload or group", {group for each in known.values() for group in each.groups}
+    )
 
 
 def find(known: Library, name: str) -> Workload:

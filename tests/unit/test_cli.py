@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -96,6 +97,12 @@ BAD = {
     "path": (["run", "--stack", "local//uml"], "is not a stack path"),
     "remote": (["exec", "alice@lab7", "--", "true"], "remote roots are not supported yet"),
     "workload": (["run", "-s", "local", "-w", "cpu-imt"], "did you mean cpu-int?"),
+    "workload-mix": (
+        ["run", "-s", "local", "-w", "web"],
+        "mend: try app-nginx, or one of each kind: -w net-",
+    ),
+    "workload-row": (["run", "-s", "local", "-w", "cpu-int,os-nulcall"], "did you mean os-nullcall?"),
+    "stack-row": (["run", "-s", "local,nosuch"], "there is no layer 'nosuch'"),
     "workload-page": (["workloads", "nosuch"], "unknown workload 'nosuch'"),
     "workload-key": (["workloads", "--workloads", "unknown-key"], "one.toml: unknown key 'titel'"),
     "workload-inner": (["workloads", "--workloads", "unknown-inner"], "did you mean work.unit?"),
@@ -107,7 +114,7 @@ BAD = {
     "plan-key": (["run", "key.toml"], "known keys: stacks"),
     "plan-bytes": (["run", "binary.toml"], "binary.toml: "),
     "plan-none": (["run"], "no stack to measure"),
-    "plan-folder": (["run", "not-a-bundle"], "Is a directory"),
+    "plan-folder": (["run", "not-a-bundle"], "not-a-bundle is not a result bundle"),
     "vcpus": (["run", "vcpus.toml"], "4096 vCPUs asked for"),
     "blocks": (
         ["run", "-s", "local", "--blocks", "-3"],
@@ -126,7 +133,7 @@ BAD = {
     "report-damaged": (["report", "damaged"], "run.json"),
     "verify-missing": (["verify", "none"], "none is not a result bundle"),
     "blocks-missing": (["blocks", "none"], "none is not a result bundle"),
-    "blocks-within": (["blocks", "none", "--within", "2"], "a share between 0 and 1"),
+    "blocks-within": (["blocks", "none", "--within", "2"], "'2' is no share; write 2%"),
     "resume-missing": (["resume", "none"], "none is not a result bundle"),
     "plot-missing": (["plot", "none", "-o", "x.png"], "none is not a result bundle"),
     "plot-kind": (["plot", "none", "-o", "x.jpeg"], "is a .png, .svg or .pdf file"),
@@ -161,6 +168,35 @@ def test_bad_input_to_a_real_process(here: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vbench: there is no layer 'nosuch'\n  mend: known layers: ")
     assert done.stderr.count("\n") == 2
+
+
+PLAIN = {
+    "asked for": {"PYTHONIOENCODING": "ascii"},
+    "the locale's": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+BUSY = str(Path(__file__).parents[2] / "notebooks/busy-machine")
+
+
+@pytest.mark.parametrize("why", PLAIN)
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["catalog", "--fr"], "annees              noyau invite"),
+        (["catalog", "coLinux"], "2004 - 2011"),
+        (["layers", "local/uml", "--bundle", BUSY], "User Mode Linux    x119 |"),
+        (["run", "-s", "l\N{LATIN SMALL LETTER E WITH GRAVE}cal"], "there is no layer 'l"),
+    ],
+)
+def test_an_output_without_accents_is_no_trouble(here: Path, why: str, argv: list[str], says: str) -> None:
+    keep = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))
+    }
+    env = {**keep, **PLAIN[why], "COLUMNS": "150"}
+    done = subprocess.run([*VBENCH, *argv], capture_output=True, env=env, cwd=here, check=False)
+    out, err = done.stdout.decode("ascii"), done.stderr.decode("ascii")
+    assert "Traceback" not in err
+    assert done.returncode == (2 if argv[0] == "run" else 0)
+    assert says in out + err
 
 
 def test_no_capsule(vbench: Vbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 
+from vbench import guest
 from vbench.errors import UsageError
-from vbench.host import Host
-from vbench.layer import Shape, Technique, layer_classes, make_layer
+from vbench.host import Host, Result
+from vbench.layer import Available, Shape, Technique, Unavailable, layer_classes, make_layer
+from vbench.layers.qemu import Qemu
 from vbench.local import LocalHost
 from vbench.plan import with_baselines
 from vbench.stack import Stack, cpus_for
@@ -133,3 +136,50 @@ def test_probes_without_a_capsule() -> None:
     for name in ("qemu", "kvm"):
         answer = make_layer(name).probe(host)
         assert "holds no capsule" in getattr(answer, "reason", "")
+
+
+class Told(LocalHost):
+    """A host that is what its signs say, with no /dev/kvm and no Xen's files."""
+
+    def __init__(self, name: str, signs: str) -> None:
+        super().__init__(name)
+        self.signs = signs
+
+    def run(self, argv: Any, **_: Any) -> Result:
+        said = self.signs if "/proc/cpuinfo" in argv[-1] else ""
+        return Result(tuple(argv), 1, said.encode(), b"", 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "signs", "hint"),
+    [
+        ("local", "vendor_id : GenuineIntel", "enable VT-x or AMD-V in the firmware, or use testbed/kvm"),
+        ("local", "vendor_id : GenuineIntel\nvmx", "load kvm_intel or kvm_amd"),
+        ("local", "vendor_id : AuthenticAMD\nhypervisor", "allow it nested guests, or use testbed/kvm"),
+        ("local", "xen\nxen\nvendor_id : AuthenticAMD\nhypervisor", "boot without Xen, or use testbed/kvm"),
+        (
+            "local/testbed/xen",
+            "xen\nvendor_id : AuthenticAMD\nhypervisor",
+            "Xen keeps the processor's virtualization from dom0 and most guests; "
+            "open it without Xen: local/testbed/kvm",
+        ),
+        ("local/testbed/xen/pv", "xen\nhypervisor", "open it without Xen: local/testbed/kvm"),
+        ("local/uml", "vendor_id : User Mode Linux", "User Mode Linux runs no guests under KVM"),
+    ],
+)
+def test_what_gives_kvm_fits_the_host(
+    monkeypatch: pytest.MonkeyPatch, name: str, signs: str, hint: str
+) -> None:
+    monkeypatch.setattr(Qemu, "probe", lambda *_: Available())
+    monkeypatch.setattr(guest, "load_modules", lambda *_: None)
+    answer = make_layer("kvm").probe(Told(name, signs))
+    assert isinstance(answer, Unavailable)
+    assert answer.reason == f"{name} has no /dev/kvm"
+    assert hint in answer.hint
+    assert ("firmware" in answer.hint) == (signs == "vendor_id : GenuineIntel")
+
+
+def test_a_guest_is_not_told_to_be_booted_under_xen() -> None:
+    answers = {name: make_layer("xen").probe(Told(name, "")) for name in ("local", "local/uml")}
+    hints = {name: getattr(answer, "hint", "") for name, answer in answers.items()}
+    assert hints == {"local": "boot it under Xen, or use testbed/xen", "local/uml": "use testbed/xen"}

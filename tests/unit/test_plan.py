@@ -138,6 +138,14 @@ def test_options_win(tmp_path: Path) -> None:
     assert load_plan(path, KNOWN, target_width=0.02).target_width == 0.02
 
 
+def test_several_stacks_and_workloads_stand_in_a_row() -> None:
+    plan = load_plan(
+        None, KNOWN, stacks=["local,uml", "chroot,uml"], workloads=["cpu-int,mem-latency:kib=64,stride=4096"]
+    )
+    assert plan.stacks == ["local", "local/uml", "local/chroot"]
+    assert plan.workloads == ["cpu-int", "mem-latency:kib=64,stride=4096"]
+
+
 def test_least_plan() -> None:
     plan = load_plan(None, KNOWN, stacks=["chroot"])
     assert plan.blocks == 6
@@ -163,7 +171,9 @@ def test_least_plan() -> None:
         ('stacks = ["nosuch"]', "there is no layer 'nosuch'"),
         ('stacks = [""]', "'' is not a stack path"),
         ('stacks = ["uml"]\nworkloads = []', "workloads: "),
-        ('stacks = ["uml"]\nworkloads = ["cpu-imt"]', "did you mean cpu-int?"),
+        ('stacks = ["uml"]\nworkloads = ["cpu-imt"]', "unknown workload or group 'cpu-imt'"),
+        ('stacks = ["uml,"]', "'' is not a stack path"),
+        ('stacks = ["uml,nosuch"]', "there is no layer 'nosuch'"),
         ('stacks = ["uml"]\nworkloads = ["' + "x" * 5000 + '"]', "unknown workload or group"),
     ],
 )

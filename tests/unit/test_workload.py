@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from vbench.errors import UsageError, VbenchError
 from vbench.library import load_workload, load_workloads
+from vbench.mix import profiles
 from vbench.paths import workload_files
 from vbench.reading import Output, Reading
 from vbench.rootfs import Recipe
@@ -142,7 +144,7 @@ def test_a_variant_is_named_by_what_differs(sample: Workload) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("os-ctxsv:kib=1", "unknown workload 'os-ctxsv', did you mean os-ctxsw?"),
+        ("os-ctxsv:kib=1", "unknown workload 'os-ctxsv'"),
         ("os-ctxsw:kb=1", "workload os-ctxsw: unknown parameter 'kb', did you mean kib?"),
         ("os-ctxsw:kib=x", "workload os-ctxsw: parameter kib is 'x', not of type int"),
         ("os-ctxsw:kib", "os-ctxsw:kib: write os-ctxsw:PARAMETER=VALUE,..."),
@@ -153,6 +155,62 @@ def test_a_bad_variant_is_one_clear_line(name: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         select(load_workloads(), name)
     assert caught.value.message.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        ("cpu-int,os-nullcall", ["cpu-int", "os-nullcall"]),
+        ("mem-latency:kib=64,stride=4096", ["mem-latency:kib=64,stride=4096"]),
+        (
+            "cpu-int, mem-latency:kib=64,stride=4096,os-ctxsw:procs=8,kib=16,cpu-float",
+            ["cpu-int", "mem-latency:kib=64,stride=4096", "os-ctxsw:procs=8,kib=16", "cpu-float"],
+        ),
+    ],
+)
+def test_several_names_stand_in_a_row(row: str, names: list[str]) -> None:
+    assert [one.name for one in select(load_workloads(), row)] == names
+
+
+@pytest.mark.parametrize("row", ["cpu-int,", ",cpu-int", "cpu-int,stride=4096", "cpu-int,nosuch"])
+def test_a_row_with_a_name_that_is_none(row: str) -> None:
+    with pytest.raises(UsageError, match="unknown workload or group"):
+        select(load_workloads(), row)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("cpu-imt", "did you mean cpu-int?"),
+        ("quik", "did you mean quick?"),
+        ("nginx", "did you mean app-nginx?"),  # a part of its name
+        ("databse", "did you mean app-sqlite?"),  # a word of its title, nearly
+        ("network", "did you mean net-iperf3, net-latency, net-small or 2 others?"),  # its kind
+        ("os-ctxsv:kib=1", "did you mean os-ctxsw?"),
+        ("xyzzy", "`vbench workloads` lists them all"),
+        ("x" * 1000, "`vbench workloads` lists them all"),
+    ],
+)
+def test_an_unknown_name_is_told_in_two_short_lines(name: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        select(load_workloads(), name)
+    assert len(caught.value.message) < 120
+    hint = str(caught.value.hint)
+    assert hint.startswith(meant)
+    assert hint.endswith("`vbench workloads` lists them all")
+    assert len(hint) < 160
+
+
+@pytest.mark.parametrize("mix", profiles())
+def test_a_mix_is_no_workload_and_its_kinds_are_named(mix: str) -> None:
+    known = load_workloads()
+    with pytest.raises(UsageError) as caught:
+        select(known, mix)
+    assert "it is a mix for `vbench advise`" in caught.value.message
+    offered = re.search(r"-w (\S+);", str(caught.value.hint))
+    assert offered
+    assert [one.kind for one in select(known, offered[1])] == list(profiles()[mix].weights)
+    assert ("app-nginx" in str(caught.value.hint)) == (mix == "web")
 
 
 def test_a_group_sweeps_parameters() -> None:

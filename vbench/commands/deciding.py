@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,13 +19,14 @@ app = group()
 @app.command()
 def catalog(
     name: Annotated[str | None, typer.Argument(help="Show one entry whole, in any case.")] = None,
-    french: Annotated[bool, typer.Option("--fr", help="Summaries and values in French.")] = False,
+    lang: Annotated[Literal["en", "fr"], typer.Option(help="The language of all but names.")] = "en",
+    french: Annotated[bool, typer.Option("--fr", hidden=True)] = False,
     json: Json = False,
 ) -> None:
     """List the systems and techniques of virtualization, and how vbench measures each; or show one whole."""
     from vbench.catalog import find, row, rows
 
-    language: Language = "fr" if french else "en"
+    language: Language = "fr" if french else lang
     if name is not None:
         entry = row(find(name), language)
         if json:
@@ -52,26 +53,27 @@ _LISTED = ("years", "guest_kernel", "hardware", "other_os", "migration")
 
 
 def _show_entry(entry: dict[str, Any], language: Language) -> None:
-    from vbench.catalog import speaker
+    from vbench.catalog import COLON, speaker
 
-    word = speaker(language)
+    word, colon = speaker(language), COLON[language]
+    headings = {key: word(heading) for heading, key in _SHOWN}
     remarks = entry["remarks"]
     if entry["heir_is_our_reading"]:
         remarks["heir"] = word("our reading")
     say(", ".join([entry["name"], *entry["aliases"]]))
     lines = []
-    for heading, key in _SHOWN:
+    for key, heading in headings.items():
         text = ", ".join(entry[key]) if isinstance(entry[key], list) else entry[key]
         if text:
-            lines.append({"": word(heading), " ": f"{text} ({remarks[key]})" if key in remarks else text})
+            lines.append({"": heading, " ": f"{text} ({remarks[key]})" if key in remarks else text})
     show_table(lines, json=False)
     for source in entry["sources"]:
-        facts = ", ".join(fact.replace("_", " ") for fact in source["facts"])
-        say(f"{source['title']}: {facts}\n  {source['url']}")
+        facts = ", ".join(headings[fact] for fact in source["facts"])
+        say(f"{source['title']}{colon} {facts}\n  {source['url']}")
 
 
 def _show_list(listed: list[dict[str, Any]], language: Language) -> None:
-    from vbench.catalog import UNKNOWN, speaker
+    from vbench.catalog import COLON, UNKNOWN, speaker
 
     word = speaker(language)
     unknown = word(UNKNOWN)
@@ -86,13 +88,15 @@ def _show_list(listed: list[dict[str, Any]], language: Language) -> None:
                     **{headings[key]: one[key].replace(unknown, "?") for key in _LISTED},
                     word("measured"): ", ".join(one["layers"]) + " *" * (one["measured"] != real)
                     if one["layers"]
-                    else one["measured"],
+                    else one["measured"].partition(":")[0].strip(),
                 }
                 for one in members
             ],
             json=False,
         )
-    say(f"\n?: {unknown}   *: {word('layer, not yet on real hardware')}")
+    colon = COLON[language]
+    say(f"\n?{colon} {unknown}   *{colon} {word('layer, not yet on real hardware')}")
+    say(word("`vbench catalog NAME` says why, and on which sources all this rests"))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from PIL import Image
 from vbench import plot
 from vbench.errors import UsageError
 from vbench.figures import FIGURES, Asked
-from vbench.report.words import Two, say, texts, two
+from vbench.report.words import Two, say, term, texts, two
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def pictures(
             figure = choice.draw(asked)
         except UsageError as error:
             reason = error.message.removeprefix(f"{run.path} ").removesuffix(f" measured in {clock}")
-            left_out.append(say("one", title=name, what=reason))
+            left_out.append(say("one", title=name, what=term(reason)))
             continue
         caption = say(name, "figure") if name in texts()["figure"] else two(choice.shows)
         outlines = (

@@ -11,17 +11,22 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from markupsafe import Markup, escape
+
+from vbench.catalog import spaced
 
 Language = Literal["en", "fr"]
 LANGUAGES: tuple[Language, ...] = ("en", "fr")
 FILE = Path(__file__).parent.parent / "data" / "report.toml"
 UNKNOWN = "n/a"
 TIMES, DIVIDED = "\N{MULTIPLICATION SIGN}", "\N{DIVISION SIGN}"
+_LONGEST = 1000  # characters of a line that is looked at: it may be a stranger's
+_DEEPEST = 6  # sentences within sentences
+_DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?%?")
 _FRENCH_NUMBER = str.maketrans({".": ",", ",": "\N{NARROW NO-BREAK SPACE}"})
 
 
@@ -52,11 +57,6 @@ def texts() -> dict[str, Any]:
     return read
 
 
-def spaced(french: str) -> str:
-    """French with non-breaking spaces where its typography has them."""
-    return re.sub(r" (?=[:;?!%»])|(?<=«) ", "\N{NO-BREAK SPACE}", french)
-
-
 def two(text: object) -> Two:
     """The same text in both languages; markup and ``Two`` stay what they are."""
     return text if isinstance(text, Two) else Two(escape(text), escape(text))
@@ -81,13 +81,29 @@ def joined(parts: Iterable[object], glue: str = ", ") -> Two:
 
 def term(text: str) -> Two:
     """Text from a bundle: in French, too, where it is vbench's own wording."""
+    return Two(escape(text), escape(_french(text)))
+
+
+@lru_cache(maxsize=4096)
+def _french(text: str, depth: int = 0) -> str:
+    """vbench's own wording in French, with what is filled in and in further lines; any other text as it is."""
     known = texts()
-    french = known["french"].get(text)
-    if french is None and len(text) < 1000:
-        for pattern, french_pattern in known["patterns"].items():
-            if match := re.fullmatch(pattern, text):
-                french = match.expand(french_pattern)
-    return Two(escape(text), escape(spaced(french) if french else text))
+    if (french := known["french"].get(text)) is not None:
+        return spaced(french)
+    first, newline, rest = text.partition("\n")
+    if len(first) >= _LONGEST or depth > _DEEPEST:
+        return text
+    for pattern, french in known["patterns"].items():
+        if match := re.fullmatch(pattern, first):
+            parts = [_filled(part, depth) for part in match.groups()]
+            pieces = re.split(r"\\(\d)", spaced(french))
+            pieces[1::2] = [parts[int(place) - 1] for place in pieces[1::2]]
+            return "".join([*pieces, newline, _french(rest, depth + 1)])
+    return text
+
+
+def _filled(part: str, depth: int) -> str:
+    return str(number(part).fr) if _DECIMAL.fullmatch(part) else _french(part, depth + 1)
 
 
 def kind_name(kind: str) -> Two:
