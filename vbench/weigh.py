@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from vbench.effects import costs, estimate, rounded, stack_costs
+from vbench.effects import costs, estimate, rounded
 from vbench.intervals import Floats, holm, min_blocks
+from vbench.log_costs import CELL_KEY, Cell, Costs, cell_names, cells_of, ground_of, table_of
 from vbench.mix import Mix
 from vbench.overhead import ELSEWHERE
 
 MOST_BLOCKS = 10_000  # beyond this, no number of blocks is named
-_CELL = ["workload", "params"]
-Cell = tuple[str, str]
-"""A workload and its parameters, of which the primary metric is weighed."""
 
 
 class Estimate(NamedTuple):
@@ -42,39 +39,18 @@ class Estimate(NamedTuple):
         return math.exp(self.log), math.exp(self.low), math.exp(self.high)
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """Stacks on one bare baseline: log costs, a row per block and a column per stack (or arm) and cell.
-
-    ``steps``: by stack and cell, what its reading cannot tell apart. ``far``: stacks and cells whose network peer is
-    in another place than the baseline's.
-    """
-
-    baseline: str
-    clocks: dict[str, str]
-    wide: pd.DataFrame
-    arms: pd.DataFrame
-    steps: pd.Series[float]
-    far: frozenset[tuple[str, Cell]]
-
-    @property
-    def members(self) -> list[str]:
-        """All stacks but the baseline."""
-        return [stack for stack in self.clocks if stack != self.baseline]
-
-
 class Weighed:
     """Stacks on one bare baseline, weighed by one mix, of which ``left_out`` are cells that take no part.
 
     The weight of a cell left out goes to the others of its atom (kind or workload), in proportion.
     """
 
-    def __init__(self, table: _Costs, mix: Mix, level: float, left_out: Collection[Cell] = ()) -> None:
+    def __init__(self, table: Costs, mix: Mix, level: float, left_out: Collection[Cell] = ()) -> None:
         self._table, self.mix, self.level, self.left_out = table, mix, level, frozenset(left_out)
         self.baseline = table.baseline
         self.clock = table.clocks.get(table.baseline, "wall")
-        self._base = _of(table.wide, self.baseline).dropna(axis="columns", how="all")
-        measured = [cell for cell in _cells(self._base) if cell not in self.left_out]
+        self._base = cells_of(table.wide, self.baseline).dropna(axis="columns", how="all")
+        measured = [cell for cell in cell_names(self._base) if cell not in self.left_out]
         self._shares = {atom: _shares(mix.shares[atom], measured) for atom in mix.atoms}
         weights: dict[Cell, float] = {}
         for atom, shares in self._shares.items():
@@ -96,7 +72,7 @@ class Weighed:
     @property
     def gone(self) -> list[str]:
         """What of the mix the baseline itself lacks, or of which nothing is left."""
-        known = {workload for workload, _ in _cells(self._base)}
+        known = {workload for workload, _ in cell_names(self._base)}
         out = [f"{atom}: no workload of this kind in the bundle" for atom in self.mix.absent]
         out += [
             f"{name}: not measured in {self.baseline}" for name in self.mix.workloads if name not in known
@@ -108,7 +84,7 @@ class Weighed:
 
     def name(self, cell: Cell) -> str:
         """A cell as users see it: its workload, with the parameters where it was measured with several."""
-        several = sum(workload == cell[0] for workload, _ in _cells(self._base)) > 1
+        several = sum(workload == cell[0] for workload, _ in cell_names(self._base)) > 1
         return f"{cell[0]} {cell[1]}" if several else cell[0]
 
     def without(self, cells: Iterable[Cell]) -> Weighed:
@@ -125,8 +101,8 @@ class Weighed:
 
     def _ratios(self, stack: str) -> pd.DataFrame:
         """log(stack / baseline), a row per block and a column per cell of the mix."""
-        cells = pd.MultiIndex.from_tuples(list(self.weights), names=_CELL)
-        return _of(self._table.wide, stack).reindex(columns=cells) - self._base.reindex(columns=cells)
+        cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
+        return cells_of(self._table.wide, stack).reindex(columns=cells) - self._base.reindex(columns=cells)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -141,7 +117,7 @@ class Weighed:
         )
 
     def _mixed(self, cells: pd.DataFrame) -> pd.Series[float]:
-        weights = np.array([self.weights[cell] for cell in _cells(cells)])
+        weights = np.array([self.weights[cell] for cell in cell_names(cells)])
         mixed: pd.Series[float] = (cells * weights).sum(axis=1, skipna=False) / weights.sum()
         return mixed
 
@@ -163,8 +139,8 @@ class Weighed:
     @cached_property
     def floor(self) -> float:
         """Of the interval of the mix's A' over A, the bound further from 0, in logs; NaN: too few blocks."""
-        cells = pd.MultiIndex.from_tuples(list(self.weights), names=_CELL)
-        second, first = (_of(self._table.arms, arm).reindex(columns=cells) for arm in ("A'", "A"))
+        cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
+        second, first = (cells_of(self._table.arms, arm).reindex(columns=cells) for arm in ("A'", "A"))
         gap = self._mixed(second - first) if self.weights else pd.Series(dtype=float)
         frame = pd.DataFrame({"of": "baseline", "effect": gap, "step": 2 * self._step(self.baseline)})
         row = estimate(frame, ["of"], self.level)
@@ -270,52 +246,8 @@ def weigh(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Weigh
     known = dict(zip(all_costs["stack"], all_costs["baseline"], strict=True))
     grounds: dict[str, list[str]] = {}
     for stack in sorted(known):
-        grounds.setdefault(_ground(known, stack), []).append(stack)
-    return [Weighed(_table(all_costs, ground, members), mix, level) for ground, members in grounds.items()]
-
-
-def _ground(known: dict[str, str], stack: str) -> str:
-    """The end of the chain of baselines."""
-    seen = {stack}
-    while (below := known.get(stack, stack)) not in seen:
-        seen.add(stack := below)
-    return stack
-
-
-def _table(all_costs: pd.DataFrame, ground: str, members: list[str]) -> _Costs:
-    mine = all_costs[all_costs["stack"].isin(members)]
-    per_block = stack_costs(mine)
-    peers = {
-        (str(row["stack"]), (str(row["workload"]), str(row["params"]))): str(row["peer"])
-        for row in per_block[["stack", *_CELL, "peer"]].drop_duplicates().to_dict("records")
-    }
-    far = {(stack, cell) for (stack, cell), peer in peers.items() if peers.get((ground, cell), peer) != peer}
-    return _Costs(
-        ground,
-        {
-            str(stack): str(clock)
-            for stack, clock in mine.groupby("stack", observed=True)["clock"].first().items()
-        },
-        _wide(per_block, ["stack", *_CELL]),
-        _wide(mine[mine["stack"] == ground], ["arm", *_CELL]),
-        per_block.groupby(["stack", *_CELL], observed=True)["step"].median(),
-        frozenset(far),
-    )
-
-
-def _wide(per_block: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return per_block.pivot_table(index=["run", "block"], columns=columns, values="cost", observed=True)
-
-
-def _of(wide: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The cells of one stack or arm; none where it has no value."""
-    if name not in wide.columns.get_level_values(0):
-        return pd.DataFrame(index=wide.index, columns=pd.MultiIndex.from_tuples([], names=_CELL), dtype=float)
-    return cast(pd.DataFrame, wide[name])
-
-
-def _cells(frame: pd.DataFrame) -> list[Cell]:
-    return cast(list[Cell], frame.columns.to_list())
+        grounds.setdefault(ground_of(known, stack), []).append(stack)
+    return [Weighed(table_of(all_costs, ground, members), mix, level) for ground, members in grounds.items()]
 
 
 def _shares(workloads: dict[str, float], measured: Sequence[Cell]) -> dict[Cell, float]:

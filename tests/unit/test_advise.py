@@ -337,14 +337,12 @@ def test_what_the_bundle_says_of_the_machine_is_repeated(tmp_path: Path) -> None
 
 def test_a_warning_beside_the_cells_it_rests_on_is_repeated(tmp_path: Path) -> None:
     run = bundle(tmp_path)
-    for severity, workload, text in (
-        ("warning", "read", "its disk is cached"),
-        ("info", "read", "b"),
-        ("warning", "int", "c"),
+    for note in (
+        Note(severity="warning", stacks=["local/chroot"], workloads=["read"], text="its disk is cached"),
+        Note(severity="info", stacks=["local/chroot"], workloads=["read"], text="b"),
+        Note(severity="warning", stacks=["local/chroot"], workloads=["int"], text="c"),
     ):
-        run.info.notes.append(
-            Note(severity=severity, stacks=["local/chroot"], workloads=[workload], text=text)
-        )  # type: ignore[arg-type]
+        run.info.notes.append(note)
     told = [line for line in advise(run, mix="disk").lines if line.startswith("Not alike")]
     assert told == ["Not alike: local/chroot: its disk is cached."]
 

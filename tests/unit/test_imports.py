@@ -33,7 +33,7 @@ ORDER = (
     "plan lifecycle measure doctor setup terminal",
     "store raw verify",
     "intervals effects outside",
-    "overhead decompose stopping comparable shifts compare changes replay diagram plot figures",
+    "overhead log_costs decompose stopping comparable shifts compare changes replay diagram plot figures",
     "catalog needs weigh sensitivity candidates advise report notebook course",
     "recorder lane run",
     "console",
@@ -46,7 +46,7 @@ PLACE = {
     for column, name in enumerate(line.split())
 }
 ANALYSED_WITH = (
-    "journal schema store raw verify intervals effects outside overhead decompose stopping comparable shifts "
+    "journal schema store raw verify intervals effects outside overhead log_costs decompose stopping comparable shifts "
     "compare changes replay diagram plot figures report"
     " catalog mix needs weigh sensitivity candidates advise notebook course"
 )
