@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from vbench import wording
 from vbench.plot import time_text
 from vbench.plot.absolute import SECONDS
 from vbench.report.words import (
@@ -135,10 +136,15 @@ def _glance(cells: list[Row]) -> dict[str, Any]:
     called = sorted(c["ratio"] for c in cells if c["verdict"] in ("costlier", "cheaper"))
     of = say("glance_of", k=len(called), n=len(cells))
     if called:
-        low, high = (f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}" for ratio in (called[0], called[-1]))
-        shade = sum(called[-1] >= bound for bound in (1.2, 2.0, 10.0))
+        low, high = called[0], called[-1]
+        if wording.near_one(low, high):  # 1.003 in three digits would read as none at all
+            text = " \N{EN DASH} ".join(dict.fromkeys(wording.signed(ratio) for ratio in (low, high)))
+        else:
+            least, most = wording.number(low), wording.number(high)
+            text = f"{least}{TIMES}" if least == most else f"{least} \N{EN DASH} {most}{TIMES}"
+        shade = sum(high >= bound for bound in (1.2, 2.0, 10.0))
         return {
-            "glance": number(f"{low}{TIMES}" if low == high else f"{low} \N{EN DASH} {high}{TIMES}"),
+            "glance": number(text),
             "of": of,
             "shade": shade,
         }
