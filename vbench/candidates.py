@@ -20,7 +20,7 @@ from vbench.needs import Judgement, Need, judge_stack
 from vbench.overhead import ELSEWHERE
 from vbench.store import Failure, Note
 from vbench.weigh import Estimate, Weighed
-from vbench.wording import against, number, share
+from vbench.wording import against, listed, number, share
 
 _NOTHING = Estimate(0, math.nan, math.nan, math.nan)
 MOST_NAMED = 12  # cells that an answer rests on, beyond which they are counted
@@ -150,7 +150,7 @@ class Candidates:
         if math.isnan(self.weighed.floor) and len(self.complete) > 1:
             return "the baseline was not measured twice in enough blocks, so that noise has no measure"
         if ties := self._ties():
-            return f"{' and '.join([best, *ties])} are not distinguishable under this mix"
+            return f"{listed([best, *ties])} are not distinguishable under this mix"
         return self._fragile
 
     @cached_property
@@ -192,7 +192,7 @@ class Candidates:
     def _rests_on(self) -> Iterator[str]:
         """Which cells take no part, and which carry the answer then."""
         for cell, faster in self.artefacts.items():
-            who = " and ".join(f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items())
+            who = listed([f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items()])
             yield f"Left out: {self.weighed.name(cell)}, in which {who} beats the baseline: usually an artefact."
         names = [self.weighed.name(cell) for cell in self.weighed.weights]
         rest = ", ".join(names) if len(names) <= MOST_NAMED else f"the other {len(names)} cells"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vbench.mix import Mix
 from vbench.needs import NEEDS, Judgement, judge_stack
 from vbench.weigh import MOST_BLOCKS, Weighed
-from vbench.wording import against, share
+from vbench.wording import against, listed, share
 
 
 def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> Iterator[str]:
@@ -52,7 +52,7 @@ def by_cell(weighed: Weighed, best: str, rivals: Sequence[str], threshold: float
             continue
         compared = rest.compare(best, rivals, threshold)
         if tied := [stack for stack, (_, verdict) in compared.items() if verdict != "costlier"]:
-            text = f"{' and '.join([best, *tied])} are not distinguishable"
+            text = f"{listed([best, *tied])} are not distinguishable"
             flips.setdefault(text, []).append(weighed.name(cell))
     return "; ".join(f"without {' or '.join(cells)}, {outcome}" for outcome, cells in flips.items())
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def number(ratio: float) -> str:
-    """A ratio with as many digits as are of use: 0.04, 1.53, 12.3, 240, 1200."""
-    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
+    """A ratio in three digits: 0.0400, 1.53, 2.10, 12.3, 240; whole beyond: 1234."""
+    return f"{ratio:#.3g}".rstrip(".") if ratio < 999.5 else f"{ratio:.0f}"
 
 
 def share(value: float) -> str:
@@ -39,6 +39,11 @@ def interval(low: float | None, high: float | None) -> str:
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return "n/a"
     return f"{cost(low)} to {cost(high)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: a; a and b; a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def levels(attained: Iterable[float]) -> str:

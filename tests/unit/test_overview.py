@@ -129,7 +129,7 @@ def test_words_for_ratios() -> None:
     nan = float("nan")
     assert wording.against(1.006, 1.005, 1.007, "local") == "0.6% more than local (+0.5% to +0.7%)"
     assert wording.against(0.9, nan, nan, "local") == "10% less than local"
-    assert wording.against(2.31, 2.2, 2.4, "local") == "2.31 times local (2.2 to 2.4)"
+    assert wording.against(2.31, 2.2, 2.4, "local") == "2.31 times local (2.20 to 2.40)"
     assert wording.against(1.00001, 1.0, 1.00002, "local").startswith("less than 0.01% more than local")
     assert wording.levels([0.96875, 0.0, 0.9688]) == "96.9%"
     assert wording.levels([0.958, 0.96875]) == "95.8% to 96.9%"

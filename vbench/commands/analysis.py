@@ -44,6 +44,11 @@ def report(
     if pdf:
         require_pdf()
     loaded = load(folder)
+    target = output or folder / f"report{kind}"
+    if not target.parent.is_dir():
+        raise VbenchError(
+            f"cannot write {target}: there is no folder {target.parent}", "choose another file with -o"
+        )
     rows = summary_table(loaded)
     if not rows:
         raise VbenchError(
@@ -56,7 +61,6 @@ def report(
             return
     else:
         _show(rows, loaded.info.failures, cells=cells)
-    target = output or folder / f"report{kind}"
     if output is None and target.is_symlink():
         target.unlink()  # it may be a stranger's, and leads out of the bundle
     _write(render(loaded, lang=lang, printed=pdf), target, pdf=pdf)

@@ -101,7 +101,8 @@ def run(
         seed=seed,
         target_width=target_width,
     )
-    _start(chosen, known, capsule.require(), out)
+    folder = _start(chosen, known, capsule.require(), out)
+    say(f"next: vbench report {folder}")
 
 
 def _start(plan: Any, known: Any, built: Any, out: Path | None, sizes: Any = None) -> Path:
@@ -135,7 +136,6 @@ def _carry_out(bundle: Any, known: Any, built: Any, sizes: Any = None) -> None:
             raise
     left_out = len(bundle.info.failures)
     say(f"{bundle.journal.rows} samples" + (f", {left_out} cells or stacks left out" if left_out else ""))
-    say(f"next: vbench report {bundle.path}")
 
 
 @app.command()
@@ -163,6 +163,7 @@ def resume(
             if bundle.info.status == "complete":
                 bundle.reopen()
             _carry_out(bundle, known, capsule.require())
+    say(f"next: vbench report {folder}")
 
 
 @app.command()
