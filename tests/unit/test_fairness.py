@@ -188,3 +188,29 @@ def test_guests_of_others_are_seen_and_ours_are_not(tmp_path: Path) -> None:
             for process in psutil.process_iter(["exe"]):
                 if process.info["exe"] == str(tmp_path / "firecracker"):
                     process.kill()
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "alike"),
+    [
+        ("always madvise [never]", "[always] madvise never", False),
+        ("[always] madvise never", "[always] madvise never", True),
+        ("unavailable: no such file", "always madvise [never]", True),  # a kernel without them takes none
+        ("unavailable: no such file", "[always] madvise never", False),
+    ],
+)
+def test_huge_pages_are_compared_by_the_choice_made(here: str, there: str, alike: bool) -> None:
+    facts = {"local": {**BASE, "huge_pages": there}, "local/b": {**BASE, "huge_pages": here}}
+    found = unequal(facts, "local")
+    assert (found == []) == alike
+    if not alike:
+        chosen = "always" if here.startswith("[always]") else "never"
+        assert found[0].text == f"transparent huge pages: {chosen}; in local: always"
+        assert found[0].severity == "warning"
+
+
+def test_a_peer_in_another_place_is_a_warning_for_network_only() -> None:
+    facts = {"local/uml": {**BASE, "peer": "the machine"}, "local/uml/chroot": {**BASE, "peer": "local/uml"}}
+    (found,) = unequal(facts, "local/uml")
+    assert (found.severity, found.kinds) == ("warning", ("network",))
+    assert found.text == "where the other end of the network runs: local/uml; in local/uml: the machine"
