@@ -15,6 +15,11 @@ import tiny
 from vbench import paths
 from vbench.cli import main
 
+# A shell starts what it runs in the background with SIGINT ignored, and that is handed on: a command that a test
+# interrupts would never notice.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,11 @@ from vbench.layer import Shape, Unavailable, make_layer
 from vbench.local import LocalHost
 from vbench.stack import Stack, open_stack
 
+# A shell starts what it runs in the background with SIGINT ignored, and that is handed on: a command that a test
+# interrupts would never notice.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LAYERS = ("chroot", "bubblewrap", "uml", "qemu")
 GUEST = {
     "chroot": "/usr/sbin/dropbear",
