@@ -35,14 +35,6 @@ class Costs:
         return [stack for stack in self.clocks if stack != self.baseline]
 
 
-def ground_of(known: dict[str, str], stack: str) -> str:
-    """The end of the chain of baselines."""
-    seen = {stack}
-    while (below := known.get(stack, stack)) not in seen:
-        seen.add(stack := below)
-    return stack
-
-
 def table_of(all_costs: pd.DataFrame, ground: str, members: list[str]) -> Costs:
     """The table of the stacks ``members``, of which ``ground`` is the baseline; costs as from ``effects.costs``."""
     mine = all_costs[all_costs["stack"].isin(members)]

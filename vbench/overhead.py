@@ -42,6 +42,14 @@ def baselines(samples: pd.DataFrame) -> dict[str, str]:
     return dict(zip(pairs["stack"], pairs["baseline"], strict=True))
 
 
+def ground_of(known: Mapping[str, str], stack: str) -> str:
+    """The end of a stack's chain of baselines; ``known`` as from :func:`baselines`."""
+    seen = {stack}
+    while (below := known.get(stack, stack)) not in seen:
+        seen.add(stack := below)
+    return stack
+
+
 def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
     """:func:`aa_floors` of costs that are known already."""
     key = ["run", "stack", *CELL, "block"]

@@ -60,12 +60,9 @@ def _peers_and_resolutions(raw: dict[str, Any]) -> dict[str, Any]:
     known = {}
     for name, info in workloads.items():
         steps = next((steps for prefix, steps in _STEPS_OF_2.items() if name.startswith(prefix)), {})
-        mine = (
-            {"talks_to_peer": info.get("kind") == "network", "resolutions": steps}
-            if isinstance(info, dict)
-            else {}
-        )
-        known[name] = {**mine, **info} if isinstance(info, dict) else info
+        if isinstance(info, dict):
+            info = {"talks_to_peer": info.get("kind") == "network", "resolutions": steps, **info}  # noqa: PLW2901
+        known[name] = info
     return {**raw, "hosts": placed, "workloads": known}
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vbench.effects import CELL, costs, measured, no_narrower, rounded, stack_costs, texts
 from vbench.intervals import holm, min_blocks, shift, signed_rank, welch
-from vbench.overhead import FINER, floors_of
+from vbench.overhead import FINER, floors_of, ground_of
 
 KEY = ["stack", *CELL]
 
@@ -36,7 +36,7 @@ class Side:
         arms = texts(costs(samples))
         blocks = stack_costs(arms)
         below = dict(zip(blocks["stack"], blocks["baseline"], strict=True))
-        roots = {stack: _root(stack, below) for stack in below}
+        roots = {stack: ground_of(below, stack) for stack in below}
         blocks["against"] = blocks["stack"].map(roots)
         bases = blocks[["run", "stack", *CELL, "block", "cost", "peer", "step"]]
         bases = bases.rename(
@@ -68,14 +68,6 @@ class Side:
             roots=roots,
             known=known.reset_index(),
         )
-
-
-def _root(stack: str, below: dict[str, str]) -> str:
-    """The end of the chain of baselines."""
-    seen = [stack]
-    while (base := below.get(seen[-1], seen[-1])) not in seen:
-        seen.append(base)
-    return seen[-1]
 
 
 def shifts(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -18,9 +18,9 @@ from scipy import stats
 
 from vbench.effects import costs, estimate, rounded
 from vbench.intervals import Floats, holm, min_blocks
-from vbench.log_costs import CELL_KEY, Cell, Costs, cell_names, cells_of, ground_of, table_of
+from vbench.log_costs import CELL_KEY, Cell, Costs, cell_names, cells_of, table_of
 from vbench.mix import Mix
-from vbench.overhead import ELSEWHERE
+from vbench.overhead import ELSEWHERE, ground_of
 
 MOST_BLOCKS = 10_000  # beyond this, no number of blocks is named
 
