@@ -16,15 +16,15 @@ from itertools import islice, product
 
 import pandas as pd
 
-from vbench.capsule import require
-from vbench.host import Host
-from vbench.layer import Shape, make_layer
-from vbench.library import load_workloads
-from vbench.measure import Environment, invoke, prepare
-from vbench.overhead import aa_floors, overheads
-from vbench.plan import Plan, schedule
-from vbench.stack import Stack, open_root
-from vbench.workload import Workload
+from vbench.capsule.capsule import require
+from vbench.harness.invoke import Environment, invoke, prepare
+from vbench.harness.plan import Plan, schedule
+from vbench.hosts.base import Host
+from vbench.layers.base import Shape, make_layer
+from vbench.layers.stack import Stack, open_root
+from vbench.stats.overhead import aa_floors, overheads
+from vbench.workload.library import load_workloads
+from vbench.workload.model import Workload
 
 LAYERS = ["chroot", "bubblewrap"]
 WORKLOADS = ["cpu-int", "mem-latency", "os-nullcall", "os-forkexit", "os-pipe-latency"]

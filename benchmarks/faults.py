@@ -32,14 +32,15 @@ from typing import Any
 
 import psutil
 
-from vbench import capsule, paths
-from vbench.child import MARK, owner_lives
-from vbench.command import OUTPUT_LIMIT
-from vbench.layer import Shape
-from vbench.library import load_workloads
-from vbench.measure import Environment, invoke, prepare
-from vbench.stack import Stack, open_stack
-from vbench.verify import examine
+from vbench import paths
+from vbench.bundle.verify import examine
+from vbench.capsule import capsule
+from vbench.harness.invoke import Environment, invoke, prepare
+from vbench.hosts.command import OUTPUT_LIMIT
+from vbench.hosts.process import MARK, owner_lives
+from vbench.layers.base import Shape
+from vbench.layers.stack import Stack, open_stack
+from vbench.workload.library import load_workloads
 
 SEED = "5"
 TINY = {"tiny-call": "os-nullcall", "tiny-switch": "os-ctxsw"}
@@ -92,7 +93,7 @@ class Bench:
     def start(self, *argv: str | Path) -> subprocess.Popen[str]:
         """A vbench command."""
         return subprocess.Popen(
-            [sys.executable, "-m", "vbench.cli", *map(str, argv)],
+            [sys.executable, "-m", "vbench.cli.main", *map(str, argv)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from vbench.journal import Sample
-from vbench.store import Bundle, RunInfo, WorkloadInfo
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, RunInfo, WorkloadInfo
 
 SECONDS, MIB = 20.0, 2048.0
 LAYERS = ("chroot", "bubblewrap", "nspawn", "runc", "uml", "qemu", "kvm", "xen")

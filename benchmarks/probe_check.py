@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vbench.capsule import require
+from vbench.capsule.capsule import require
 
 LIMIT = 0.15
 

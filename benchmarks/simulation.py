@@ -1,8 +1,8 @@
 """How often the analysis is wrong, on simulated runs whose truth is known: ``python benchmarks/simulation.py``.
 
-Every simulated run has the order that `vbench.plan.schedule` gives, two workloads, the baseline twice and two
+Every simulated run has the order that `vbench.harness.plan.schedule` gives, two workloads, the baseline twice and two
 stacks in each block. Its values get drift, position effects, spikes and noise of two modes, and go through
-`vbench.overhead.overheads` as those of a bundle do. The figures of the noise are assumptions, chosen to be worse
+`vbench.stats.overhead.overheads` as those of a bundle do. The figures of the noise are assumptions, chosen to be worse
 than what repeated runs on shared machines show (variation of 0.3 to 9%: Maricq et al., OSDI 2018).
 """
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from vbench.intervals import signed_rank
-from vbench.overhead import overheads
-from vbench.plan import Plan, schedule
+from vbench.harness.plan import Plan, schedule
+from vbench.stats.intervals import signed_rank
+from vbench.stats.overhead import overheads
 
 STACKS, WORKLOADS = ["local", "local/x", "local/y"], ["v", "w"]
 CALLED = ["costlier", "cheaper"]

@@ -14,12 +14,12 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from vbench import guest
-from vbench.capsule import require
-from vbench.host import Host
-from vbench.layer import Shape, Unavailable, make_layer
-from vbench.ssh import connect
-from vbench.stack import open_root
+from vbench.capsule.capsule import require
+from vbench.hosts.base import Host
+from vbench.hosts.ssh.connect import connect
+from vbench.layers import guest
+from vbench.layers.base import Shape, Unavailable, make_layer
+from vbench.layers.stack import open_root
 
 Login = Callable[[], AbstractContextManager[Host]]
 

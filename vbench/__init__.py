@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vbench.store import load
+    from vbench.stats.run import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -14,7 +14,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Loaded on first use: `import vbench` alone must stay cheap for the command line.
     if name == "load":
-        from vbench.store import load  # noqa: PLC0415
+        from vbench.stats.run import load  # noqa: PLC0415
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

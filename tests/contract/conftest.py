@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench.host import Host, Process
-from vbench.keys import HostKey, KeyPair
-from vbench.local import LocalHost
-from vbench.ssh import connect
+from vbench.hosts.base import Host, Process
+from vbench.hosts.keys import HostKey, KeyPair
+from vbench.hosts.local import LocalHost
+from vbench.hosts.ssh.connect import connect
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vbench.errors import CommandFailed, CommandTimeout, HostError
-from vbench.host import Connection, Host, Process
+from vbench.hosts.base import Connection, Host, Process
 
 NASTY = [
     "",

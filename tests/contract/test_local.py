@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench.host import Usage
-from vbench.local import LocalHost
+from vbench.hosts.base import Usage
+from vbench.hosts.local import LocalHost
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def running(pid: int) -> bool:
 @pytest.mark.skipif(LocalHost().run(["setpriv", "--version"], check=False).code != 0, reason="no setpriv")
 def test_children_die_with_the_harness() -> None:
     script = (
-        "from vbench.local import LocalHost\n"
+        "from vbench.hosts.local import LocalHost\n"
         "with LocalHost().spawn(['sleep', '1000']) as p: print(p.pid, flush=True); input()"
     )
     harness = subprocess.Popen(
@@ -102,7 +102,7 @@ def test_no_descriptor_is_left() -> None:
 
 
 def test_interpreter_exits_with_a_child_running() -> None:
-    script = "from vbench.child import start; print(start(('sleep', '1000'), stdin=-3).pid)"
+    script = "from vbench.hosts.process import start; print(start(('sleep', '1000'), stdin=-3).pid)"
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

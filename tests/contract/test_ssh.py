@@ -14,12 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench import keys, sshhost
 from vbench.errors import BootError, ConnectionLost, HostError
-from vbench.keys import HostKey, KeyPair
-from vbench.local import LocalHost
-from vbench.shell import Markers, new_token
-from vbench.ssh import remote
+from vbench.hosts import keys
+from vbench.hosts.keys import HostKey, KeyPair
+from vbench.hosts.local import LocalHost
+from vbench.hosts.ssh import host as sshhost
+from vbench.hosts.ssh.connect import remote
+from vbench.hosts.ssh.wrapper import Markers, new_token
 
 from .conftest import Server, Subject, free_port, program
 
@@ -103,9 +104,9 @@ def test_nothing_is_left_of_a_handshake_given_up() -> None:
     script = """
 import sys, threading, time
 from vbench.errors import BootError
-from vbench.keys import HostKey, KeyPair
-from vbench.local import LocalHost
-from vbench.ssh import connect
+from vbench.hosts.keys import HostKey, KeyPair
+from vbench.hosts.local import LocalHost
+from vbench.hosts.ssh.connect import connect
 end = time.monotonic() + 1.5
 def alive():
     if time.monotonic() > end: raise BootError("dead")
@@ -211,7 +212,7 @@ def test_remote(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_client_key_is_made_once(tmp_path: Path) -> None:
-    script = "from vbench.keys import client_public_key; print(client_public_key())"
+    script = "from vbench.hosts.keys import client_public_key; print(client_public_key())"
     makers = [
         subprocess.Popen(
             [sys.executable, "-c", script],

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from vbench import paths
-from vbench.cli import main
+from vbench.cli.main import main
 
 # A shell starts what it runs in the background with SIGINT ignored, and that is handed on: a command that a test
 # interrupts would never notice.

@@ -16,13 +16,15 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from vbench import mix, needs
-from vbench.advise import COLUMNS, Advice, advise
-from vbench.catalog import find
+from vbench.advisor import requirements
+from vbench.advisor.advise import COLUMNS, Advice, advise
+from vbench.advisor.catalog import find
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.errors import UsageError, VbenchError
-from vbench.journal import Sample
-from vbench.store import Bundle, Failure, Note, Run, RunInfo, WorkloadInfo, load
-from vbench.workload import Kind
+from vbench.stats.run import Run, load
+from vbench.workload import mix
+from vbench.workload.model import Kind
 
 KINDS = {"int": "cpu", "float": "cpu", "null": "os", "fork": "os", "read": "disk", "write": "disk"}
 ALIKE = {"int": "float", "read": "write"}  # two of each kind: an answer that rests on one cell is none
@@ -391,7 +393,7 @@ def test_needs_that_turn_the_ranking_are_told(tmp_path: Path) -> None:
 def test_blocks_that_would_decide_do_decide(tmp_path: Path) -> None:
     truth = {"local/chroot": dict.fromkeys(KINDS, 1.0), "local/bubblewrap": dict.fromkeys(KINDS, 1.02)}
     run = bundle(tmp_path / "few", truth, blocks=6, noise=0.03)
-    from vbench.weigh import weigh
+    from vbench.advisor.ranking import weigh
 
     samples = run.samples[run.samples["metric"] == "m"]
     weighed = weigh(samples, mix.expand({"cpu": 1.0}, KINDS))[0]
@@ -451,24 +453,28 @@ def test_a_bad_profile_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_needs_look_at_the_layers_that_count() -> None:
-    other, migrate, free = needs.named(["other-os", "live-migration", "no-hardware-support"])
-    assert needs.judge_stack(other, ["kvm"]).answer == "met"
-    assert needs.judge_stack(other, ["kvm", "bubblewrap"]).answer == "not met"  # programs run in bubblewrap
-    assert needs.judge_stack(migrate, ["kvm", "bubblewrap"]).answer == "met"  # it moves with its machine
-    assert needs.judge_stack(free, ["kvm", "bubblewrap"]).answer == "not met"
-    assert needs.judge_stack(free, ["testbed", "xen", "pv"]).answer == "met"
-    assert needs.judge_stack(migrate, ["testbed", "xen"]).answer == "not met"  # dom0 is no guest
-    assert needs.judge_stack(other, ["nosuch"]).answer == "unknown"
-    whole = needs.named(["unmodified-guest"])[0]
-    assert needs.judge_stack(whole, ["kvm", "chroot"]).answer == "met"
-    assert needs.judge_stack(whole, ["xen", "pv", "chroot"]).answer == "not met"
+    other, migrate, free = requirements.named(["other-os", "live-migration", "no-hardware-support"])
+    assert requirements.judge_stack(other, ["kvm"]).answer == "met"
+    assert (
+        requirements.judge_stack(other, ["kvm", "bubblewrap"]).answer == "not met"
+    )  # programs run in bubblewrap
+    assert (
+        requirements.judge_stack(migrate, ["kvm", "bubblewrap"]).answer == "met"
+    )  # it moves with its machine
+    assert requirements.judge_stack(free, ["kvm", "bubblewrap"]).answer == "not met"
+    assert requirements.judge_stack(free, ["testbed", "xen", "pv"]).answer == "met"
+    assert requirements.judge_stack(migrate, ["testbed", "xen"]).answer == "not met"  # dom0 is no guest
+    assert requirements.judge_stack(other, ["nosuch"]).answer == "unknown"
+    whole = requirements.named(["unmodified-guest"])[0]
+    assert requirements.judge_stack(whole, ["kvm", "chroot"]).answer == "met"
+    assert requirements.judge_stack(whole, ["xen", "pv", "chroot"]).answer == "not met"
 
 
 def test_every_fact_has_a_clause() -> None:
-    from vbench.catalog import entries
+    from vbench.advisor.catalog import entries
 
-    for need, entry in itertools.product(needs.NEEDS.values(), entries()):
-        judged = needs.judge(need, entry)
+    for need, entry in itertools.product(requirements.NEEDS.values(), entries()):
+        judged = requirements.judge(need, entry)
         if judged.answer != "unknown":
             clause = need.phrase(entry.value(need.fact))
             assert clause != entry.value(need.fact) or entry.value(need.fact) == "not applicable", (
@@ -479,14 +485,15 @@ def test_every_fact_has_a_clause() -> None:
 
 def test_unknown_needs_name_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no need 'live-migratoin'") as caught:
-        needs.named(["live-migratoin"])
+        requirements.named(["live-migratoin"])
     assert "did you mean live-migration?" in str(caught.value.hint)
-    assert all(name in str(caught.value.hint) for name in needs.NEEDS)
+    assert all(name in str(caught.value.hint) for name in requirements.NEEDS)
 
 
 def test_alternatives_meet_every_need() -> None:
     names = {
-        entry.name for entry in needs.meeting(needs.named(["other-os", "live-migration", "open-source"]))
+        entry.name
+        for entry in requirements.meeting(requirements.named(["other-os", "live-migration", "open-source"]))
     }
     assert {"KVM", "QEMU", "Xen PV guest", "VirtualBox"} <= names
     assert not names & {"LXC", "ESXi", "Xen dom0", "vbench testbed", "libvirt", "Oracle VM"}

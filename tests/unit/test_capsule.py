@@ -21,10 +21,11 @@ from pathlib import Path
 import pytest
 import tiny
 
-from vbench import capsule, paths, rootfs
+from vbench import paths
+from vbench.capsule import capsule, rootfs
 from vbench.errors import DigestMismatch, UsageError, VbenchError
-from vbench.host import Payload, Program
-from vbench.local import LocalHost
+from vbench.hosts.base import Payload, Program
+from vbench.hosts.local import LocalHost
 
 Member = tuple[str, bytes, int, int]
 """Name, content, mode, owner."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from vbench import catalog, stack
-from vbench.capsule import Capsule
+from vbench.advisor import catalog
+from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
-from vbench.layer import Shape, Technique, layer_classes
+from vbench.layers import stack
+from vbench.layers.base import Shape, Technique, layer_classes
 
 # Every name of the seed document's lists of examples, by the section that it stands in.
 DOCUMENT = {

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from vbench import __version__, paths
-from vbench.layer import layer_classes
-from vbench.library import load_workloads
+from vbench.layers.base import layer_classes
+from vbench.workload.library import load_workloads
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def own_cache(whole: Path, tmp_path: Path, vbench: Vbench, monkeypatch: pytest.M
     return tmp_path / "cache"
 
 
-VBENCH = [sys.executable, "-m", "vbench.cli"]
+VBENCH = [sys.executable, "-m", "vbench.cli.main"]
 
 
 WORKLOAD = (paths.workload_files() / "os-nullcall.toml").read_text()

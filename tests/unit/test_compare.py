@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from vbench import load
-from vbench.changes import as_json, markdown, rows, summary
-from vbench.compare import COLUMNS, Comparison, compare
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
 from vbench.errors import NotComparable
-from vbench.journal import Sample
-from vbench.replay import replayed
-from vbench.store import Bundle, Failure, Run, RunInfo, WorkloadInfo
+from vbench.stats.compare.bundles import COLUMNS, Comparison, compare
+from vbench.stats.compare.replay import replayed
+from vbench.stats.compare.summary import as_json, markdown, rows, summary
+from vbench.stats.run import Run
 
 STACKS = {"local": 1.0, "local/uml": 3.0, "local/chroot": 1.0, "local/uml/chroot": 3.2}
 WORKLOADS = {"int": ("cpu", "lower"), "seq": ("disk", "higher"), "null": ("os", "lower")}
@@ -312,7 +313,7 @@ def test_replay_needs_counted_instructions(tmp_path: Path) -> None:
 
 def command(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "vbench.cli", "compare", *map(str, argv)],
+        [sys.executable, "-m", "vbench.cli.main", "compare", *map(str, argv)],
         capture_output=True,
         text=True,
         check=False,

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from vbench import reading
-from vbench.console import say, show_table, warn
+from vbench.cli.console import say, show_table, warn
 from vbench.errors import VbenchError, brief
-from vbench.reading import Output, Reading, search
-from vbench.workload import Server
+from vbench.workload import extract
+from vbench.workload.extract import Output, Reading, search
+from vbench.workload.model import Server
 
 EVIL = "a\x1b]0;title\x07b\x9b31m\x00[red]c\u202ed\ud800e\r"
 
@@ -29,7 +29,7 @@ def test_nothing_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_pattern_that_takes_ages_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(extract, "PATIENCE_S", 0.5)
     begin = time.monotonic()
     with pytest.raises(VbenchError, match=r"is not done with the output after 0\.5 s"):
         search(r"^(a{1,30}){1,30}$", "a" * 60 + "b")

@@ -19,9 +19,9 @@ import pytest
 
 import vbench
 from vbench import notebook
-from vbench.course import ASKS, SIX, check, lacks
 from vbench.errors import UsageError
-from vbench.store import Run
+from vbench.notebook.course import ASKS, SIX, check, lacks
+from vbench.stats.run import Run
 
 TESTBED = "local/testbed"
 CLI = Callable[..., tuple[int, str, str]]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from vbench.decompose import COLUMNS, decompose
 from vbench.errors import UsageError
+from vbench.stats.decompose import COLUMNS, decompose
 
 BASE = "local"
 

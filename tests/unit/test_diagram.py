@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from vbench import cli, diagram
-from vbench.layer import Technique, layer_classes
+from vbench.cli import main as cli
+from vbench.layers.base import Technique, layer_classes
+from vbench.plot import diagram
 
 PATHS = (
     "local", "local/chroot", "local/bubblewrap", "local/uml", "local/uml/chroot", "local/qemu", "local/kvm",

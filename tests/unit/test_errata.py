@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vbench.errata import ERRATA
+from vbench.capsule.errata import ERRATA
 
 
 def test_only_the_faulty_code_changes() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from vbench import facts
-from vbench.host import Argv, Result
-from vbench.local import LocalHost
+from vbench.hosts.base import Argv, Result
+from vbench.hosts.local import LocalHost
+from vbench.observe import facts
 
 
 def test_of_this_machine(tmp_path: Path) -> None:

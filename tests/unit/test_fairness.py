@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench import noise
 from vbench.errors import VbenchError
-from vbench.fairness import Finding, unequal
-from vbench.local import LocalHost
+from vbench.hosts.local import LocalHost
+from vbench.observe import noise
+from vbench.observe.fairness import Finding, unequal
 
 BASE = {
     "trait_vcpus": "1",

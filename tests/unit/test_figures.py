@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
-from vbench import cli, figures, plot
+from vbench import figures, plot
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, RunInfo, WorkloadInfo
+from vbench.cli import main as cli
 from vbench.errors import UsageError
-from vbench.journal import Sample
-from vbench.store import Bundle, Run, RunInfo, WorkloadInfo, load
+from vbench.stats.run import Run, load
 
 EVIL = "<script>alert(1)</script> $\\frac{$ --> ]]> _x\u202e"
 WALL = {

@@ -17,14 +17,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vbench import fairness, noise, overhead
-from vbench.errata import ERRATA
+from vbench.capsule.errata import ERRATA
 from vbench.errors import BootError
-from vbench.fairness import unequal
-from vbench.layer import Unavailable, make_layer
-from vbench.local import LocalHost
+from vbench.hosts.local import LocalHost
+from vbench.layers.base import Unavailable, make_layer
+from vbench.observe import fairness, noise
+from vbench.observe.fairness import unequal
 from vbench.report import words
-from vbench.store import load
+from vbench.stats import overhead
+from vbench.stats.run import load
 
 ENGLISH = re.compile(
     r"\b(the|of|its|is|are|not|in|with|by|from|was|does|and|there|seen|runs?|needs?|has|no|than|to|for)\b"

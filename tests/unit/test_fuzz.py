@@ -26,17 +26,18 @@ from test_verify import PLANNED, invocations, make
 from typer.testing import CliRunner
 
 import vbench
-from vbench import paths, reading
-from vbench.cli import app
+from vbench import paths
+from vbench.bundle.journal import Journal, _seal
+from vbench.bundle.store import Bundle
+from vbench.bundle.verify import examine
+from vbench.cli.main import app
 from vbench.errors import VbenchError
-from vbench.journal import Journal, _seal
-from vbench.library import load_workload, load_workloads
-from vbench.plan import load_plan, schedule, with_baselines
-from vbench.recorder import Recorder
-from vbench.run import plan_of
-from vbench.stack import cpus_for
-from vbench.store import Bundle
-from vbench.verify import examine
+from vbench.harness.plan import load_plan, schedule, with_baselines
+from vbench.harness.recorder import Recorder
+from vbench.harness.run import plan_of
+from vbench.layers.stack import cpus_for
+from vbench.workload import extract
+from vbench.workload.library import load_workload, load_workloads
 
 COUNT = int(os.environ.get("VBENCH_FUZZ", "150"))
 PATIENCE_S = 30
@@ -399,7 +400,7 @@ def workload_file(chance: random.Random) -> bytes:
 
 def test_workload_files(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = work / "stranger.toml"
-    monkeypatch.setattr(reading, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(extract, "PATIENCE_S", 0.3)
 
     def one(chance: random.Random) -> None:
         path.write_bytes(workload_file(chance))

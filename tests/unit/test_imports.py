@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,51 +19,25 @@ MODULES = {
     ".".join(("vbench", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-# From the bottom up. A module imports modules below its own line, and of its own line only where the names
-# stand in that order.
-ORDER = (
-    "errata errors files paths resolution wording",
-    "fairness host journal schema template mix",
-    "command keys procs reading shell",
-    "child session channel worksize workload library",
-    "local sshhost",
-    "ssh",
-    "layer rootfs facts noise",
-    "guest capsule",
-    "layers",
-    "stack selection",
-    "plan lifecycle measure doctor setup terminal",
-    "store raw verify",
-    "intervals effects outside",
-    "overhead log_costs decompose stopping comparable shifts compare changes replay diagram plot figures",
-    "catalog needs weigh sensitivity candidates advise report notebook course",
-    "recorder lane run",
-    "console",
-    "commands",
-    "cli",
-)
-PLACE = {
-    f"vbench.{name}": (row, column)
-    for row, line in enumerate(ORDER)
-    for column, name in enumerate(line.split())
-}
-ANALYSED_WITH = (
-    "journal schema store raw verify intervals effects outside overhead log_costs decompose stopping comparable shifts "
-    "compare changes replay diagram plot figures report"
-    " catalog mix needs weigh sensitivity candidates advise notebook course"
-)
-ANALYSIS = {f"vbench.{name}" for name in ANALYSED_WITH.split()}
-# What only the harness needs, what hosts may never need, and what analysis must do without.
+ARCHITECTURE = (ROOT.parent / "ARCHITECTURE.md").read_text()
+# The folders of vbench, and single modules beside them, from the top of ARCHITECTURE.md's list down.
+ORDER = [
+    line.split()[0].rstrip("/")
+    for line in ARCHITECTURE.partition("```\nvbench/\n")[2].partition("```")[0].splitlines()
+]
+MACHINES = {"hosts", "capsule", "layers", "observe", "harness"}
+ANALYSIS = {"bundle", "stats", "advisor", "plot", "figures", "report", "notebook"}
+# What only the harness needs, and what hosts may never need.
 HARNESS = {"paramiko", "psutil", "cryptography"}
 FIGURES = {"pandas", "matplotlib", "scipy", "pyarrow", "numpy", "jinja2"}
 
 
 def nodes(path: Path) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node of a module but those for type checkers, and whether it runs when the module is imported."""
+    """Every node of a module, and whether it runs when the module is imported."""
 
     def walk(node: ast.AST, at_import: bool) -> Iterator[tuple[ast.AST, bool]]:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
+            at_import = False
         yield node, at_import
         deeper = at_import and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
@@ -70,8 +46,9 @@ def nodes(path: Path) -> Iterator[tuple[ast.AST, bool]]:
     return walk(ast.parse(path.read_text()), True)
 
 
-def imports(path: Path, *, lazy: bool) -> set[str]:
-    """Modules that a module imports: when it is imported itself, or with ``lazy`` at any time."""
+@cache
+def imports(path: Path, *, lazy: bool) -> frozenset[str]:
+    """Modules that a module imports: when it is imported itself, or with ``lazy`` at any time, types included."""
     found = set()
     for node, at_import in nodes(path):
         if not (at_import or lazy):
@@ -83,11 +60,16 @@ def imports(path: Path, *, lazy: bool) -> set[str]:
             assert node.module is not None
             inner = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
             found |= inner or {node.module}
-    return found
+    return frozenset(found)
 
 
-def place(module: str) -> tuple[int, int]:
-    return PLACE[".".join(module.split(".")[:2])]
+def folder(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def ours(module: str) -> set[str]:
+    """What a module imports of vbench at any time, but vbench itself, which imports nothing by being imported."""
+    return {name for name in imports(MODULES[module], lazy=True) if name.startswith("vbench.")}
 
 
 def reach(module: str) -> set[str]:
@@ -103,64 +85,60 @@ def reach(module: str) -> set[str]:
     return found
 
 
-def test_every_module_has_a_place() -> None:
-    assert {".".join(name.split(".")[:2]) for name in MODULES} - {"vbench"} == PLACE.keys()
+def test_every_folder_has_its_place_in_the_architecture() -> None:
+    assert {folder(name) for name in MODULES} - {""} == {*ORDER}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"vbench"}))
 def test_imports_go_one_way(module: str) -> None:
-    for other in imports(MODULES[module], lazy=False):
-        if not other.startswith("vbench."):
-            continue
-        if module.startswith(
-            ("vbench.layers.", "vbench.commands.", "vbench.figures", "vbench.plot", "vbench.report")
-        ):
-            assert place(other) <= place(module), f"{module} imports {other}"
-        else:
-            assert place(other) < place(module), f"{module} imports {other}"
+    for other in ours(module):
+        assert ORDER.index(folder(other)) <= ORDER.index(folder(module)), f"{module} imports {other}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter({module: ours(module) & MODULES.keys() for module in MODULES}).prepare()
 
 
 def test_layers_know_only_layers_below() -> None:
-    below = ["errors", "host", "procs", "keys", "layer", "guest", "ssh", "layers"]
-    for module, path in MODULES.items():
-        if module.startswith("vbench.layers."):
-            used = {name for name in imports(path, lazy=True) if name.startswith("vbench.")}
-            assert {name.split(".")[1] for name in used} <= set(below)
+    for module in MODULES:
+        if folder(module) == "layers" and module != "vbench.layers.stack":
+            assert {folder(name) for name in ours(module)} <= {"errors", "hosts", "layers"}, module
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if ".".join(m.split(".")[:2]) in ANALYSIS))
-def test_analysis_knows_no_host(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if folder(m) in ANALYSIS))
+def test_analysis_knows_no_machine(module: str) -> None:
     others = imports(MODULES[module], lazy=True) | reach(module)
     assert not {name.split(".")[0] for name in others} & HARNESS
-    ours = {".".join(name.split(".")[:2]) for name in others if name.startswith("vbench.")}
-    assert ours <= ANALYSIS | {"vbench.errors", "vbench.files", "vbench.resolution", "vbench.wording"}
+    assert not {folder(name) for name in others if name.startswith("vbench.")} & MACHINES
 
 
-@pytest.mark.parametrize("module", ["vbench.ssh", "vbench.local", "vbench.layers.uml", "vbench.stack"])
-def test_hosts_know_no_analysis(module: str) -> None:
-    assert module in MODULES
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if folder(m) in MACHINES))
+def test_harness_knows_no_analysis(module: str) -> None:
+    """What decides whether a run may end asks statistics, when it comes to that; a bundle is where results go."""
     others = reach(module)
     assert not {name.split(".")[0] for name in others} & FIGURES
-    assert not others & ANALYSIS
+    later = {folder(name) for name in others | ours(module) if name.startswith("vbench.")}
+    assert not later & ANALYSIS - ({"bundle", "stats"} if folder(module) == "harness" else set())
 
 
 def test_one_module_imports_paramiko() -> None:
     users = {
         name for name in MODULES if any("paramiko" in each for each in imports(MODULES[name], lazy=True))
     }
-    assert users == {"vbench.ssh"}
+    assert users == {"vbench.hosts.ssh.connect"}
 
 
 def test_commands_run_through_hosts() -> None:
     users = {name for name in MODULES if "subprocess" in imports(MODULES[name], lazy=True)}
     # The host itself; building and setting up, which happen before there is a host; the user's own shell.
-    allowed = ["local", "child", "command", "rootfs", "capsule", "setup", "terminal"]
+    allowed = ["hosts.local", "hosts.process", "hosts.command", "capsule.rootfs", "capsule.capsule"]
+    allowed += ["cli.install", "cli.terminal"]
     assert users <= {f"vbench.{name}" for name in allowed}
 
 
 def test_only_the_command_line_prints_and_exits() -> None:
     for module, path in MODULES.items():
-        if module in {"vbench.cli", "vbench.console"} or module.startswith("vbench.commands."):
+        if folder(module) == "cli":
             continue
         for node, _ in nodes(path):
             if isinstance(node, ast.Call):
@@ -173,10 +151,17 @@ def test_only_the_command_line_prints_and_exits() -> None:
 
 def test_analysis_works_without_the_harness_s_needs() -> None:
     """On a machine that lacks them; here they are made to look absent."""
-    absent = {*HARNESS, "vbench.host", "vbench.local", "vbench.ssh", "vbench.capsule", "vbench.layer"}
+    absent = {
+        *HARNESS,
+        "vbench.hosts.base",
+        "vbench.hosts.local",
+        "vbench.hosts.ssh.connect",
+        "vbench.capsule.capsule",
+        "vbench.layers.base",
+    }
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(absent)!r}))\n"
-        "import vbench, vbench.store, vbench.overhead, vbench.plot, vbench.report, vbench.cli\n"
+        "import vbench, vbench.bundle.store, vbench.stats.overhead, vbench.plot, vbench.report, vbench.cli.main\n"
         "vbench.load"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -185,4 +170,4 @@ def test_analysis_works_without_the_harness_s_needs() -> None:
 
 def test_command_line_answers_at_once() -> None:
     """What it needs to do something is imported by the command that does it."""
-    assert not {name.split(".")[0] for name in reach("vbench.cli")} & (HARNESS | FIGURES)
+    assert not {name.split(".")[0] for name in reach("vbench.cli.main")} & (HARNESS | FIGURES)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vbench import intervals
-from vbench.intervals import shift, shift_rank, welch
+from vbench.stats import intervals
+from vbench.stats.intervals import shift, shift_rank, welch
 
 
 def test_published_two_sample_example() -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from vbench import guest
 from vbench.errors import UsageError
-from vbench.host import Host, Result
-from vbench.layer import Available, Shape, Technique, Unavailable, layer_classes, make_layer
+from vbench.harness.plan import with_baselines
+from vbench.hosts.base import Host, Result
+from vbench.hosts.local import LocalHost
+from vbench.layers import guest
+from vbench.layers.base import Available, Shape, Technique, Unavailable, layer_classes, make_layer
 from vbench.layers.qemu import Qemu
-from vbench.local import LocalHost
-from vbench.plan import with_baselines
-from vbench.stack import Stack, cpus_for
+from vbench.layers.stack import Stack, cpus_for
 
 
 @pytest.mark.parametrize(

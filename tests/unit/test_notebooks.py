@@ -21,13 +21,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from vbench import diagram, load, notebook, plot
-from vbench.decompose import decompose
+from vbench import load, notebook, plot
 from vbench.errors import UsageError
 from vbench.notebook import Choices, answer, choose, main_cells, some
-from vbench.store import Run
+from vbench.plot import diagram
+from vbench.stats.decompose import decompose
+from vbench.stats.run import Run
 
-CHECKOUT = Path(notebook.__file__).parent.parent
+CHECKOUT = Path(notebook.__file__).parents[2]
 FOLDER = CHECKOUT / "notebooks"
 NAMES = ["01-layers", "02-reading-figures", "03-stacking", "04-choosing", "05-reproducible-report"]
 SIX = ["cpu-int", "mem-pagefault", "disk-rand-read", "net-latency", "os-nullcall", "os-forkexec"]
@@ -277,7 +278,7 @@ def test_the_package_holds_everything() -> None:
 
 
 def vbench(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vbench.cli", "notebook", *args]
+    command = [sys.executable, "-m", "vbench.cli.main", "notebook", *args]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -322,7 +323,7 @@ def test_command_opens_copies_in_jupyter_and_keeps_those_that_are_there(tmp_path
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "01-layers.ipynb").write_text("somebody's work")
-    command = [sys.executable, "-m", "vbench.cli", "notebook", "--no-browser", "--into", str(mine)]
+    command = [sys.executable, "-m", "vbench.cli.main", "notebook", "--no-browser", "--into", str(mine)]
     home = {**os.environ, "HOME": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     log = tmp_path / "log"
     with log.open("w") as stderr:

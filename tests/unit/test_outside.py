@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vbench.journal import LATER, Sample, problem
-from vbench.outside import outside
+from vbench.bundle.journal import LATER, Sample, problem
+from vbench.stats.host_cost import outside
 
 
 def samples(**stacks: dict[str, Any]) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vbench import intervals
-from vbench.intervals import holm, interval_rank, min_blocks, signed_rank
-from vbench.overhead import aa_floors, clock_disagreement, footprint, overheads
+from vbench.stats import intervals
+from vbench.stats.intervals import holm, interval_rank, min_blocks, signed_rank
+from vbench.stats.overhead import aa_floors, clock_disagreement, footprint, overheads
 
 
 def frame(child: Any, first: Any, second: Any, **fixed: Any) -> pd.DataFrame:

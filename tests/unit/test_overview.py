@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from vbench import load, wording
+from vbench import load
+from vbench.bundle.store import Bundle, Failure, RunInfo
 from vbench.report import overview, summary_table
-from vbench.store import Bundle, Failure, RunInfo
+from vbench.stats import wording
 
 ROOT = Path(__file__).parents[2]
 REFERENCE, BUSY = ROOT / "results/reference-testbed", ROOT / "notebooks/busy-machine"

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from vbench import __version__, cli, notebook
-from vbench.commands import upkeep
+from vbench import __version__, notebook
+from vbench.cli import main as cli
+from vbench.cli import upkeep
 from vbench.errors import EXTRAS
 
-CHECKOUT = Path(cli.__file__).parent.parent
+CHECKOUT = Path(cli.__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 
 HARNESS = [
@@ -78,7 +79,7 @@ class Terminal(io.StringIO):
 
 absent, commands = json.load(sys.stdin)
 sys.meta_path[:] = [Installed if each is PathFinder else each for each in sys.meta_path]
-from vbench.cli import main
+from vbench.cli.main import main
 
 done = []
 for argv in commands:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbench.errors import UsageError
-from vbench.library import load_workloads
-from vbench.plan import Plan, Step, load_plan, schedule
+from vbench.harness.plan import Plan, Step, load_plan, schedule
+from vbench.workload.library import load_workloads
 
 STACKS = ["local", "local/chroot", "local/uml", "local/uml/chroot"]
 BASES = {"local", "local/uml"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench.procs import SCRIPT, TICKS, totals, usage
+from vbench.hosts.accounting import SCRIPT, TICKS, totals, usage
 
 if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
     pytest.skip("this kernel does not tell children", allow_module_level=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from vbench import load
-from vbench.advise import advise
-from vbench.store import Run
+from vbench.advisor.advise import advise
+from vbench.stats.run import Run
 
 REFERENCE = Path(__file__).parents[2] / "results/reference-testbed"
 BASE = "local/testbed"

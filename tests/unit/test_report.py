@@ -20,12 +20,13 @@ import pytest
 from markupsafe import Markup
 
 from vbench import paths
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.errors import VbenchError
 from vbench.figures import FIGURES
-from vbench.journal import Sample
 from vbench.report import render, summary_table, words, write_pdf
 from vbench.report.page import replay
-from vbench.store import Bundle, Failure, Note, Run, RunInfo, WorkloadInfo, load
+from vbench.stats.run import Run, load
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
 WORKLOADS = {"int": ("cpu", "Integer speed", 1.0), "null": ("os", "Null system call", 1.0)}

@@ -15,14 +15,14 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from vbench.cli import app
+from vbench.cli.main import app
 from vbench.errors import UsageError, VbenchError
-from vbench.session import end_orphans, measuring, remove_stale, session
+from vbench.hosts.workspace import end_orphans, measuring, remove_stale, session
 
 HOLD = """
 import sys
 from pathlib import Path
-from vbench.session import session
+from vbench.hosts.workspace import session
 with session(Path(sys.argv[1])) as folder:
     (folder / "scratch").write_text("x")
     print(folder, flush=True)
@@ -32,7 +32,7 @@ with session(Path(sys.argv[1])) as folder:
 CHURN = """
 import sys
 from pathlib import Path
-from vbench.session import session
+from vbench.hosts.workspace import session
 for _ in range(60):
     with session(Path(sys.argv[1])) as folder:
         (folder / "scratch").mkdir()
@@ -102,7 +102,7 @@ def test_that_cannot_be_made(tmp_path: Path) -> None:
 
 ORPHAN = """
 import sys
-from vbench.local import LocalHost
+from vbench.hosts.local import LocalHost
 with LocalHost().spawn(["sh", "-c", "sleep 1000 & echo $!; wait"]) as process:
     while not process.tail().strip():
         pass
@@ -111,7 +111,7 @@ with LocalHost().spawn(["sh", "-c", "sleep 1000 & echo $!; wait"]) as process:
 """
 TURN = """
 import sys
-from vbench.session import measuring
+from vbench.hosts.workspace import measuring
 with measuring(alone=sys.argv[1] == "alone"):
     print("turn", flush=True)
     sys.stdin.read()

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vbench.journal import Sample
-from vbench.plan import Plan, schedule
-from vbench.run import _until_precise
-from vbench.stopping import narrow_enough, recommended_blocks, widths
-from vbench.store import Bundle, RunInfo
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, RunInfo
+from vbench.harness.plan import Plan, schedule
+from vbench.harness.run import _until_precise
+from vbench.stats.stopping import narrow_enough, recommended_blocks, widths
 
 
 def pilot(blocks: int, sd: float, seed: int = 0, cells: int = 1, ratio: float = 1.0) -> pd.DataFrame:

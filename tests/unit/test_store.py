@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 
 import vbench
+from vbench.bundle.journal import COLUMNS, Journal, Sample, canonical, extent_of
+from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
 from vbench.errors import BundleError
-from vbench.journal import COLUMNS, Journal, Sample, canonical, extent_of
-from vbench.resolution import Resolution
-from vbench.store import Bundle, Failure, RunInfo, WorkloadInfo, load
+from vbench.stats.run import load
+from vbench.workload.resolution import Resolution
 
 SAMPLE = Sample(
     run="r1", stack="local/uml", baseline="local", workload="null-call", params="{}", metric="latency", unit="ns",
@@ -239,12 +240,14 @@ def test_canonical() -> None:
 
 def test_analysis_imports_no_host_code() -> None:
     code = (
-        "import sys, vbench, vbench.store, vbench.overhead, vbench.plot, vbench.report\n"
-        "bad = {'paramiko', 'psutil', 'vbench.host', 'vbench.ssh', 'vbench.layer'} & set(sys.modules)\n"
+        "import sys, vbench, vbench.bundle.store, vbench.stats.overhead, vbench.plot, vbench.report\n"
+        "bad = {'paramiko', 'psutil', 'vbench.hosts.base', 'vbench.layers.base'} & set(sys.modules)\n"
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    code = "import sys, vbench.store; assert 'pandas' not in sys.modules and 'pyarrow' not in sys.modules"
+    code = (
+        "import sys, vbench.bundle.store; assert 'pandas' not in sys.modules and 'pyarrow' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

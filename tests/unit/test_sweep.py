@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vbench.errors import UsageError
-from vbench.library import load_workloads
-from vbench.plan import Plan, load_plan
+from vbench.harness.plan import Plan, load_plan
+from vbench.workload.library import load_workloads
 
 KNOWN = load_workloads()
 

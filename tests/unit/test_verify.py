@@ -13,12 +13,12 @@ import pytest
 from test_store import OLD, SAMPLE
 from typer.testing import CliRunner
 
-from vbench import raw
-from vbench.cli import app
+from vbench.bundle import tool_output
+from vbench.bundle.journal import Sample
+from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
+from vbench.bundle.verify import Problem, examine
+from vbench.cli.main import app
 from vbench.errors import BundleError
-from vbench.journal import Sample
-from vbench.store import Bundle, Failure, RunInfo, WorkloadInfo
-from vbench.verify import Problem, examine
 
 PLANNED = {"stacks": ["local/uml"], "workloads": ["null-call"], "blocks": 3}
 
@@ -41,7 +41,7 @@ def make(folder: Path, rows: list[list[Sample]], *, finish: bool = True, **chang
         for group in rows:
             for one in group[:1]:
                 cell = (one.stack, one.workload)
-                raw.keep(folder, cell, (one.block, one.arm, one.warmup), b"output")
+                tool_output.keep(folder, cell, (one.block, one.arm, one.warmup), b"output")
             bundle.append(group)
         if finish:
             bundle.finish()
@@ -169,19 +169,19 @@ def test_half_a_line_of_output_is_cut_off_before_more_is_added(whole: Path, tail
     data = path.read_bytes()
     path.write_bytes(data + tail)
     with pytest.raises(BundleError, match=r"gz:5: \d+ bytes are no whole line"):
-        list(raw.invocations(path))
-    raw.mend(whole)
+        list(tool_output.invocations(path))
+    tool_output.mend(whole)
     assert path.read_bytes() == data
-    raw.keep(whole, ("local/uml", "null-call"), (9, "A", False), b"more")
-    assert [*raw.invocations(path)][-1] == (9, "A", False)
+    tool_output.keep(whole, ("local/uml", "null-call"), (9, "A", False), b"more")
+    assert [*tool_output.invocations(path)][-1] == (9, "A", False)
 
 
 def test_names_of_cells_lead_nowhere_else(tmp_path: Path) -> None:
     for name in ("x:path=../../../etc/passwd", "/etc/passwd", "..", "a" * 5000, "n\0l", "\n"):
-        path = raw.file_of(tmp_path, ("local/uml", name))
+        path = tool_output.file_of(tmp_path, ("local/uml", name))
         assert path.parent == tmp_path / "raw"
         assert path.resolve().parent == tmp_path / "raw"
-        raw.keep(tmp_path, ("local/uml", name), (0, "A", False), b"")
+        tool_output.keep(tmp_path, ("local/uml", name), (0, "A", False), b"")
 
 
 def test_output_is_not_written_through_links(whole: Path, tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_output_is_not_written_through_links(whole: Path, tmp_path: Path) -> Non
     path.unlink()
     path.symlink_to(other)
     with pytest.raises(BundleError, match="symbolic link"):
-        raw.keep(whole, ("local/uml", "null-call"), (0, "A", False), b"")
-    raw.mend(whole)
+        tool_output.keep(whole, ("local/uml", "null-call"), (0, "A", False), b"")
+    tool_output.mend(whole)
     assert other.read_text() == "mine"
     (tmp_path / "raw2").mkdir()
     for each in (whole / "raw").iterdir():
@@ -200,7 +200,7 @@ def test_output_is_not_written_through_links(whole: Path, tmp_path: Path) -> Non
     (whole / "raw").rmdir()
     (whole / "raw").symlink_to(tmp_path / "raw2")
     with pytest.raises(BundleError, match="symbolic link"):
-        raw.keep(whole, ("local/uml", "null-call"), (0, "A", False), b"")
+        tool_output.keep(whole, ("local/uml", "null-call"), (0, "A", False), b"")
     assert list((tmp_path / "raw2").iterdir()) == []
 
 

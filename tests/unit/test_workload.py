@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vbench.capsule.rootfs import Recipe
 from vbench.errors import UsageError, VbenchError
-from vbench.library import load_workload, load_workloads
-from vbench.mix import profiles
 from vbench.paths import workload_files
-from vbench.reading import Output, Reading
-from vbench.rootfs import Recipe
-from vbench.selection import page, select
-from vbench.template import render
-from vbench.workload import Workload
-from vbench.worksize import WorkSize, calibrate
+from vbench.workload.calibration import WorkSize, calibrate
+from vbench.workload.extract import Output, Reading
+from vbench.workload.library import load_workload, load_workloads
+from vbench.workload.mix import profiles
+from vbench.workload.model import Workload
+from vbench.workload.selection import page, select
+from vbench.workload.template import render
 
 MINIMAL = """
 kind = "os"

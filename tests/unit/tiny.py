@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vbench import capsule, rootfs
+from vbench.capsule import capsule, rootfs
 
 PROGRAMS = ("usr/sbin/mke2fs", "usr/bin/sha256sum", "usr/bin/env", "usr/bin/true")
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench import capsule
-from vbench.capsule import Capsule
-from vbench.host import Host
-from vbench.layer import Shape, Unavailable, make_layer
-from vbench.local import LocalHost
-from vbench.stack import Stack, open_stack
+from vbench.capsule import capsule
+from vbench.capsule.capsule import Capsule
+from vbench.hosts.base import Host
+from vbench.hosts.local import LocalHost
+from vbench.layers.base import Shape, Unavailable, make_layer
+from vbench.layers.stack import Stack, open_stack
 
 # A shell starts what it runs in the background with SIGINT ignored, and that is handed on: a command that a test
 # interrupts would never notice.
@@ -217,7 +217,7 @@ class Running:
 
     all: list[subprocess.Popen[str]] = []  # noqa: RUF012 - shared on purpose
 
-    def __init__(self, *argv: str | Path, module: str = "vbench.cli") -> None:
+    def __init__(self, *argv: str | Path, module: str = "vbench.cli.main") -> None:
         self.popen = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, argv)],
             stdin=subprocess.DEVNULL,

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench.capsule import Capsule
+from vbench.capsule.capsule import Capsule
 from vbench.errors import BootError, ConnectionLost
-from vbench.layer import make_layer
-from vbench.local import LocalHost
+from vbench.hosts.local import LocalHost
+from vbench.layers.base import make_layer
 
 from .conftest import LAYERS, SHAPE, Opener, Running, guest_process
 
@@ -105,9 +105,9 @@ def _gone(process: psutil.Process) -> bool:
 HARNESS = """
 import sys
 from contextlib import ExitStack
-from vbench.capsule import require
-from vbench.layer import Shape, make_layer
-from vbench.stack import open_root
+from vbench.capsule.capsule import require
+from vbench.layers.base import Shape, make_layer
+from vbench.layers.stack import open_root
 shape = Shape(memory_mib=256, disk_mib=128)
 with ExitStack() as opened:
     root = opened.enter_context(open_root("local", require(), shape))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vbench import facts
-from vbench.capsule import Capsule, verify_inside
+from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import CommandFailed, CommandTimeout
-from vbench.host import Host
-from vbench.layer import Unavailable, make_layer
-from vbench.local import LocalHost
+from vbench.hosts.base import Host
+from vbench.hosts.local import LocalHost
+from vbench.layers.base import Unavailable, make_layer
+from vbench.observe import facts
 
 from .conftest import LAYERS, SHAPE, Opener
 

@@ -17,17 +17,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-import vbench.layer
+import vbench.layers.base
 from vbench import load
-from vbench.capsule import Capsule
+from vbench.bundle.store import Bundle
+from vbench.capsule.capsule import Capsule
 from vbench.errors import DigestMismatch
-from vbench.host import Host
-from vbench.layer import Layer, Shape, layer_classes
+from vbench.harness.plan import load_plan
+from vbench.harness.run import execute, new_run
+from vbench.hosts.base import Host
+from vbench.layers.base import Layer, Shape, layer_classes
 from vbench.layers.chroot import Chroot
-from vbench.library import load_workloads
-from vbench.plan import load_plan
-from vbench.run import execute, new_run
-from vbench.store import Bundle
+from vbench.workload.library import load_workloads
 
 from .conftest import Running, guest_process, rows
 
@@ -266,7 +266,7 @@ def test_one_changed_byte_stops_the_run(
 ) -> None:
     can("chroot")
     known: dict[str, type[Layer]] = {**layer_classes(), "tampered": Tampered}
-    monkeypatch.setattr(vbench.layer, "layer_classes", lambda: known)
+    monkeypatch.setattr(vbench.layers.base, "layer_classes", lambda: known)
     workloads = load_workloads()
     plan = load_plan(None, workloads, stacks=["chroot", "tampered"], workloads=["os-nullcall"], blocks=1)
     with Bundle.create(tmp_path / "run", new_run(plan, workloads, built)) as bundle:

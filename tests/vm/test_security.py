@@ -14,8 +14,9 @@ import paramiko
 import psutil
 import pytest
 
-from vbench import facts, keys
-from vbench.local import LocalHost
+from vbench.hosts import keys
+from vbench.hosts.local import LocalHost
+from vbench.observe import facts
 
 from .conftest import LAYERS, Opener, Running, rows
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from vbench import lifecycle, load
-from vbench.capsule import verify_inside
-from vbench.host import Host
-from vbench.layer import Shape, make_layer
-from vbench.lifecycle import Birth
+from vbench import load
+from vbench.capsule.capsule import verify_inside
+from vbench.harness import lifecycle
+from vbench.harness.lifecycle import Birth
+from vbench.hosts.base import Host
+from vbench.layers.base import Shape, make_layer
 
 from .conftest import SHAPE, Opener
 

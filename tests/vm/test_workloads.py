@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from vbench import lifecycle, load
-from vbench.capsule import Capsule
+from vbench import load
+from vbench.capsule.capsule import Capsule
 from vbench.errors import HostError
-from vbench.layer import make_layer
-from vbench.library import load_workloads
-from vbench.lifecycle import Birth
-from vbench.local import LocalHost
-from vbench.measure import Environment, prepare
-from vbench.stack import Stack
+from vbench.harness import lifecycle
+from vbench.harness.invoke import Environment, prepare
+from vbench.harness.lifecycle import Birth
+from vbench.hosts.local import LocalHost
+from vbench.layers.base import make_layer
+from vbench.layers.stack import Stack
+from vbench.workload.library import load_workloads
 
 from .conftest import LAYERS, SHAPE, Opener, rows
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from vbench import plot
 from vbench.errors import UsageError
-from vbench.figures.asked import Asked, choose
-from vbench.figures.layers import layer_factors, side_by_side, stacks, text_factors, waterfall
-from vbench.overhead import baselines, footprint
+from vbench.figures.query import Asked, choose
+from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
+from vbench.stats.overhead import baselines, footprint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from vbench.store import Run
+    from vbench.stats.run import Run
 
 __all__ = ["DEFAULT", "FIGURES", "Asked", "available", "draw", "layer_factors", "text_factors"]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from vbench import guest
 from vbench.errors import BootError
-from vbench.host import Host, Process
-from vbench.keys import HostKey
-from vbench.layer import Available, Layer, Shape, Technique, Unavailable
+from vbench.hosts.base import Host, Process
+from vbench.hosts.keys import HostKey
+from vbench.hosts.ssh.connect import SshHost
+from vbench.layers import guest
+from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 from vbench.layers.chroot import ROOT_SCRIPT, needs_root, server
-from vbench.ssh import SshHost
 
 # bwrap itself runs inside the new root: it is the capsule's, with the capsule's own loader.
 SANDBOX = [

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from vbench import guest
-from vbench.host import Host
-from vbench.keys import HostKey
-from vbench.layer import Available, Layer, Shape, Technique, Unavailable
-from vbench.ssh import SshHost
+from vbench.hosts.base import Host
+from vbench.hosts.keys import HostKey
+from vbench.hosts.ssh.connect import SshHost
+from vbench.layers import guest
+from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 
 # Run by the parent's shell in a private mount namespace: a copy-on-write root over the capsule's tree, held
 # in memory, with the parent's devices in it. $1 capsule folder, $2 working folder, then what to run, in

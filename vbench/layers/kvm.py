@@ -6,9 +6,9 @@ import re
 import time
 from typing import ClassVar
 
-from vbench import guest
-from vbench.host import Host
-from vbench.layer import Available, Shape, Technique, Unavailable
+from vbench.hosts.base import Host
+from vbench.layers import guest
+from vbench.layers.base import Available, Shape, Technique, Unavailable
 from vbench.layers.qemu import Qemu, emulator
 
 PROBE_SECONDS = 12.0

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from vbench import guest
-from vbench.host import Boot, Host, Payload
-from vbench.keys import HostKey
-from vbench.layer import Available, Layer, Shape, Technique, Unavailable
-from vbench.ssh import SshHost
+from vbench.hosts.base import Boot, Host, Payload
+from vbench.hosts.keys import HostKey
+from vbench.hosts.ssh.connect import SshHost
+from vbench.layers import guest
+from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 
 
 def emulator(payload: Payload) -> list[str]:

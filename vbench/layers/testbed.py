@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from vbench import guest
-from vbench.host import Boot, Host, Payload
-from vbench.layer import Clock, Shape, Technique
+from vbench.hosts.base import Boot, Host, Payload
+from vbench.hosts.ssh.connect import SshHost
+from vbench.layers import guest
+from vbench.layers.base import Clock, Shape, Technique
 from vbench.layers.qemu import Qemu
-from vbench.ssh import SshHost
 
 CHOICES = "mitigations=off norandmaps transparent_hugepage=never"
 """What its kernel is told, and that of dom0 in its place: see :meth:`Testbed.linux`."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from vbench import guest
-from vbench.host import Host
-from vbench.keys import HostKey
-from vbench.layer import Available, Layer, Shape, Technique, Unavailable
+from vbench.hosts.base import Host
+from vbench.hosts.keys import HostKey
+from vbench.hosts.ssh.connect import SshHost
+from vbench.layers import guest
+from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 from vbench.layers.chroot import needs_root
-from vbench.ssh import SshHost
 
 # The kernel runs with the capsule's tree as its root, because it must be started by a loader at the usual
 # place: it derives its memory layout from where the program break lies. It also makes itself the leader of

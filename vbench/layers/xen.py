@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
-from vbench import guest, procs
 from vbench.errors import BootError
-from vbench.host import Boot, Host, Payload, Process
-from vbench.keys import HostKey
-from vbench.layer import Available, Layer, Shape, Technique, Unavailable
-from vbench.layers import testbed
+from vbench.hosts import accounting
+from vbench.hosts.base import Boot, Host, Payload, Process
+from vbench.hosts.keys import HostKey
+from vbench.layers import guest, testbed
+from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"
@@ -259,7 +259,7 @@ class _Domain(Process):
         model = run(["xenstore-read", f"/local/domain/{row[1]}/image/device-model-pid"], check=False)
         found = int(row[2]) * 1024
         for pid in (str(self.pid), *model.text.split()):
-            found += procs.totals(run(procs.argv(pid, pss=True)).text)["pss"]
+            found += accounting.totals(run(accounting.argv(pid, pss=True)).text)["pss"]
         return {"pss": found}
 
 

@@ -57,7 +57,7 @@ def relative_performance(
 ) -> Figure:
     """Relative performance by technique, after Figure 3 of "Xen and the Art of Virtualization" (2003).
 
-    ``overheads`` as from ``vbench.overhead.overheads``, of one kind of clock (ValueError otherwise, and where
+    ``overheads`` as from ``vbench.stats.overhead.overheads``, of one kind of clock (ValueError otherwise, and where
     it is empty). Relative performance is 1 / ratio: 1 is the baseline, higher is better. By workload name:
     ``kinds`` (else the column), ``titles``, and ``primary``, the one metric to show. ``stacks`` sets the
     order of the bars; ``techniques`` adds words to the legend. A missing cell reads "n/a", never 0.

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from vbench.overhead import overheads
 from vbench.plot.style import (
     FAINT,
     INK,
@@ -24,6 +23,7 @@ from vbench.plot.style import (
     styled,
 )
 from vbench.plot.words import blocks_text, clean, fit, interval_text, level_text, times, value_text
+from vbench.stats.overhead import overheads
 
 _PANEL, _ABOVE, _BELOW, _COLUMNS = 1.55, 0.5, 0.42, 3
 _STEPS = 24  # points of a convergence line, at most: each is a whole analysis of the blocks so far

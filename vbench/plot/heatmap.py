@@ -40,7 +40,7 @@ def heatmap(
 ) -> Figure:
     """Overhead of every workload (rows, by kind) in every stack (columns), with its interval.
 
-    ``overheads`` as from ``vbench.overhead.overheads``, of one kind of clock (ValueError otherwise, and where
+    ``overheads`` as from ``vbench.stats.overhead.overheads``, of one kind of clock (ValueError otherwise, and where
     it is empty); the other arguments as for ``relative_performance``. A cell whose difference is not called is
     grey and says so; one that was not measured reads "n/a".
     """

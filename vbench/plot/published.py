@@ -66,7 +66,7 @@ class Published:
 
 def tables() -> dict[str, Published]:
     """The published tables that come with vbench, by name: "micro" and "macro"."""
-    raw = tomllib.loads(resources.files("vbench").joinpath("data/published.toml").read_text(encoding="utf-8"))
+    raw = tomllib.loads(resources.files("vbench.plot").joinpath("published.toml").read_text(encoding="utf-8"))
     found = {}
     for name, table in raw["tables"].items():
         source = raw["sources"][table["source"]]

@@ -1,4 +1,4 @@
-"""Stack diagrams as figures: the boxes of ``vbench.diagram``, one column a stack, standing on one line."""
+"""Stack diagrams as figures: the boxes of ``vbench.plot.diagram``, one column a stack, standing on one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from vbench.diagram import Box
+from vbench.plot.diagram import Box
 from vbench.plot.style import (
     INK,
     WIDTH,

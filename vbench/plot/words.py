@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from vbench import wording
+from vbench.stats import wording
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from vbench import wording
 from vbench.plot import time_text
 from vbench.plot.absolute import SECONDS
 from vbench.report.words import (
@@ -25,6 +24,7 @@ from vbench.report.words import (
     times,
     two,
 )
+from vbench.stats import wording
 
 Row = dict[str, Any]
 WIDE = 1.1  # an interval that reaches further than this from its middle is named as doubtful

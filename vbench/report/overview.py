@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from vbench import wording
+from vbench.stats import wording
 
 Row = dict[str, Any]
 WIDTH = 80
@@ -120,7 +120,7 @@ def _ratio(ratio: float, *, rough: bool = False) -> str:
 def sentences(rows: Sequence[Row], failures: Sequence[Any]) -> list[str]:
     """Five sentences at the most: how much is told, by clock the lowest and the highest cost, doubts, what is missing.
 
-    ``failures``: those of the run (see :class:`vbench.store.Failure`).
+    ``failures``: those of the run (see :class:`vbench.bundle.store.Failure`).
     """
     out = [_told(rows), *_extremes(rows)]
     odd = [

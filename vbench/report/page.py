@@ -1,4 +1,4 @@
-"""The report as one HTML page: everything is put together here, and set into ``data/report.html.j2``."""
+"""The report as one HTML page: everything is put together here, and set into ``report.html.j2``."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup, escape
 
-from vbench import catalog, wording
-from vbench.overhead import aa_floors, clock_disagreement
+from vbench.advisor import catalog
 from vbench.report.answers import FLOOR, WIDE, answers, doubts
 from vbench.report.pictures import pictures
 from vbench.report.rows import LEVEL, rows_of
 from vbench.report.tables import cell_rows, fact_rows, findings_of, floor_rows, footprint_rows, plain
 from vbench.report.words import Language, Two, joined, kind_name, number, percent, say, term
+from vbench.stats import wording
+from vbench.stats.overhead import aa_floors, clock_disagreement
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vbench.store import Run
+    from vbench.stats.run import Run
 
 CLOCK_BOUND = 0.05
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent
 
 
 def render(

@@ -19,7 +19,7 @@ from vbench.report.words import Two, say, term, texts, two
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vbench.store import Run
+    from vbench.stats.run import Run
 
 Form = Literal["svg", "png"]
 MOST_CELLS = 400  # that a figure of all cells can show

@@ -10,7 +10,7 @@ import pandas as pd
 from vbench.plot import KINDS
 
 if TYPE_CHECKING:
-    from vbench.store import Run
+    from vbench.stats.run import Run
 
 LEVEL = 0.95
 _KEPT = (

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vbench.outside import outside
-from vbench.overhead import baselines, footprint
 from vbench.report.rows import place
 from vbench.report.words import (
     Two,
@@ -26,11 +24,13 @@ from vbench.report.words import (
     two,
     value,
 )
+from vbench.stats.host_cost import outside
+from vbench.stats.overhead import baselines, footprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vbench.store import Run
+    from vbench.stats.run import Run
 
 MOST_ROWS = 1500  # of one table: a browser on a phone still sorts as many at once
 

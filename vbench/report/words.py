@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from markupsafe import Markup, escape
 
-from vbench.catalog import spaced
+from vbench.advisor.catalog import spaced
 
 Language = Literal["en", "fr"]
 LANGUAGES: tuple[Language, ...] = ("en", "fr")
-FILE = Path(__file__).parent.parent / "data" / "report.toml"
+FILE = Path(__file__).parent / "report.toml"
 UNKNOWN = "n/a"
 TIMES, DIVIDED = "\N{MULTIPLICATION SIGN}", "\N{DIVISION SIGN}"
 _LONGEST = 1000  # characters of a line that is looked at: it may be a stranger's

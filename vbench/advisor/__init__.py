@@ -1,0 +1,1 @@
+"""Which stack suits: what is documented of each system, and what was measured."""

@@ -1,0 +1,163 @@
+"""The decision aid: which measured stack suits given needs and a mix of work, and how sure that is.
+
+Stacks are ruled out by what the catalogue documents (``requirements``); the rest are weighed by measured cost
+(``ranking``) and compared (``candidates``). Stacks on unlike baselines or clocks never are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vbench.advisor.candidates import Answer, Candidates, about, judged
+from vbench.advisor.ranking import weigh
+from vbench.advisor.requirements import Need, meeting, named
+from vbench.errors import VbenchError
+from vbench.workload.mix import Mix, expand, parse, profiles
+
+if TYPE_CHECKING:
+    from vbench.stats.run import Run
+
+COLUMNS = [
+    "stack", "system", "technique", "baseline", "clock", "needs", "reason", "n", "ratio", "low", "high", "verdict",
+    "missing",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The aid's result; a notebook shows it as a page.
+
+    ``table``: a row per stack: stack, system (of the catalogue), technique, baseline, clock, needs ("met", "not
+    met", "unknown"), reason, n (blocks), ratio with low and high under the mix (1: the bare baseline), verdict,
+    missing. ``alternatives``: systems documented to meet the needs that no stack of the bundle runs.
+    """
+
+    needs: list[str]
+    mix: Mix
+    level: float
+    table: pd.DataFrame
+    answers: list[Answer]
+    alternatives: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """The answers first, then what they rest on."""
+        out = []
+        for answer in self.answers:
+            out += [answer.headline, *answer.sensitivity]
+        return out + self._basis()
+
+    def _basis(self) -> list[str]:
+        out = []
+        if len(self.answers) > 1:
+            out.append("Groups with baselines or clocks of their own are not compared with each other.")
+        mixed = ", ".join(f"{name} {weight:.0%}" for name, weight in self.mix.asked.items())
+        out.append(f"Needs: {', '.join(self.needs) or 'none'}. Work: {mixed}, as a geometric mean of ratios.")
+        for name in self.mix.asked:
+            if (profile := profiles().get(name)) is None or name in self.mix.atoms:
+                continue
+            parts = ", ".join(f"{kind} {weight:.0%}" for kind, weight in profile.weights.items())
+            out.append(f"The profile {name} is an assumption: {parts}. {profile.why} ({profile.source}).")
+        if self.alternatives:
+            out.append(f"Documented to meet the needs, not measured here: {', '.join(self.alternatives)}.")
+        return out
+
+    @property
+    def text(self) -> str:
+        """All findings as plain text, a line each."""
+        return "\n".join(self.lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The table as plain dicts; a number that is missing is None."""
+        table = self.table.astype(object).where(self.table.notna(), None)
+        return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; a number that is missing is None."""
+        return {
+            "needs": self.needs,
+            "mix": {"asked": self.mix.asked, "workloads": self.mix.workloads, "absent": self.mix.absent},
+            "level": self.level,
+            "answers": [vars(answer) for answer in self.answers],
+            "stacks": self.records(),
+            "alternatives": self.alternatives,
+        }
+
+    def _repr_html_(self) -> str:
+        told = "".join(
+            f"<p><b>{escape(answer.headline)}</b></p>{_list(answer.sensitivity)}" for answer in self.answers
+        )
+        shown = self.table.loc[:, ~(self.table == "").all()]
+        table = shown.to_html(
+            index=False, escape=True, na_rep="n/a", float_format="{:.3g}".format, border=0, justify="left"
+        )
+        return told + table + _list(self._basis())
+
+
+def _list(lines: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def advise(
+    run: Run,
+    needs: Iterable[str] = (),
+    mix: Mapping[str, float] | str | None = None,
+    *,
+    level: float = 0.95,
+    threshold: float = 0.0,
+) -> Advice:
+    """Weigh a bundle's stacks for ``needs`` and a ``mix`` of work.
+
+    ``needs``: names of ``requirements.NEEDS``. ``mix``: weights by workload, kind or profile (``{"web": 0.6,
+    "db": 0.4}`` or ``"web=0.6,db=0.4"``); ``None`` weighs the bundle's kinds alike. ``threshold``: a difference
+    too small to matter (0.05: 5%). Raises ``UsageError`` for unknown names and bad weights.
+    """
+    wanted = named(needs)
+    workloads = run.info.workloads
+    mixed = expand(
+        parse(mix) if isinstance(mix, str) else mix, {name: each.kind for name, each in workloads.items()}
+    )
+    primary = {name: each.primary for name, each in workloads.items()}
+    samples = run.samples[run.samples["workload"].map(primary) == run.samples["metric"]]
+    if samples.empty:
+        raise VbenchError(
+            f"{run.path}: no sample of any primary metric", "measure first, or finish it: vbench resume"
+        )
+    rows: list[dict[str, Any]] = []
+    answers = []
+    for weighed in weigh(samples, mixed, level=level):
+        if not weighed.stacks:
+            continue
+        facts = run.facts.get(weighed.baseline, {})
+        group = Candidates(weighed, wanted, mixed, threshold, run.info.failures, facts, run.info.notes)
+        rows += group.rows()
+        answers.append(group.answer())
+    rows += _never_opened(run, wanted, {row["stack"] for row in rows})
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    here = set(table["system"])
+    others = [entry.name for entry in meeting(wanted) if entry.name not in here] if wanted else []
+    return Advice([need.name for need in wanted], mixed, level, table, answers, others)
+
+
+def _never_opened(run: Run, wanted: list[Need], known: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows for the stacks that were planned and gave no sample."""
+    for failure in run.info.failures:
+        if failure.workload is None and failure.stack not in known | set(run.samples["stack"]):
+            known = known | {failure.stack}
+            yield {
+                **about(failure.stack, judged(wanted, failure.stack)),
+                "baseline": "",
+                "clock": "",
+                "n": 0,
+                "ratio": math.nan,
+                "low": math.nan,
+                "high": math.nan,
+                "verdict": "not measured",
+                "missing": failure.reason,
+            }

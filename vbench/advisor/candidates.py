@@ -1,0 +1,260 @@
+"""The stacks on one baseline as candidates: judged by needs, weighed by cost, and what can be said of them.
+
+Two stacks are compared within each block, so that the baseline and what a block has in common drop out; a
+difference is called only when its interval excludes none, Holm's correction agrees, and it exceeds what the
+baseline, measured twice, differs from itself under the same mix. Where that does not carry a choice, none is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vbench.advisor import catalog, sensitivity
+from vbench.advisor.ranking import Estimate, Weighed
+from vbench.advisor.requirements import Judgement, Need, judge_stack
+from vbench.bundle.store import Failure, Note
+from vbench.stats.intervals import attained_level, min_blocks
+from vbench.stats.overhead import ELSEWHERE
+from vbench.stats.wording import against, listed, number, share
+from vbench.workload.mix import Mix
+
+_NOTHING = Estimate(0, math.nan, math.nan, math.nan)
+MOST_NAMED = 12  # cells that an answer rests on, beyond which they are counted
+_UNDECIDED = "Not decidable from this data"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the data say of stacks that share a baseline and a clock; ``choice`` only where it is decided."""
+
+    baseline: str
+    clock: str
+    choice: str | None
+    text: str
+    sensitivity: list[str]
+
+    @property
+    def headline(self) -> str:
+        """The answer, with what it holds for."""
+        clock = "instructions counted" if self.clock == "instructions" else "wall clock"
+        return f"Over {self.baseline} ({clock}): {self.text}"
+
+
+class Candidates:
+    """The stacks on one baseline, judged and weighed. ``failures`` and ``notes``: those of the run; ``facts``: of the
+    baseline.
+
+    A cell in which a candidate beats the baseline is no measure of it (see :meth:`Weighed.artefacts`): it is left out
+    for all, so that candidates are compared by the same cells.
+    """
+
+    def __init__(
+        self,
+        weighed: Weighed,
+        wanted: list[Need],
+        mix: Mix,
+        threshold: float,
+        failures: Sequence[Failure],
+        facts: Mapping[str, Any] | None = None,
+        notes: Sequence[Note] = (),
+    ) -> None:
+        self.wanted, self.mix, self.threshold, self.failures = wanted, mix, threshold, failures
+        self.facts, self.notes = facts or {}, notes
+        self.judged = {stack: judged(wanted, stack) for stack in weighed.stacks}
+        self.eligible = [s for s in weighed.stacks if _verdict_of(self.judged[s]) == "met"]
+        self.artefacts = weighed.artefacts(self.eligible)
+        self.weighed = weighed = weighed.without(self.artefacts)
+        self.estimates = weighed.estimates()
+        self.logs = {stack: each.log for stack, each in self.estimates.items()}
+        self.aside = self._set_aside()
+        self.complete = sorted((s for s in self.eligible if s in self.logs), key=lambda s: self.logs[s])
+        self.best = self.complete[0] if self.complete else None
+        self.compared = weighed.compare(self.best, self.complete[1:], threshold) if self.best else {}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Of the table: eligible stacks first, the cheapest of them first."""
+        order = [*self.complete, *(s for s in self.weighed.stacks if s not in self.complete)]
+        for stack in order:
+            known = self.estimates.get(stack, _NOTHING)
+            yield {
+                **about(stack, self.judged[stack]),
+                "baseline": self.weighed.baseline,
+                "clock": self.weighed.clock,
+                "n": known.n,
+                **dict(zip(("ratio", "low", "high"), known.ratio, strict=True)),
+                "verdict": self._verdict(stack),
+                "missing": "; ".join(self._missing(stack)),
+            }
+
+    def _verdict(self, stack: str) -> str:
+        fits = _verdict_of(self.judged[stack])
+        if fits != "met":
+            return "ruled out" if fits == "not met" else "not decidable: a need is not documented"
+        if stack in self.aside:
+            return "set aside"
+        if stack not in self.logs:
+            return "not decidable: cells are missing"
+        if stack == self.best:
+            return "lowest cost so far" if self._why_not() else "lowest cost"
+        return f"{self.compared[stack][1]} against {self.best}"
+
+    def _missing(self, stack: str) -> list[str]:
+        """The cells that a stack lacks, those with one reason together."""
+        planned = {each.workload: each.reason for each in self.failures if each.stack == stack}
+        by_reason: dict[str, list[str]] = {}
+        for cell, why in self.weighed.missing(stack).items():
+            reason = why or planned.get(cell[0], planned.get(None, ""))
+            by_reason.setdefault(reason, []).append(self.weighed.name(cell))
+        out = [f"{', '.join(cells)}{f' ({reason})' if reason else ''}" for reason, cells in by_reason.items()]
+        if not out and stack not in self.logs and self.weighed.weights:
+            out.append("no block holds every cell of the mix")
+        return out
+
+    def _set_aside(self) -> dict[str, str]:
+        """Why, by stack, a stack is not in the choice: its cells were left out on purpose, or are no measure of it."""
+        aside = {}
+        for stack in self.eligible:
+            planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.planned}
+            absent = self.weighed.missing(stack)
+            far = [self.weighed.name(cell) for cell, why in absent.items() if why == ELSEWHERE]
+            gone = [cell[0] for cell, why in absent.items() if why != ELSEWHERE]
+            if stack in self.logs or not absent or not {*gone} <= planned.keys():
+                continue
+            reasons = [f"the plan leaves out {len(gone)} of its cells ({planned[gone[0]]})"] if gone else []
+            reasons += [f"in {', '.join(far)} {ELSEWHERE}"] if far else []
+            aside[stack] = " and ".join(reasons)
+        return aside
+
+    def _why_not(self) -> str:
+        """Why the data do not carry a choice; empty where they do."""
+        if self.weighed.gone:
+            carried = self.weighed.carried
+            told = f"only {carried:.0%} of the mix" if carried else "nothing of the mix"
+            return f"the bundle carries {told} ({'; '.join(self.weighed.gone)})"
+        if lacking := [s for s in self.eligible if s not in self.logs and s not in self.aside]:
+            return "; ".join(f"{stack} lacks {', '.join(self._missing(stack))}" for stack in lacking)
+        return (
+            "every stack that meets the needs is set aside"
+            if self.best is None
+            else self._why_not_best(self.best)
+        )
+
+    def _why_not_best(self, best: str) -> str:
+        """Why the cheapest is not chosen, although all that the question needs is there."""
+        if (n := self.estimates[best].n) < (few := min_blocks(self.weighed.level)):
+            return f"{n} whole blocks are too few, {few} are needed"
+        if math.isnan(self.weighed.floor) and len(self.complete) > 1:
+            return "the baseline was not measured twice in enough blocks, so that noise has no measure"
+        if ties := self._ties():
+            return f"{listed([best, *ties])} are not distinguishable under this mix"
+        return self._fragile
+
+    @cached_property
+    def _fragile(self) -> str:
+        """Why a choice does not stand: it rests on a single cell. Empty where it rests on several."""
+        if self.best is None or not self.compared:
+            return ""
+        return sensitivity.by_cell(self.weighed, self.best, list(self.compared), self.threshold)
+
+    def _ties(self) -> list[str]:
+        return [stack for stack, (_, verdict) in self.compared.items() if verdict != "costlier"]
+
+    def answer(self) -> Answer:
+        """The choice, or why there is none, and what would change it."""
+        notes: list[str] = []
+        why = self._why_not()
+        choice = None if why or self.best is None else self.best
+        if not self.eligible:
+            unknown = [s for s in self.weighed.stacks if _verdict_of(self.judged[s]) == "unknown"]
+            doubt = f"; {', '.join(unknown)}: not documented" if unknown else ""
+            text = f"{_UNDECIDED if unknown else 'No measured stack meets the needs'}{doubt}."
+        elif self.best is None:
+            text = f"{_UNDECIDED}: {why}."
+        else:
+            text = f"{_UNDECIDED}: {why}. Lowest so far: {self._told(self.best)}." if why else self._choice()
+            notes += [*self._rests_on(), *self._unlike(self.best)]
+            if not math.isnan(self.weighed.floor):
+                floor = share(math.expm1(self.weighed.floor))
+                notes.append(f"Differences up to {floor} are noise: the baseline may differ so from itself.")
+            notes += sensitivity.by_weight(self.weighed, self.mix, self.best, self.complete[1:])
+            notes += [sensitivity.by_blocks(self.weighed, self.best, tie) for tie in self._ties()[:1]]
+            asked = [need.name for need in self.wanted]
+            notes += sensitivity.by_further_need(_layers(self.best), asked, self.best)
+        notes += [f"Set aside: {stack}, because {why}." for stack, why in self.aside.items()]
+        notes += sensitivity.by_need(self.judged, self.logs, self.best)
+        notes += self._meaning()
+        return Answer(self.weighed.baseline, self.weighed.clock, choice, text, notes)
+
+    def _rests_on(self) -> Iterator[str]:
+        """Which cells take no part, and which carry the answer then."""
+        for cell, faster in self.artefacts.items():
+            who = listed([f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items()])
+            yield f"Left out: {self.weighed.name(cell)}, in which {who} beats the baseline: usually an artefact."
+        names = [self.weighed.name(cell) for cell in self.weighed.weights]
+        rest = ", ".join(names) if len(names) <= MOST_NAMED else f"the other {len(names)} cells"
+        if self.artefacts:
+            yield f"The answer rests on {rest}."
+
+    def _unlike(self, stack: str) -> Iterator[str]:
+        """What the run warns of beside cells of a stack that the answer rests on."""
+        rests_on = {workload for workload, _ in self.weighed.weights}
+        for note in self.notes:
+            touched = not note.workloads or rests_on & {*note.workloads}
+            if note.severity != "info" and stack in note.stacks and touched:
+                yield f"Not alike: {stack}: {note.text.rstrip('.')}."
+
+    def _meaning(self) -> Iterator[str]:
+        """What the baseline is, and what its clock leaves out: no figure is over a machine that nobody measured."""
+        if self.weighed.clock == "instructions":
+            yield (
+                "These are counts of instructions: caches, TLB misses and what entering and leaving a guest costs a "
+                "processor are not in them. They say which work a technique adds, not how long a given machine takes."
+            )
+        else:
+            below = [str(self.facts.get(name, "")) for name in ("virtualized", "container")]
+            signs = [sign for sign in below if sign and not sign.startswith(("no sign", "unavailable"))]
+            if signs:
+                told = f"{self.weighed.baseline} is itself virtualized ({'; '.join(signs)})"
+                yield f"{told}: costs are over that, not over bare hardware, and may differ there."
+
+    def _choice(self) -> str:
+        text = f"{self._told(str(self.best))} costs least of the stacks that meet the needs"
+        if not self.compared:
+            return f"{text}; it is the only one."
+        second = self.complete[1]
+        return f"{text}; next is {second}, {against(*self.compared[second][0].ratio, str(self.best))}."
+
+    def _told(self, stack: str) -> str:
+        level = attained_level(self.estimates[stack].n, self.weighed.level)
+        cost = against(*self.estimates[stack].ratio, self.weighed.baseline)
+        return f"{stack} ({cost}{f', {level:.1%} interval' if level else ''})"
+
+
+def _layers(stack: str) -> list[str]:
+    return stack.split("/")[1:]
+
+
+def judged(wanted: list[Need], stack: str) -> list[Judgement]:
+    """A stack path against each need."""
+    return [judge_stack(need, _layers(stack)) for need in wanted]
+
+
+def _verdict_of(judged: list[Judgement]) -> str:
+    answers = {one.answer for one in judged}
+    return next((answer for answer in ("not met", "unknown") if answer in answers), "met")
+
+
+def about(stack: str, judged: list[Judgement]) -> dict[str, Any]:
+    """What a table says of a stack before any measurement."""
+    top = catalog.of_layer(_layers(stack)[-1]) if _layers(stack) else None
+    return {
+        "stack": stack,
+        "system": top.name if top else "",
+        "technique": top.technique if top else "",
+        "needs": _verdict_of(judged),
+        "reason": "; ".join(f"{one.need}: {one.reason}" for one in judged if one.answer != "met"),
+    }

@@ -1,0 +1,278 @@
+"""The catalogue: systems, techniques and hardware features of virtualization, and what is known of each.
+
+It holds everything that the project's seed document names, that document's oddities, and today's heirs.
+Every documented fact is cited; a fact that no cited page states is "not documented". The data are
+``catalog.toml``; this module is their schema, and imports no host.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vbench.errors import UsageError, VbenchError
+
+FILE = Path(__file__).parent / "catalog.toml"
+UNKNOWN = "not documented"
+NOT_APPLICABLE = "not applicable"
+NEEDS_ROOTS = "not yet: needs roots over SSH"
+_UNTIL_THEN = "until then vbench run in it measures what is stacked there, not the system itself"
+
+Technique = Literal[
+    "isolator", "user-space kernel", "type 2", "type 1", "paravirtualization", "hardware", "management"
+]
+Section = Literal["isolator", "user-space kernel", "type 2", "type 1", "hardware", "paravirtualization"]
+Status = Literal["active", "superseded", "ended", "not documented"]
+GuestKernel = Literal["unmodified", "modified", "either", "shared", "not applicable", "not documented"]
+Hardware = Literal["required", "optional", "none", "not applicable", "not documented"]
+OtherOs = Literal["yes", "ported", "no", "not applicable", "not documented"]
+Boundary = Literal[
+    "file names",
+    "shared kernel",
+    "one privilege level",
+    "user-space kernel",
+    "emulator process",
+    "hypervisor",
+    "hardware partition",
+    "not applicable",
+    "not documented",
+]
+Migration = Literal["yes", "experimental", "checkpoint", "no", "not applicable", "not documented"]
+OpenSource = Literal["yes", "in part", "no", "not documented"]
+How = Literal[
+    "layer",
+    "layer, not yet on real hardware",
+    "not yet: needs roots over SSH",
+    "not yet: has no layer",
+    "not possible",
+]
+Fact = Literal[
+    "technique", "host", "guest", "licence", "years", "status", "guest_kernel", "hardware", "other_os",
+    "boundary", "migration", "heir",
+]  # fmt: skip
+
+COLON = {"en": ":", "fr": "\N{NO-BREAK SPACE}:"}
+SEMICOLON = {"en": ";", "fr": "\N{NO-BREAK SPACE};"}
+FACTS: tuple[str, ...] = get_args(Fact)
+TECHNIQUES: tuple[str, ...] = get_args(Technique)
+Language = Literal["en", "fr"]
+Text = Annotated[str, Field(min_length=1)]
+Year = Annotated[int, Field(ge=1960, le=2100)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Model):
+    """A page, a paper or a manual."""
+
+    title: Text
+    url: str = Field(pattern=r"^https?://\S+$")
+
+
+class Measured(_Model):
+    """How vbench measures the system today: by ``layers`` of its own, or not (yet), and ``why``."""
+
+    how: How
+    layers: list[Text] = []
+    nearest: Text | None = None  # the layer whose mechanism comes nearest, for what has no layer of its own
+    why: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Measured:
+        if self.how.startswith("layer") != bool(self.layers):
+            raise ValueError("layers are named where, and only where, a layer measures it")
+        if not self.layers and not self.why:
+            raise ValueError("says why no layer measures it")
+        return self
+
+
+class Entry(_Model):
+    """One system, technique or hardware feature. Absent years, heirs and notes are not known to be any."""
+
+    name: Text
+    aliases: list[Text] = []
+    document: list[Section] = []  # where the seed document lists it; nowhere: an heir of today
+    note: str = ""  # where the seed document is dated or mistaken about it
+    technique: Technique
+    summary: Text
+    summary_fr: Text
+    host: Text
+    guest: Text
+    licence: Text
+    open_source: OpenSource
+    first: Year | None = None
+    last: Year | None = None
+    status: Status
+    guest_kernel: GuestKernel  # "shared": it has none of its own
+    hardware: Hardware
+    other_os: OtherOs  # "ported": only systems changed for it
+    boundary: Boundary
+    migration: Migration  # "checkpoint": stopped, copied and restored
+    heir: Text | None = None
+    bench: bool = False  # something to measure on, not a system to choose
+    remarks: dict[Fact, Text] = {}
+    measured: Measured
+    cites: dict[str, list[Fact]]
+
+    @field_validator("cites", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return {key: str(facts).split() for key, facts in value.items()} if isinstance(value, dict) else value
+
+    @property
+    def years(self) -> tuple[str, ...]:
+        """First release and last; "today" for what goes on. Empty where neither year is known."""
+        if self.first is None and self.last is None:
+            return ()
+        last = "today" if self.status == "active" else str(self.last or UNKNOWN)
+        return (str(self.first or UNKNOWN), last)
+
+    def value(self, fact: str) -> str:
+        """A fact as text, without its remark."""
+        if fact == "years":
+            return " \N{EN DASH} ".join(self.years) or UNKNOWN
+        return str(getattr(self, fact) or UNKNOWN)
+
+    def documented(self) -> list[str]:
+        """The facts that say something, so must be cited. An heir without a citation is our reading."""
+        silent = {UNKNOWN, NOT_APPLICABLE}
+        return [fact for fact in FACTS if fact != "heir" and self.value(fact) not in silent]
+
+
+class Catalog(_Model):
+    """The whole file."""
+
+    sources: dict[str, Source]
+    french: dict[str, Text]  # of values and headings
+    phrases: dict[str, Text]  # of free text; what consists of names only needs none
+    entry: list[Entry]
+
+    @model_validator(mode="after")
+    def _check(self) -> Catalog:
+        taken: set[str] = set()
+        names = {entry.name for entry in self.entry}
+        for entry in self.entry:
+            for name in (entry.name, *entry.aliases):
+                if name.casefold() in taken:
+                    raise ValueError(f"{name}: two entries have this name")
+                taken.add(name.casefold())
+            if entry.heir is not None and entry.heir not in names - {entry.name}:
+                raise ValueError(f"{entry.name}: its heir {entry.heir} is no other entry")
+            if alien := entry.cites.keys() - self.sources.keys():
+                raise ValueError(f"{entry.name}: cites {min(alien)}, which is no source")
+            cited = {fact for facts in entry.cites.values() for fact in facts}
+            if bare := set(entry.documented()) - cited:
+                raise ValueError(f"{entry.name}: no source for {', '.join(sorted(bare))}")
+        return self
+
+
+@cache
+def load(path: Path = FILE) -> Catalog:
+    """The catalogue. Raises ``VbenchError`` that says what is wrong where."""
+    try:
+        return Catalog.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise VbenchError(f"{path}: {where + ': ' if where else ''}{message}") from None
+    except (OSError, ValueError) as error:
+        raise VbenchError(f"{path}: {error}") from None
+
+
+def entries() -> list[Entry]:
+    """Every entry, by technique, then by name."""
+    return sorted(load().entry, key=lambda one: (TECHNIQUES.index(one.technique), one.name.casefold()))
+
+
+def find(name: str) -> Entry:
+    """The entry of that name or alias, in any case. ``UsageError`` with close matches for any other."""
+    known = {each.casefold(): entry for entry in load().entry for each in (entry.name, *entry.aliases)}
+    if (entry := known.get(name.strip().casefold())) is not None:
+        return entry
+    near = get_close_matches(name.casefold(), known, n=3, cutoff=0.5)
+    near += [each for each in known if name.casefold() in each and each not in near][:3] if name else []
+    close = list(dict.fromkeys(known[each].name for each in near))
+    hint = f"did you mean {' or '.join(close)}?" if close else "`vbench catalog` lists them all"
+    raise UsageError(f"the catalogue has no entry {name!r}", hint)
+
+
+def of_layer(layer: str) -> Entry | None:
+    """The entry that a layer of vbench measures, the most particular one; ``None`` for an unknown layer."""
+    found = [entry for entry in load().entry if layer in entry.measured.layers]
+    return min(found, key=lambda entry: len(entry.measured.layers), default=None)
+
+
+def how_measured(entry: Entry, language: Language = "en") -> str:
+    """One sentence on how vbench measures it."""
+    measured = entry.measured
+    say = speaker(language)
+    how, comma, rest = say(measured.how).partition(",")
+    parts = [f"{how} {', '.join(measured.layers)}{comma}{rest}" if measured.layers else how]
+    if measured.why:
+        parts.append(say(measured.why))
+    if measured.how == NEEDS_ROOTS:
+        parts.append(say(_UNTIL_THEN))
+    if measured.nearest:
+        parts.append(f"{say('nearest layer')}{COLON[language]} {measured.nearest}")
+    return f"{SEMICOLON[language]} ".join(parts)
+
+
+def rows(language: Language = "en") -> list[dict[str, Any]]:
+    """The catalogue as plain dicts, one an entry, for tables and pages; see :func:`row`."""
+    return [row(entry, language) for entry in entries()]
+
+
+def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
+    """An entry as a plain dict: strings, and lists of strings or of dicts; the keys never change.
+
+    ``fr`` gives everything in French but names, and titles of sources.
+    Keys: name, aliases, technique, document (sections of the seed document), note, summary, host, guest,
+    licence, open_source, years, status, guest_kernel, hardware, other_os, boundary, migration, heir,
+    heir_is_our_reading, remarks (by fact), measured (in a word), how_measured (in a sentence), layers,
+    sources (title, url, facts).
+    """
+    say = speaker(language)
+    sources = load().sources
+    told = ("host", "guest", "licence", "open_source", "status", "guest_kernel", "hardware", "other_os")
+    cited = {fact for facts in entry.cites.values() for fact in facts}
+    return {
+        "name": entry.name,
+        "aliases": entry.aliases,
+        "technique": say(entry.technique),
+        "document": [say(section) for section in entry.document],
+        "note": say(entry.note),
+        "summary": spaced(entry.summary_fr) if language == "fr" else entry.summary,
+        "years": " \N{EN DASH} ".join(map(say, entry.years)) or say(UNKNOWN),
+        **{key: say(entry.value(key)) for key in (*told, "boundary", "migration")},
+        "heir": entry.heir or "",
+        "heir_is_our_reading": bool(entry.heir) and "heir" not in cited,
+        "remarks": {fact: say(remark) for fact, remark in entry.remarks.items()},
+        "measured": say(entry.measured.how),
+        "how_measured": how_measured(entry, language),
+        "layers": entry.measured.layers,
+        "sources": [
+            {"title": sources[key].title, "url": sources[key].url, "facts": list(facts)}
+            for key, facts in entry.cites.items()
+        ],
+    }
+
+
+def speaker(language: Language) -> Callable[[str], str]:
+    """What says a text of the catalogue's own (a value, a heading, a remark) in that language."""
+    words = {**load().phrases, **load().french} if language == "fr" else {}
+    return lambda word: spaced(words[word]) if word in words else word
+
+
+def spaced(french: str) -> str:
+    """French with non-breaking spaces where its typography has them."""
+    return re.sub(r" (?=[:;?!%»])|(?<=«) ", "\N{NO-BREAK SPACE}", french)

@@ -1,0 +1,257 @@
+"""What each stack costs under a mix of work: per block, and how stacks compare within a block.
+
+Per block, a stack's cost is the weighted mean over cells of log(stack / bare baseline), so a weighted geometric
+mean of ratios: weights say how much a kind of work matters, not how long it takes. A block counts only with
+every cell of the mix in it. Estimates and intervals: ``vbench.stats.blocks``, ``vbench.stats.intervals``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from vbench.advisor.scoring import CELL_KEY, Cell, Costs, cell_names, cells_of, table_of
+from vbench.stats.blocks import costs, estimate, rounded
+from vbench.stats.intervals import Floats, holm, min_blocks
+from vbench.stats.overhead import ELSEWHERE, ground_of
+from vbench.workload.mix import Mix
+
+MOST_BLOCKS = 10_000  # beyond this, no number of blocks is named
+
+
+class Estimate(NamedTuple):
+    """Hodges-Lehmann estimate and exact interval over ``n`` blocks, in logs; NaN: too few for an interval."""
+
+    n: int
+    log: float
+    low: float
+    high: float
+
+    @property
+    def ratio(self) -> tuple[float, float, float]:
+        """Estimate, low and high as ratios."""
+        return math.exp(self.log), math.exp(self.low), math.exp(self.high)
+
+
+class Weighed:
+    """Stacks on one bare baseline, weighed by one mix, of which ``left_out`` are cells that take no part.
+
+    The weight of a cell left out goes to the others of its atom (kind or workload), in proportion.
+    """
+
+    def __init__(self, table: Costs, mix: Mix, level: float, left_out: Collection[Cell] = ()) -> None:
+        self._table, self.mix, self.level, self.left_out = table, mix, level, frozenset(left_out)
+        self.baseline = table.baseline
+        self.clock = table.clocks.get(table.baseline, "wall")
+        self._base = cells_of(table.wide, self.baseline).dropna(axis="columns", how="all")
+        measured = [cell for cell in cell_names(self._base) if cell not in self.left_out]
+        self._shares = {atom: _shares(mix.shares[atom], measured) for atom in mix.atoms}
+        weights: dict[Cell, float] = {}
+        for atom, shares in self._shares.items():
+            for cell, share in shares.items():
+                weights[cell] = weights.get(cell, 0.0) + mix.atoms[atom] * share
+        self.weights = weights
+        """By cell; they add up to the share of the mix that the bundle carries."""
+
+    @property
+    def stacks(self) -> list[str]:
+        """All but the baseline, by name."""
+        return self._table.members
+
+    @property
+    def carried(self) -> float:
+        """The share of the mix that is left."""
+        return sum(self.weights.values())
+
+    @property
+    def gone(self) -> list[str]:
+        """What of the mix the baseline itself lacks, or of which nothing is left."""
+        known = {workload for workload, _ in cell_names(self._base)}
+        out = [f"{atom}: no workload of this kind in the bundle" for atom in self.mix.absent]
+        out += [
+            f"{name}: not measured in {self.baseline}" for name in self.mix.workloads if name not in known
+        ]
+        emptied = [atom for atom, shares in self._shares.items() if self.mix.shares[atom] and not shares]
+        return out + [
+            f"{atom}: none of its cells takes part" for atom in emptied if {*self.mix.shares[atom]} & known
+        ]
+
+    def name(self, cell: Cell) -> str:
+        """A cell as users see it: its workload, with the parameters where it was measured with several."""
+        several = sum(workload == cell[0] for workload, _ in cell_names(self._base)) > 1
+        return f"{cell[0]} {cell[1]}" if several else cell[0]
+
+    def without(self, cells: Iterable[Cell]) -> Weighed:
+        """The same, with these cells left out, too."""
+        return Weighed(self._table, self.mix, self.level, {*self.left_out, *cells})
+
+    def missing(self, stack: str) -> dict[Cell, str]:
+        """The cells of the mix that a stack has no ratio for, and why where that is known."""
+        if self._table.clocks[stack] != self.clock:
+            return dict.fromkeys(self.weights, "its baseline is timed by another kind of clock")
+        out = {cell: ELSEWHERE for cell in self.weights if (stack, cell) in self._table.far}
+        ratios = self._ratios(stack)
+        return out | {cell: "" for cell in self.weights if cell not in out and ratios[cell].isna().all()}
+
+    def _ratios(self, stack: str) -> pd.DataFrame:
+        """log(stack / baseline), a row per block and a column per cell of the mix."""
+        cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
+        return cells_of(self._table.wide, stack).reindex(columns=cells) - self._base.reindex(columns=cells)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """A column per stack, a row per block; NaN where the block lacks a cell of the mix."""
+        nothing = pd.Series(np.nan, index=self._table.wide.index)
+        return pd.DataFrame(
+            {
+                s: self._mixed(self._ratios(s)) if self.weights and not self.missing(s) else nothing
+                for s in self.stacks
+            },
+            index=self._table.wide.index,
+        )
+
+    def _mixed(self, cells: pd.DataFrame) -> pd.Series[float]:
+        weights = np.array([self.weights[cell] for cell in cell_names(cells)])
+        mixed: pd.Series[float] = (cells * weights).sum(axis=1, skipna=False) / weights.sum()
+        return mixed
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """A column per stack, a row per atom of the mix: its mean log-ratio alone, NaN where a cell is missing."""
+        out = {}
+        for stack in self.stacks:
+            mean, absent = self._ratios(stack).mean(), self.missing(stack)
+            out[stack] = {
+                atom: math.nan
+                if absent.keys() & shares
+                else sum(float(mean[c]) * w for c, w in shares.items())
+                for atom, shares in self._shares.items()
+                if shares
+            }
+        return pd.DataFrame(out)
+
+    @cached_property
+    def floor(self) -> float:
+        """Of the interval of the mix's A' over A, the bound further from 0, in logs; NaN: too few blocks."""
+        cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
+        second, first = (cells_of(self._table.arms, arm).reindex(columns=cells) for arm in ("A'", "A"))
+        gap = self._mixed(second - first) if self.weights else pd.Series(dtype=float)
+        frame = pd.DataFrame({"of": "baseline", "effect": gap, "step": 2 * self._step(self.baseline)})
+        row = estimate(frame, ["of"], self.level)
+        return float(row[["log_low", "log_high"]].abs().max(axis=1).iloc[0]) if len(row) else math.nan
+
+    def _step(self, stack: str) -> float:
+        """What the readings of a stack under the mix cannot tell apart."""
+        steps = self._table.steps
+        each = sum(weight * float(steps.get((stack, *cell), 0.0)) for cell, weight in self.weights.items())
+        return each / self.carried if self.weights else 0.0
+
+    def artefacts(self, stacks: Iterable[str]) -> dict[Cell, dict[str, float]]:
+        """The cells in which one of ``stacks`` beats its baseline beyond doubt, with its ratio there.
+
+        That is usually an artefact (another path, a cache below): so it is flagged in ``vbench.stats.overhead``.
+        """
+        found: dict[Cell, dict[str, float]] = {}
+        for stack in stacks:
+            ratios, steps = self._ratios(stack), self._table.steps
+            for cell in self.weights.keys() - self.missing(stack).keys():
+                step = float(steps.get((stack, *cell), 0.0)) + float(steps.get((self.baseline, *cell), 0.0))
+                frame = pd.DataFrame({"of": stack, "effect": ratios[cell], "step": step})
+                row = estimate(frame, ["of"], self.level)
+                if len(row) and row["log_high"].iloc[0] < 0 and -row["log"].iloc[0] > self._cell_floor(cell):
+                    found.setdefault(cell, {})[stack] = math.exp(float(row["log"].iloc[0]))
+        return {cell: found[cell] for cell in self.weights if cell in found}
+
+    def _cell_floor(self, cell: Cell) -> float:
+        floor = self.without(self.weights.keys() - {cell}).floor
+        return 0.0 if math.isnan(floor) else floor
+
+    def estimates(self) -> dict[str, Estimate]:
+        """By stack, its cost over the baseline; stacks without a whole block are left out."""
+        long = self.effects.melt(var_name="stack", value_name="effect")
+        base = self._step(self.baseline)
+        long["step"] = (
+            long["stack"].map({stack: base + self._step(stack) for stack in self.stacks}).astype(float)
+        )
+        return _by_stack(estimate(long, ["stack"], self.level))
+
+    def difference(self, stack: str, other: str) -> Floats:
+        """``other`` over ``stack`` in each block that has both, in logs."""
+        return rounded((self.effects[other] - self.effects[stack]).dropna().to_numpy(dtype=float))
+
+    def compare(
+        self, best: str, others: Sequence[str], threshold: float = 0.0
+    ) -> dict[str, tuple[Estimate, str]]:
+        """How much more each of ``others`` costs than ``best``, and a verdict, called as in ``vbench.stats.overhead``.
+
+        Verdicts: "costlier", "cheaper", "not distinguishable" or "undetermined" (too few blocks in common, or no
+        A/A floor).
+        """
+        if not others:
+            return {}
+        mine = self._step(best)
+        long = pd.concat(
+            pd.DataFrame({"stack": o, "effect": self.difference(best, o), "step": mine + self._step(o)})
+            for o in others
+        )
+        out = estimate(long, ["stack"], self.level)
+        few = out["n"] < min_blocks(self.level)
+        p_holm = holm(out["p"].where(~few).to_numpy(dtype=float))
+        limit = max(self.floor, math.log1p(threshold))
+        same = (out["log_low"] <= 0) & (out["log_high"] >= 0)
+        same |= (out["log"].abs() <= limit) | (p_holm > 1 - self.level)
+        called = np.where(out["log"] > 0, "costlier", "cheaper")
+        verdicts = np.select(
+            [few | math.isnan(self.floor), same], ["undetermined", "not distinguishable"], called
+        )
+        told = _by_stack(out)
+        found = {stack: (told[stack], str(verdict)) for stack, verdict in zip(told, verdicts, strict=True)}
+        nothing = (Estimate(0, math.nan, math.nan, math.nan), "undetermined")
+        return {other: found.get(other, nothing) for other in others}
+
+    def blocks_needed(self, stack: str, other: str) -> int | None:
+        """About how many blocks would tell two stacks apart, were difference and noise to stay as they are.
+
+        The fewest whose expected t interval on the mean log difference clears the A/A floor; ``None`` where no
+        number up to 10,000 does.
+        """
+        difference = self.difference(stack, other)
+        floor = 0.0 if math.isnan(self.floor) else self.floor
+        if difference.size < 2:
+            return None
+        margin = abs(float(difference.mean())) - floor
+        if margin <= 0:
+            return None
+        sd = float(difference.std(ddof=1))
+        counts = np.arange(min_blocks(self.level), MOST_BLOCKS + 1)
+        half = stats.t.ppf((1 + self.level) / 2, counts - 1) * sd / np.sqrt(counts)
+        enough = counts[half < margin]
+        return int(enough[0]) if enough.size else None
+
+
+def _by_stack(table: pd.DataFrame) -> dict[str, Estimate]:
+    columns = (table[name].to_list() for name in ("stack", "n", "log", "log_low", "log_high"))
+    return {stack: Estimate(*values) for stack, *values in zip(*columns, strict=True)}
+
+
+def weigh(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Weighed]:
+    """The stacks of a bundle, a group for each bare baseline. ``samples``: of primary metrics only."""
+    all_costs = costs(samples)
+    known = dict(zip(all_costs["stack"], all_costs["baseline"], strict=True))
+    grounds: dict[str, list[str]] = {}
+    for stack in sorted(known):
+        grounds.setdefault(ground_of(known, stack), []).append(stack)
+    return [Weighed(table_of(all_costs, ground, members), mix, level) for ground, members in grounds.items()]
+
+
+def _shares(workloads: dict[str, float], measured: Sequence[Cell]) -> dict[Cell, float]:
+    """An atom's shares by cell, adding up to 1: each workload's in equal parts to the parameters it was run with."""
+    cells = {name: [cell for cell in measured if cell[0] == name] for name in workloads}
+    total = sum(share for name, share in workloads.items() if cells[name])
+    return {cell: workloads[name] / total / len(mine) for name, mine in cells.items() for cell in mine}

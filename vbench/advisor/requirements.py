@@ -1,0 +1,133 @@
+"""Needs: what a user must have of a technique, judged by what the catalogue documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from vbench.advisor import catalog
+from vbench.advisor.catalog import UNKNOWN, Entry
+from vbench.errors import UsageError
+
+Answer = Literal["met", "not met", "unknown"]
+Scope = Literal["innermost", "any", "all", "kernel"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """``fact`` is what decides it, ``good`` the values that meet it, ``scope`` which layers of a stack count.
+
+    innermost: the layer that programs run in. kernel: the innermost with a kernel of its own. any: one layer is
+    enough, because what lies in it goes with it. all: every layer must do.
+    """
+
+    name: str
+    about: str
+    fact: str
+    good: frozenset[str]
+    scope: Scope
+    phrase: Callable[[str], str]  # a value as a clause, to follow the entry's name
+
+
+def _need(name: str, about: str, fact: str, good: str, scope: Scope, *clauses: str) -> Need:
+    said = dict(clause.split(": ", 1) for clause in clauses)
+    return Need(name, about, fact, frozenset(good.split(", ")), scope, lambda value: said.get(value, value))
+
+
+NEEDS: dict[str, Need] = {
+    need.name: need
+    for need in (
+        _need("other-os", "run another operating system than the host's", "other_os", "yes, ported", "innermost",
+              "yes: runs other systems", "ported: runs other systems that were ported to it",
+              "no: runs no other operating system", "not applicable: is the host's own system"),
+        _need("live-migration", "move to another host while running", "migration", "yes", "any",
+              "yes: migrates while running", "no: does not migrate", "experimental: migrates experimentally only",
+              "checkpoint: is stopped, copied and restored, not migrated live",
+              "not applicable: is no guest that could migrate"),
+        _need("no-hardware-support", "work on a processor without virtualization extensions", "hardware",
+              "none, optional", "all", "none: needs no hardware support", "optional: does without hardware support",
+              "required: needs hardware support"),
+        _need("unmodified-guest", "run an operating system as its maker ships it", "guest_kernel",
+              "unmodified, either, shared", "kernel", "unmodified: runs an unmodified kernel",
+              "either: runs unmodified kernels, too", "shared: has no guest kernel to modify",
+              "modified: needs a modified kernel"),
+        _need("open-source", "have its source under a free licence", "open_source", "yes", "all",
+              "yes: is open source", "in part: is open source in part", "no: is proprietary"),
+        _need("kernel-isolation", "let programs inside reach no kernel that others rely on", "boundary",
+              "user-space kernel, emulator process, hypervisor, hardware partition", "any",
+              "file names: hides files, nothing else", "shared kernel: shares the host's kernel",
+              "one privilege level: protects neither kernel from the other",
+              "user-space kernel: has a kernel of its own in user space",
+              "emulator process: emulates a machine in a process", "hypervisor: lies behind a hypervisor",
+              "hardware partition: is a partition of the hardware", "not applicable: controls the machine itself"),
+        _need("maintained", "still be maintained", "status", "active", "all", "active: is maintained",
+              "superseded: is superseded", "ended: has ended"),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a need is met, and the reason, with the page that says so."""
+
+    need: str
+    answer: Answer
+    reason: str
+
+
+def named(names: Iterable[str]) -> list[Need]:
+    """The needs of these names, each once. ``UsageError`` for an unknown one."""
+    out = []
+    for name in dict.fromkeys(names):
+        if name not in NEEDS:
+            near = get_close_matches(name, NEEDS, n=1)
+            known = f"known needs: {', '.join(NEEDS)}"
+            raise UsageError(
+                f"there is no need {name!r}", f"did you mean {near[0]}? {known}" if near else known
+            )
+        out.append(NEEDS[name])
+    return out
+
+
+def judge(need: Need, entry: Entry) -> Judgement:
+    """One entry of the catalogue against one need."""
+    value = entry.value(need.fact)
+    if value == UNKNOWN:
+        return Judgement(need.name, "unknown", f"the catalogue documents nothing on this for {entry.name}")
+    sources = catalog.load().sources
+    cited_as = "licence" if need.fact == "open_source" else need.fact
+    pages = [sources[key].title for key, facts in entry.cites.items() if cited_as in facts]
+    told = f"{entry.name} {need.phrase(value)}" + (f" [{pages[0]}]" if pages else "")
+    return Judgement(need.name, "met" if value in need.good else "not met", told)
+
+
+def judge_stack(need: Need, layers: Sequence[str]) -> Judgement:
+    """A stack of layers, the lowest first, against one need; benches to measure on do not count."""
+    found = {layer: catalog.of_layer(layer) for layer in layers}
+    if strangers := [layer for layer, entry in found.items() if entry is None]:
+        return Judgement(need.name, "unknown", f"the catalogue has no entry for the layer {strangers[0]}")
+    entries = [entry for layer in layers if (entry := found[layer]) is not None and not entry.bench]
+    if not entries:
+        return Judgement(need.name, "not met", "nothing is stacked here")
+    if need.scope == "kernel":
+        entries = [entry for entry in entries if entry.guest_kernel != "shared"][-1:] or entries[-1:]
+    elif need.scope == "innermost":
+        entries = entries[-1:]
+    judged = [judge(need, entry) for entry in entries]
+    best_first: list[Answer] = ["met", "unknown", "not met"]
+    order = best_first if need.scope == "any" else best_first[::-1]
+    return min(judged, key=lambda one: order.index(one.answer))
+
+
+def meeting(needs: Sequence[Need]) -> list[Entry]:
+    """Active systems of the catalogue that are documented to meet every need."""
+    return [
+        entry
+        for entry in catalog.entries()
+        if entry.status == "active"
+        and not entry.bench
+        and entry.boundary not in {"not applicable", UNKNOWN}
+        and all(judge(need, entry).answer == "met" for need in needs)
+    ]

@@ -1,0 +1,115 @@
+"""What the tools printed: ``raw/``, one compressed file a cell, in it one JSON line an invocation.
+
+A line is written and synced before the invocation's samples are, so every sample in the journal has its
+output here. An invocation that was cut short in between has a line more than the journal knows of.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from vbench.bundle.store import RAW, raw_files
+from vbench.errors import BundleError
+from vbench.files import open_inside, sync_folder
+
+_MAKE_ROOM = "make room, then: vbench resume"
+_PIECE = 1 << 20
+_LINE_LIMIT = 512 << 20
+"""Most bytes of one line: 64 MiB of output, each byte of which may take six when escaped."""
+_NAME_LIMIT = 200
+
+Cell = tuple[str, str]
+"""Stack and workload."""
+Invocation = tuple[int, str, bool]
+"""Block, arm, and whether it was a warm-up."""
+
+
+def file_of(folder: Path, cell: Cell) -> Path:
+    """Where the output of a cell is kept, whatever its names hold: always directly in ``raw/``."""
+    name = quote(f"{cell[0].replace('/', '+')}.{cell[1]}", safe="+:=,@")
+    if len(name) > _NAME_LIMIT:
+        name = f"{name[:_NAME_LIMIT]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder / RAW / f"{name}.jsonl.gz"
+
+
+def keep(folder: Path, cell: Cell, once: Invocation, stdout: bytes) -> None:
+    """Add a tool's output. Raises BundleError when it cannot be written; nothing of it is there then."""
+    block, arm, warmup = once
+    line = {"block": block, "arm": arm, "warmup": warmup, "stdout": stdout.decode(errors="replace")}
+    member = gzip.compress(f"{json.dumps(line)}\n".encode())
+    path = file_of(folder, cell)
+    try:
+        if path.parent.is_symlink():
+            raise OSError(0, f"{RAW} is a symbolic link")  # noqa: TRY301
+        path.parent.mkdir(exist_ok=True)
+        with open_inside(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+            size = os.fstat(file.fileno()).st_size
+            whole = file.write(member) == len(member)
+            if not whole:  # half a member would make all that follow unreadable
+                file.truncate(size)
+            os.fsync(file.fileno())
+        if size == 0:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise BundleError(f"cannot write {path}: {error.strerror}", _MAKE_ROOM) from error
+    if not whole:
+        raise BundleError(f"cannot write {path}: the disk is full", _MAKE_ROOM)
+
+
+def mend(folder: Path) -> None:
+    """Cut off what a power cut left half written at the end of files, so that they can be added to."""
+    for path in raw_files(folder):
+        try:
+            with open_inside(path, os.O_RDWR) as file:
+                good = max((end for end, _ in _members(file)), default=0)
+                if good < os.fstat(file.fileno()).st_size:
+                    file.truncate(good)
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise BundleError(f"cannot mend {path}: {error.strerror}") from error
+
+
+def invocations(path: Path) -> Iterator[Invocation]:
+    """The invocations whose output a file holds. Raises BundleError where it is damaged."""
+    size, number = path.stat().st_size, 0
+    with open_inside(path, os.O_RDONLY) as file:
+        end = 0
+        for number, (end, text) in enumerate(_members(file), 1):  # noqa: B007
+            try:
+                line: Any = json.loads(text)
+                once = line["block"], line["arm"], line["warmup"]
+                hash(once)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise BundleError(f"{path}:{number}: the line is not the output of an invocation") from None
+            yield once
+    if end != size:
+        raise BundleError(f"{path}:{number + 1}: {size - end} bytes are no whole line of output")
+
+
+def _members(file: Any) -> Iterator[tuple[int, bytes]]:
+    """The gzip members of a file as far as they are whole: where each ends, and what it holds."""
+    position, held = 0, b""
+    while True:
+        inflate = zlib.decompressobj(wbits=31)
+        text = bytearray()
+        while not inflate.eof:
+            if not held and not (held := file.read(_PIECE)):
+                return
+            before = len(held)
+            try:
+                text += inflate.decompress(held, _PIECE)
+            except zlib.error:
+                return
+            if len(text) > _LINE_LIMIT:
+                return
+            held = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+            position += before - len(held)
+        yield position, bytes(text)

@@ -1,0 +1,1 @@
+"""With what bytes: one tree of Debian packages, known by its digest."""

@@ -1,0 +1,340 @@
+"""The capsule: the one payload that every environment boots from and every measurement runs.
+
+A capsule is a root tree of pinned Debian packages, known by a SHA-256 over its content. It lies in the
+cache as ``rootfs.tar`` (what export carries), ``tree/`` (unpacked) and ``image`` (the same as ext4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from vbench import paths
+from vbench.capsule import rootfs
+from vbench.errors import DigestMismatch, UsageError, VbenchError
+from vbench.hosts.base import Host, Payload, Program
+
+LOCK_FILE = rootfs.DATA / "capsule.lock"
+Say = Callable[[str], None]
+
+
+class Manifest(BaseModel, extra="forbid"):
+    """``capsule.json``: what a capsule is and how it differs from the lock file."""
+
+    schema_version: int = 1
+    digest: str
+    recipe: str
+    kernel: str
+    packages: list[dict[str, str]]
+    drift: list[str]
+    mended: list[str]
+    programs: dict[str, Program]
+    files: dict[str, str]
+
+
+class Capsule:
+    """A built capsule in the cache."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        try:
+            self.manifest = Manifest.model_validate_json((directory / "capsule.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            raise VbenchError(
+                f"no sound capsule in {directory}: {_why(error)}", "rebuild it: vbench capsule build"
+            ) from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the content of the root tree."""
+        return self.manifest.digest
+
+    def payload(self) -> Payload:
+        """The capsule as it lies on this machine."""
+        return payload_at(str(self.directory), self.manifest)
+
+
+def payload_at(directory: str, manifest: Manifest) -> Payload:
+    """The capsule as it lies in ``directory`` on some host."""
+    return Payload(directory, manifest.digest, manifest.programs, manifest.files)
+
+
+def recipe() -> rootfs.Recipe:
+    """The recipe that belongs to this version of vbench."""
+    return rootfs.Recipe.load(paths.workload_files() / "src")
+
+
+def find() -> Capsule | None:
+    """The capsule of this version's recipe, if it has been built or imported here."""
+    wanted = recipe().digest()
+    for manifest in sorted(_home().glob("[!.]*/capsule.json")):  # the others are unfinished
+        try:
+            if json.loads(manifest.read_bytes()).get("recipe") == wanted:
+                return Capsule(manifest.parent)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def require() -> Capsule:
+    """As :func:`find`, but a missing capsule is an error that says how to get one."""
+    capsule = find()
+    if capsule is None:
+        raise VbenchError(
+            "no capsule has been built here for this version of vbench",
+            "build one with: vbench capsule build (or: vbench capsule import FILE)",
+        )
+    return capsule
+
+
+def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
+    """Build the capsule, or return the one that is there; one builder at a time, the others wait.
+
+    An interrupted build leaves nothing that could be taken for a capsule.
+    """
+    with _building(say) as work:
+        if (found := find()) is not None:
+            return found
+        plan = recipe()
+        archive = work / "rootfs.tar"
+        say(
+            f"building the capsule from {len(plan.packages)} package lists ({plan.suite}); this takes minutes"
+        )
+        rootfs.bootstrap(plan, archive, mirror=mirror)
+        say("adding kernel, initrd and boot scripts")
+        release = rootfs.add_boot_files(plan, archive)
+        return _settle(work, plan, release, say)
+
+
+def export(capsule: Capsule, target: Path) -> None:
+    """Write the capsule to one file that :func:`import_` takes on another machine."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with tarfile.open(draft, "w") as out:
+            for name in ("capsule.json", "rootfs.tar"):
+                out.add(capsule.directory / name, name)
+        draft.replace(target)
+    except OSError as error:
+        raise VbenchError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def import_(source: Path, say: Say = lambda _: None) -> Capsule:
+    """Take in an exported capsule after checking that its bytes are what its digest says."""
+    with _building(say) as work:
+        try:
+            with tarfile.open(source, "r:") as archive:
+                for name in ("capsule.json", "rootfs.tar"):
+                    _take(archive, name, work)
+            manifest = Manifest.model_validate_json((work / "capsule.json").read_bytes())
+            say("checking its digest")
+            actual = rootfs.content_digest(work / "rootfs.tar")
+        except (OSError, KeyError, tarfile.TarError, ValidationError) as error:
+            raise UsageError(
+                f"{source} is not an exported capsule: {_why(error)}",
+                "make one with: vbench capsule export FILE",
+            ) from error
+        if actual != manifest.digest:
+            raise DigestMismatch(f"{source} says digest {manifest.digest} but its content has {actual}")
+        plan = recipe()
+        if manifest.recipe != plan.digest():
+            raise VbenchError(
+                f"{source} was built by another version of vbench (recipe {manifest.recipe[:12]}, "
+                f"this version's is {plan.digest()[:12]})",
+                "use the same vbench on both machines",
+            )
+        if (here := find()) is not None and here.digest == actual:
+            return here  # a run may be using it
+        return _settle(work, plan, manifest.kernel, say)
+
+
+def remove(*, partial_only: bool) -> list[Path]:
+    """Delete unfinished builds, or everything; returns the folders. A build in progress is waited for."""
+    if not _home().is_dir():
+        return []
+    with (_home() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        gone = sorted(
+            path
+            for path in _home().iterdir()
+            if path.is_dir() and (path.name.startswith(".build-") or not partial_only)
+        )
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
+    return gone
+
+
+def verify_inside(host: Host) -> str:
+    """Digest of what measurements execute, computed on ``host`` with its own copy of the bytes.
+
+    Raises ``DigestMismatch`` with both digests and the first differing file when any byte differs from what
+    the capsule was built with.
+    """
+    if host.payload is None:
+        raise VbenchError(f"{host.name} holds no capsule")
+    expected = host.payload.files
+    argv = [*host.program("sha256sum"), *(f"{host.payload.tree}/{path}" for path in expected)]
+    done = host.run(argv, check=False, timeout=600)
+    actual = {}
+    for line in done.text.splitlines():
+        value, _, path = line.partition("  ")
+        actual[path.removeprefix(f"{host.payload.tree}/")] = value
+    want, got = _combined(expected), _combined(actual)
+    if want != got:
+        wrong = next(path for path in expected if actual.get(path) != expected[path])
+        raise DigestMismatch(
+            f"{host.name} does not hold the capsule's bytes: digest {got} where {want} was expected; "
+            f"first difference: {wrong}",
+            "something changed the files under it; rebuild with: vbench clean --capsules",
+        )
+    return got
+
+
+def drift_from_lock(packages: list[dict[str, str]]) -> list[str]:
+    """How a package list differs from the lock file in the repository, one line a package."""
+    if not LOCK_FILE.exists():
+        return []
+    locked = {package["name"]: package for package in json.loads(LOCK_FILE.read_text())["packages"]}
+    here = {package["name"]: package for package in packages}
+    lines = []
+    for name in sorted(locked | here):
+        old, new = locked.get(name), here.get(name)
+        if old is None or new is None:
+            lines.append(f"{name}: {'not locked' if old is None else 'missing'}")
+        elif old["version"] != new["version"]:
+            lines.append(f"{name}: {new['version']} here, {old['version']} locked")
+        elif old.get("sha256") != new.get("sha256"):
+            lines.append(f"{name}: {new['version']} has other bytes than the locked one")
+    return lines
+
+
+def write_lock(capsule: Capsule) -> None:
+    """Make the lock file say what this capsule holds."""
+    content = {"digest": capsule.digest, "packages": capsule.manifest.packages}
+    LOCK_FILE.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _take(archive: tarfile.TarFile, name: str, folder: Path) -> None:
+    """Unpack one member's content and nothing else of it: no link, owner, mode or other path."""
+    content = archive.extractfile(name)
+    if content is None:
+        raise tarfile.TarError(f"{name} is not a file")
+    with (folder / name).open("wb") as file:
+        shutil.copyfileobj(content, file)
+
+
+def _why(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())
+
+
+def _combined(files: Any) -> str:
+    return hashlib.sha256("".join(f"{files[path]}  {path}\n" for path in sorted(files)).encode()).hexdigest()
+
+
+def _home() -> Path:
+    return paths.cache() / "capsules"
+
+
+@contextmanager
+def _building(say: Say) -> Iterator[Path]:
+    """Hold the builders' lock and give a folder to build in, which is gone afterwards."""
+    try:
+        _home().mkdir(parents=True, exist_ok=True)
+        lock = (_home() / ".lock").open("w")
+    except OSError as error:
+        raise VbenchError(
+            f"cannot write to {_home()}: {error.strerror}", "set VBENCH_CACHE to a folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another build to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for stale in _home().glob(".build-*"):  # whoever held the lock before was killed half way
+            shutil.rmtree(stale, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=".build-", dir=_home()))
+        # mmdebstrap without root reads and writes here under another user id.
+        work.chmod(0o755)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
+    """Unpack, make the image, write the manifest, and move the whole into its place at once."""
+    archive = work / "rootfs.tar"
+    say("unpacking it and making the disk image")
+    _unpack(archive, work)
+    table, files = rootfs.programs(plan, work / "tree")
+    packages = rootfs.packages(work / "tree")
+    manifest = Manifest(
+        digest=rootfs.content_digest(archive),
+        recipe=plan.digest(),
+        kernel=release,
+        packages=packages,
+        drift=drift_from_lock(packages),
+        mended=rootfs.mended(work / "tree"),
+        programs=table,
+        files=files,
+    )
+    (work / "capsule.json").write_text(manifest.model_dump_json(indent=1))
+    home = _home() / manifest.digest[:16]
+    if home.exists():
+        shutil.rmtree(home)
+    work.rename(home)
+    return Capsule(home)
+
+
+def _unpack(archive: Path, work: Path) -> None:
+    """Make ``tree/`` and ``image`` from the archive.
+
+    Without root the image is made under fakeroot, which remembers the owners that the tree on disk cannot
+    have.
+    """
+    (work / "tree").mkdir()
+    mebibytes = archive.stat().st_size // 2**20 * 5 // 4 + 64
+    # fakeroot's own library is found by LD_LIBRARY_PATH, which the loader's option would hide.
+    loader = (
+        f"tree/{rootfs.LOADER} --library-path"
+        f" tree/{rootfs.LIBRARIES[0]}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+    )
+    script = (
+        "tar -xf rootfs.tar -C tree --exclude='./dev/*' && "
+        f"truncate -s {mebibytes}M image && "
+        f"MKE2FS_CONFIG=tree/etc/mke2fs.conf E2FSPROGS_FAKE_TIME={rootfs.EPOCH} {loader} tree/usr/sbin/mke2fs"
+        " -q -F -t ext4 -b 4096 -m 0 -O ^has_journal,^metadata_csum,^64bit,^orphan_file -d tree"
+        " -U 76626e63-6800-4000-8000-000000000000 -E hash_seed=76626e63-6800-4000-8000-000000000001"
+        " image && chmod a-w image"
+    )
+    argv = ["sh", "-ec", script]
+    if os.geteuid() != 0:
+        if shutil.which("fakeroot") is None:
+            raise VbenchError("fakeroot is not installed, and vbench runs without root", "install fakeroot")
+        argv = ["fakeroot", *argv]
+    done = subprocess.run(argv, cwd=work, capture_output=True, check=False)
+    if done.returncode != 0:
+        tail = "\n".join(done.stderr.decode(errors="replace").splitlines()[-5:])
+        raise VbenchError(f"cannot unpack the capsule in {work}:\n{tail}", "is the disk full?")

@@ -1,0 +1,139 @@
+"""Commands that help to choose: what there is to choose from, and what a bundle says for given needs."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vbench.cli.console import say, show_table
+from vbench.cli.options import Folder, Json, group, share
+
+if TYPE_CHECKING:
+    from vbench.advisor.catalog import Language
+
+app = group()
+
+
+@app.command()
+def catalog(
+    name: Annotated[str | None, typer.Argument(help="Show one entry whole, in any case.")] = None,
+    lang: Annotated[Literal["en", "fr"], typer.Option(help="The language of all but names.")] = "en",
+    french: Annotated[bool, typer.Option("--fr", hidden=True)] = False,
+    json: Json = False,
+) -> None:
+    """List the systems and techniques of virtualization, and how vbench measures each; or show one whole."""
+    from vbench.advisor.catalog import find, row, rows
+
+    language: Language = "fr" if french else lang
+    if name is not None:
+        entry = row(find(name), language)
+        if json:
+            show_table([entry], json=True)
+        else:
+            _show_entry(entry, language)
+        return
+    listed = rows(language)
+    if json:
+        show_table(listed, json=True)
+        return
+    _show_list(listed, language)
+
+
+# What the terminal shows of an entry: heading and key, in this order.
+_SHOWN = (
+    ("technique", "technique"), ("document", "document"), ("summary", "summary"), ("note", "note"),
+    ("years", "years"), ("status", "status"), ("host", "host"), ("guest", "guest"), ("licence", "licence"),
+    ("open source", "open_source"), ("guest kernel", "guest_kernel"), ("hardware support", "hardware"),
+    ("another OS", "other_os"), ("boundary", "boundary"), ("live migration", "migration"), ("heir", "heir"),
+    ("measured", "how_measured"),
+)  # fmt: skip
+_LISTED = ("years", "guest_kernel", "hardware", "other_os", "migration")
+
+
+def _show_entry(entry: dict[str, Any], language: Language) -> None:
+    from vbench.advisor.catalog import COLON, speaker
+
+    word, colon = speaker(language), COLON[language]
+    headings = {key: word(heading) for heading, key in _SHOWN}
+    remarks = entry["remarks"]
+    if entry["heir_is_our_reading"]:
+        remarks["heir"] = word("our reading")
+    say(", ".join([entry["name"], *entry["aliases"]]))
+    lines = []
+    for key, heading in headings.items():
+        text = ", ".join(entry[key]) if isinstance(entry[key], list) else entry[key]
+        if text:
+            lines.append({"": heading, " ": f"{text} ({remarks[key]})" if key in remarks else text})
+    show_table(lines, json=False)
+    for source in entry["sources"]:
+        facts = ", ".join(headings[fact] for fact in source["facts"])
+        say(f"{source['title']}{colon} {facts}\n  {source['url']}")
+
+
+def _show_list(listed: list[dict[str, Any]], language: Language) -> None:
+    from vbench.advisor.catalog import COLON, UNKNOWN, speaker
+
+    word = speaker(language)
+    unknown = word(UNKNOWN)
+    headings = {key: word(heading) for heading, key in _SHOWN}
+    real = word("layer")
+    for technique, members in groupby(listed, key=lambda one: one["technique"]):
+        say(f"\n{technique}")
+        show_table(
+            [
+                {
+                    word("name"): one["name"],
+                    **{headings[key]: one[key].replace(unknown, "?") for key in _LISTED},
+                    word("measured"): ", ".join(one["layers"]) + " *" * (one["measured"] != real)
+                    if one["layers"]
+                    else one["measured"].partition(":")[0].strip(),
+                }
+                for one in members
+            ],
+            json=False,
+        )
+    colon = COLON[language]
+    say(f"\n?{colon} {unknown}   *{colon} {word('layer, not yet on real hardware')}")
+    say(word("`vbench catalog NAME` says why, and on which sources all this rests"))
+
+
+@app.command()
+def advise(
+    folder: Folder,
+    need: Annotated[
+        list[str] | None, typer.Option("--need", help="What it must have, such as other-os; may be repeated.")
+    ] = None,
+    workload_mix: Annotated[
+        str | None, typer.Option("--workload-mix", help="Weights, such as web=0.6,db=0.4 or os=1,disk=2.")
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(parser=share, metavar="SHARE", help="A difference too small to matter: 0.05 or 5%."),
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Say which measured stack suits given needs and work, and what would change the answer."""
+    from vbench import load
+    from vbench.advisor.advise import advise as weigh_up
+    from vbench.stats.wording import cost, interval
+
+    advice = weigh_up(load(folder), need or (), workload_mix, threshold=threshold)
+    if json:
+        show_table([advice.as_dict()], json=True)
+        return
+    for line in advice.lines:
+        say(line)
+    say("")
+    rows = [
+        row
+        | {
+            "cost": cost(row["ratio"]),
+            "interval": interval(row["low"], row["high"]),
+            "why": "; ".join(filter(None, [row["reason"], row["missing"]])),
+        }
+        for row in advice.records()
+    ]
+    columns = ["stack", "cost", "interval", "verdict", *(["why"] if any(row["why"] for row in rows) else [])]
+    show_table(rows, json=False, columns=columns)

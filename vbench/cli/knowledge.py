@@ -1,0 +1,129 @@
+"""Commands that say what there is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import Annotated
+
+import typer
+
+from vbench.cli.console import say, show_table
+from vbench.cli.options import Folders, Json, group, workloads_of
+from vbench.errors import UsageError
+
+app = group()
+
+
+@app.command()
+def doctor(
+    parent: Annotated[str, typer.Argument(help="Where the layers would open.")] = "local", json: Json = False
+) -> None:
+    """Say of every layer whether it can open here, and if not, why and what mends it."""
+    from vbench.cli.doctor import examine
+
+    rows = examine(parent)
+    if not json:
+        for row in rows:
+            row["detail"] += f"\nmend: {row['mend']}" if row["mend"] else ""
+    show_table(rows, json=json, columns=("layer", "technique", "status", "detail"))
+
+
+@app.command()
+def layers(
+    stacks: Annotated[
+        list[str] | None, typer.Argument(help="Stack paths to draw, such as local/uml.")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="Side by side on the host they share; name one twice for two.")
+    ] = False,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle whose factors are written in.")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", "-w", help="The workload whose factors are written in.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the layers that vbench knows, or draw what stacks are made of, from the hardware up."""
+    if stacks:
+        _draw_stacks(stacks, together=together, bundle=bundle, workload=workload, json=json)
+        return
+    if together or bundle or workload:
+        raise UsageError("name the stacks to draw", "such as: vbench layers local/uml local/qemu")
+    from vbench.layers.base import layer_classes
+
+    rows = [
+        {"layer": name, "technique": layer.technique.value, "what it is": layer.summary}
+        for name, layer in layer_classes().items()
+    ]
+    show_table(rows, json=json)
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _draw_stacks(
+    paths: list[str], *, together: bool, bundle: Path | None, workload: str | None, json: bool
+) -> None:
+    """Print stack diagrams, with a bundle's factors if one is given."""
+    from vbench.plot import diagram
+
+    if workload and not bundle:
+        raise UsageError("factors are measured: name a bundle", "--bundle DIR")
+    factors: dict[str, str] = {}
+    more: dict[str, list[str]] = {}
+    note = ""
+    if bundle:  # it knows its stacks: no layer is loaded, so that this works where none can open
+        from vbench import load
+        from vbench.figures import text_factors
+
+        run = load(bundle)
+        techniques, measured = run.info.techniques, {*run.samples["stack"]}
+        given = [path.strip("/") for path in paths]
+        names = [path if path in measured else f"local/{path}" for path in given]
+        factors, more, note = text_factors(run, names, workload)
+    else:
+        from vbench.layers.stack import Stack
+
+        wanted = [Stack.parse(path) for path in paths]
+        prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
+        techniques = {each.path: each.technique() for each in prefixes}
+        names = [each.path for each in wanted]
+    captions = {name: [name, *more.get(name, [])] for name in names}
+    boxes = (
+        diagram.together(names, techniques, factors)
+        if together
+        else [diagram.of(name, techniques, factors) for name in names]
+    )
+    if json:
+        show_table([box.as_dict() for box in boxes], json=True)
+        return
+    heads = [[]] * len(boxes) if together else [captions[name] for name in names]
+    drawn = [(head, diagram.text(box, paths=together)) for head, box in zip(heads, boxes, strict=True)]
+    lines = diagram.columns(drawn, get_terminal_size((100, 24)).columns)
+    for line in lines:
+        say(line if _can_print(line) else diagram.plain(line))
+    if note:
+        say(f"\n{note}")
+
+
+@app.command()
+def workloads(
+    name: Annotated[str | None, typer.Argument(help="Show one workload whole.")] = None,
+    files: Folders = None,
+    json: Json = False,
+) -> None:
+    """List the workloads, or say of one what it measures, what it does not, and what it exposes."""
+    from vbench.workload.selection import find, page, summary
+
+    known = workloads_of(files)
+    if name is not None:
+        lines = page(find(known, name))
+        show_table([lines] if json else [{"": key, " ": text} for key, text in lines.items()], json=json)
+    else:
+        show_table([summary(each) for each in known.values()], json=json)

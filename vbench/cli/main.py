@@ -1,0 +1,109 @@
+"""The command line: what puts the commands together, and turns errors into lines and exit codes."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import signal
+import sys
+import unicodedata
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from vbench import __version__
+from vbench.cli import analysis, deciding, inside, knowledge, measuring, teaching, upkeep
+from vbench.cli.console import say, warn
+from vbench.errors import VbenchError, missing_extra
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="What each layer of virtualization costs: identical workloads, alone and stacked.",
+)
+for module in (measuring, analysis, deciding, knowledge, teaching, inside, upkeep):
+    app.add_typer(module.app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        say(f"vbench {__version__}")
+        raise typer.Exit
+
+
+def _terminate(*_: object) -> None:
+    # The same unwinding as for Ctrl-C, so that nothing is left behind either way.
+    raise KeyboardInterrupt
+
+
+# What stands for characters that an output's encoding lacks, beside letters, whose accents are left out.
+_PLAIN = {
+    ord(each): plain
+    for plain, all_of in {
+        "-": "\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}─━╌",
+        "'": "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}",
+        '"': "“”«»",
+        "x": "\N{MULTIPLICATION SIGN}",
+        "/": "÷\N{FRACTION SLASH}",
+        "u": "\N{MICRO SIGN}",
+        "|": "│╎",
+        "+": "┌┐└┘├┤╭╮╰╯†",
+        "~": "≈",
+        "+/-": "±",
+        "->": "→",
+        "<=": "≤",
+        ">=": "≥",
+        "oe": "œ",
+        "*": "•·" + "".join(map(chr, range(0x2800, 0x2900))),  # the wheel of a progress line
+    }.items()
+    for each in all_of
+}
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: something readable, in ASCII, in place of what cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    letters = (each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    return "".join(each if each.isascii() else "?" for each in letters), error.end
+
+
+def _never_die_of_an_encoding() -> None:
+    codecs.register_error("vbench-plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="vbench-plainly")
+
+
+def main() -> None:
+    """Entry point: errors that users can act on become one or two lines and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    _never_die_of_an_encoding()
+    try:
+        code = app(standalone_mode=False)
+    except (VbenchError, ModuleNotFoundError) as error:
+        told = error if isinstance(error, VbenchError) else missing_extra(error)
+        if told is None:
+            raise
+        warn(told.message + (f"\n  mend: {told.hint}" if told.hint else ""))
+        code = told.exit_code
+    except TyperException as error:
+        warn(error.format_message())
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        warn("interrupted")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

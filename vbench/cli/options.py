@@ -1,0 +1,52 @@
+"""What commands share: their options, and the workloads that a user's folders add."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Stacks = Annotated[
+    list[str] | None,
+    typer.Option("--stack", "-s", help="A stack path, such as local/uml; or several, with commas between."),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--workload", "-w", help="A workload or a group of them; or several, with commas between."),
+]
+Folders = Annotated[
+    list[Path] | None, typer.Option("--workloads", help="A further folder of workload files.")
+]
+Folder = Annotated[Path, typer.Argument(help="A bundle.")]
+StackPath = Annotated[str, typer.Argument(help="A stack path, such as local/uml.")]
+
+
+def share(text: str | float) -> float:
+    """A share on the command line: 0.05 or 5%. A bare number of 1 and more would be 100% and more, and is refused."""
+    if isinstance(text, float):  # a default
+        return text
+    number = text.strip().removesuffix("%").strip()
+    try:
+        value = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not value >= 0 or (value >= 1 and not text.strip().endswith("%")) or math.isinf(value):
+        meant = f"{number}%" if value >= 1 else "0.05 or 5%"
+        raise typer.BadParameter(f"{text!r} is no share; write {meant}")
+    return value
+
+
+def group() -> typer.Typer:
+    """Some of the commands; `vbench.cli.main` puts them together."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def workloads_of(folders: list[Path] | None) -> Any:
+    """vbench's own workloads and those in further folders, by name."""
+    from vbench import paths
+    from vbench.workload.library import load_workloads
+
+    return load_workloads([paths.workload_files(), *(folders or [])])

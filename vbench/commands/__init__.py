@@ -1,1 +1,0 @@
-"""The commands, a module for each kind; each imports what it needs when it runs."""

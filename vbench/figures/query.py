@@ -1,0 +1,157 @@
+"""What a figure is asked to show, and the parts of a bundle that this leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from vbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from vbench.stats.run import Run
+
+CLOCKS = ("wall", "instructions")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a figure is drawn from. ``chosen`` stacks, ``workload`` and ``clock`` narrow it; else it is the figure's.
+
+    ``table``: the run's overheads at this level, where they are known already; else they are computed once.
+    """
+
+    run: Run
+    chosen: tuple[str, ...] = ()
+    workload: str | None = None
+    clock: str | None = None
+    level: float = 0.95
+    table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+
+    def of_chosen(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the stacks asked for; all where none was."""
+        return frame[frame["stack"].isin(self.chosen)] if self.chosen else frame
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Titles by workload."""
+        return {name: workload.title for name, workload in self.run.info.workloads.items()}
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Kinds by workload."""
+        return {name: workload.kind for name, workload in self.run.info.workloads.items()}
+
+    @cached_property
+    def primary(self) -> dict[str, str]:
+        """The metric that stands for each workload."""
+        return {name: workload.primary for name, workload in self.run.info.workloads.items()}
+
+    @cached_property
+    def stacks(self) -> list[str]:
+        """The stacks held against others, in the order that gives each its colour in every figure; then the rest."""
+        samples = self.run.samples
+        roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"].unique()}
+        order = dict.fromkeys([*self.run.info.techniques, *samples["stack"].unique()])
+        return sorted(order, key=lambda name: name in roots)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """The samples by the clock in question, of the workload asked for if one was."""
+        return self._narrow(self.run.samples)
+
+    @cached_property
+    def overheads(self) -> pd.DataFrame:
+        """The overheads by the clock in question, of the workload and stacks asked for if any were."""
+        table = self.run.overheads(level=self.level) if self.table is None else self.table
+        return self.of_chosen(self._narrow(table))
+
+    @cached_property
+    def by(self) -> str | None:
+        """The clock to draw by: that asked for, that of the stacks, or the first there is."""
+        samples = self.run.samples
+        found = {*self.of_chosen(samples)["clock"].unique()}
+        if self.clock:
+            return self.clock if self.clock in found else None
+        return next((clock for clock in CLOCKS if clock in found), None)
+
+    def _narrow(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame[frame["clock"] == self.by]
+        return frame[frame["workload"] == self.workload] if self.workload else frame
+
+    def one_workload(self) -> str:
+        """The workload asked for, or that whose costliest stack costs most of all."""
+        if self.workload:
+            return self.workload
+        cells = self.of_primary(self.overheads).dropna(subset=["ratio"])
+        called = cells[cells["verdict"].isin(["costlier", "cheaper"])]
+        cells = cells if called.empty else called
+        if cells.empty:
+            raise self.lacks("a comparison")
+        return str(cells["workload"].iloc[int(cells["ratio"].argmax())])
+
+    def of_primary(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of each workload's primary metric."""
+        return frame[frame["metric"] == frame["workload"].map(self.primary).fillna(frame["metric"])]
+
+    def cell(self, frame: pd.DataFrame, workload: str) -> pd.DataFrame:
+        """The rows of a workload's primary metric, of one set of parameters."""
+        some = self.of_primary(frame[frame["workload"] == workload])
+        return some[some["params"] == some["params"].iloc[0]] if len(some) else some
+
+    def lacks(self, what: str) -> UsageError:
+        """The error that says what the bundle does not hold, for what was asked."""
+        words = [f"of {self.workload}"] if self.workload else []
+        words += [f"in {', '.join(self.chosen)}"] if self.chosen else []
+        words += [f"measured in {self.clock}"] if self.clock else []
+        return UsageError(f"{self.run.path} holds no {' '.join([what.removeprefix('a '), *words])}")
+
+    def title(self, workload: str) -> str:
+        """A workload and the metric that stands for it."""
+        return f"{self.titles.get(workload, workload)} ({self.primary.get(workload, 'value')})"
+
+
+def choose(
+    run: Run,
+    *,
+    stack: str | Sequence[str] | None = None,
+    workload: str | None = None,
+    clock: str | None = None,
+    level: float = 0.95,
+) -> Asked:
+    """What was asked for, checked. ``stack``: one or several; each may leave the leading ``local/`` out.
+
+    Raises ``UsageError`` for a stack, workload or clock that there is none of in the bundle.
+    """
+    if clock is not None and clock not in CLOCKS:
+        raise UsageError(f"there is no clock {clock!r}", "clocks: wall, instructions")
+    measured = list(run.samples["stack"].unique())
+    chosen = [_measured(name, measured) for name in ([stack] if isinstance(stack, str) else stack or ())]
+    known = list(run.samples["workload"].unique())
+    if workload is not None and workload not in known:
+        raise UsageError(
+            f"{workload} was not measured", f"workloads in this bundle: {', '.join(known) or 'none'}"
+        )
+    clocks = {*run.samples.loc[run.samples["stack"].isin(chosen), "clock"].unique()}
+    if len(clocks) > 1 and clock is None:
+        raise UsageError(
+            "these stacks are timed by different kinds of clock, which share no figure",
+            "name one: --clock wall",
+        )
+    asked = Asked(run, tuple(dict.fromkeys(chosen)), workload, clock, level)
+    if asked.by is None:
+        raise asked.lacks("a measurement")
+    return asked
+
+
+def _measured(stack: str, measured: Sequence[str]) -> str:
+    """The whole path of a stack of the bundle."""
+    full = stack if stack in measured else f"local/{stack}"
+    if full not in measured:
+        raise UsageError(
+            f"{stack} was not measured", f"stacks in this bundle: {', '.join(measured) or 'none'}"
+        )
+    return full

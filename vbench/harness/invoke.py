@@ -1,0 +1,234 @@
+"""One invocation of one workload in one environment, and what it cost on both sides."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from vbench.errors import HostError
+from vbench.harness import lifecycle
+from vbench.hosts.base import Host, Result, Usage
+from vbench.layers.stack import Stack
+from vbench.workload.calibration import calibrate
+from vbench.workload.model import Metric, Workload
+
+
+@dataclass
+class Environment:
+    """An open stack. ``peer`` is the host where the other end of network workloads runs.
+
+    ``work`` and ``expected`` hold, by workload, the frozen work size and the seconds one invocation takes.
+    ``birth`` is how another one like it is opened, ``None`` for a machine of its own: its start takes place
+    outside all clocks that a stack is measured by. ``quiet``: the hosts, innermost first, that write what they
+    have cached to their disks before each invocation: where a clock counts instructions, the kernel's writing
+    it back half a minute later is work beside a measurement, and doubles what that costs. ``steals``: its
+    kernel has counted stolen time. ``dead`` says why nothing more can be measured here.
+    """
+
+    stack: Stack
+    host: Host
+    peer: Host
+    birth: lifecycle.Birth | None = None
+    quiet: tuple[Host, ...] = ()
+    work: dict[str, int | None] = field(default_factory=dict)
+    expected: dict[str, float] = field(default_factory=dict)
+    steals: bool = True
+    dead: str | None = None
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer than on hardware things may take here before they count as hung."""
+        return float(self.host.traits.get("slowdown", "1"))
+
+    def patience(self, workload: Workload) -> float:
+        """Seconds after which an invocation counts as hung: far beyond what it took before."""
+        limit = workload.timeout_s * self.slowdown
+        known = self.expected.get(workload.name)
+        return limit if known is None else min(limit, 30 + 20 * known)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an invocation took of the parent: the columns of a sample; ``None`` is not known."""
+
+    host_cpu_s: float | None = None
+    rss_mib: float | None = None
+    host_switches: float | None = None
+    host_read_mib: float | None = None
+    host_written_mib: float | None = None
+    steal_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What one invocation gave: values by metric, elapsed seconds by both clocks, cost on the parent."""
+
+    values: list[tuple[Metric, float]]
+    guest_s: float | None
+    parent_s: float
+    cost: Cost
+    start: str
+    stdout: bytes
+    wall_s: float
+
+
+def invoke(env: Environment, workload: Workload, work: int | None) -> Invocation:
+    """Run a workload once.
+
+    Raises ``CommandFailed``, ``CommandTimeout`` or ``ConnectionLost`` as ``Host.run`` does, and
+    ``VbenchError`` when the output lacks a metric.
+    """
+    begin = time.monotonic()
+    if workload.cycle is not None:
+        return _live(env, workload)
+    stolen = _steal(env)
+    result, before, after, start = _run(env, workload, work)
+    cost = _cost(result, before, after)
+    if stolen is not None and (now := _steal(env)) is not None:
+        cost = replace(cost, steal_s=now - stolen)
+    return Invocation(
+        values=workload.parse(result.stdout),
+        guest_s=workload.guest_s(result.stdout),
+        parent_s=result.elapsed,
+        cost=cost,
+        start=start,
+        stdout=result.stdout,
+        wall_s=time.monotonic() - begin,
+    )
+
+
+def _run(
+    env: Environment, workload: Workload, work: int | None
+) -> tuple[Result, Usage | None, Usage | None, str]:
+    host = env.host
+    inside = workload.server is not None and workload.server.inside
+    values: dict[str, str | int] = {**places(host), "peer": "127.0.0.1" if inside else host.peer}
+    if work is not None:
+        values["work"] = work
+    for each in env.quiet:
+        each.run(["sync"], timeout=120 * env.slowdown)
+    with _server(env, workload) as port:
+        if port is not None:
+            values["port"] = port
+        argv = workload.render(workload.command, host.program, **values)
+        start = datetime.now(UTC).isoformat(timespec="milliseconds")
+        before = host.usage()
+        result = host.run(argv, timeout=env.patience(workload))
+        return result, before, host.usage(), start
+
+
+def places(host: Host) -> dict[str, str | int]:
+    """What a template may name in an environment: its scratch storage, and the capsule's tree."""
+    return {"scratch": host.scratch, "tree": host.payload.tree if host.payload else ""}
+
+
+def _live(env: Environment, workload: Workload) -> Invocation:
+    """What a workload of the life cycle finds, as if a tool had printed it."""
+    cycle, birth = workload.cycle, env.birth
+    assert cycle is not None  # noqa: S101 - the caller has looked
+    if birth is None:
+        raise HostError(f"{env.stack.path} is a machine of its own, whose start no clock in it can time")
+    command = workload.render(workload.command, env.host.program, **places(env.host))
+    start, begin = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
+    match cycle.do:
+        case "start":
+            found = lifecycle.start(birth, command)
+        case "restart":
+            found = lifecycle.restart(birth, command)
+        case "idle":
+            found = lifecycle.idle(birth, command, cycle.seconds)
+    seconds = time.monotonic() - begin
+    stdout = json.dumps(found).encode()
+    return Invocation(workload.parse(stdout), None, seconds, Cost(), start, stdout, seconds)
+
+
+def _cost(result: Result, before: Usage | None, after: Usage | None) -> Cost:
+    """Of the whole environment where it has a process, else of the command."""
+    if before is not None and after is not None:
+        return Cost(
+            max(0.0, after.cpu_s - before.cpu_s),
+            after.rss_bytes / 2**20,
+            _grown(before.switches, after.switches),
+            _grown(before.read_bytes, after.read_bytes, 2**20),
+            _grown(before.written_bytes, after.written_bytes, 2**20),
+        )
+    if (used := result.usage) is not None:
+        return Cost(
+            used.cpu_s,
+            # Kernels count resident pages in batches and say 0 of a very small process: that is not a figure.
+            used.rss_bytes / 2**20 or None,
+            _grown(0, used.switches),
+            _grown(0, used.read_bytes, 2**20),
+            _grown(0, used.written_bytes, 2**20),
+        )
+    return Cost()
+
+
+def _grown(before: int | None, after: int | None, unit: int = 1) -> float | None:
+    """The growth of a counter; a thread that has ended takes its part along, which leaves it unknown."""
+    return (after - before) / unit if before is not None and after is not None and after >= before else None
+
+
+def _steal(env: Environment) -> float | None:
+    """Seconds for which the environment's processors had to wait for their host's, where its kernel counts.
+
+    Linux: the eighth figure of the first line of /proc/stat, in hundredths of a second (proc(5)).
+    """
+    if not env.steals:
+        return None
+    first = env.host.run(["head", "-n1", "/proc/stat"], check=False).text.split()
+    return int(first[8]) / 100 if len(first) > 8 else None
+
+
+@contextmanager
+def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
+    """The workload's other end, if it has one: yields its port once it is ready."""
+    server = workload.server
+    if server is None:
+        yield None
+        return
+    # A port that the harness picks is free with near certainty; a server that cannot have it says so.
+    chosen = random.randrange(32000, 32768)  # noqa: S311
+    where, listen = (env.host, "127.0.0.1") if server.inside else (env.peer, env.host.bind)
+    argv = workload.render(server.command, where.program, listen=listen, port=chosen, **places(where))
+    with where.spawn(argv) as process:
+        end = time.monotonic() + server.timeout_s * env.slowdown
+        while (port := server.port(process.tail())) is None:
+            if (code := process.poll()) is not None:
+                last = process.tail().strip().splitlines()[-1:]
+                said = last[0] if last else "no output"
+                raise HostError(f"the server of {workload.name} ended with exit code {code}: {said}")
+            if time.monotonic() > end:
+                raise HostError(f"the server of {workload.name} was not ready in {server.timeout_s:g} s")
+            time.sleep(0.005)
+        yield port or chosen
+
+
+def prepare(env: Environment, workload: Workload, work: int | None = None) -> Invocation:
+    """Set a workload up in an environment, settle its work size, and warm it up with that size.
+
+    ``work`` is a size settled earlier (a resumed run keeps it). Returns the warm-up's invocation.
+    """
+    if env.steals:
+        env.steals = bool(_steal(env))  # a guest that is told of it has waited at least once by now
+    if workload.setup is not None:
+        argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
+        env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
+    if work is None and workload.work is not None:
+        counted = env.stack.clock() == "instructions"
+        work = calibrate(lambda size: _measured(env, workload, size), workload.work, counted=counted)
+    env.work[workload.name] = work
+    warm = invoke(env, workload, work)
+    env.expected[workload.name] = warm.wall_s
+    return warm
+
+
+def _measured(env: Environment, workload: Workload, size: int) -> float:
+    result, *_ = _run(env, workload, size)
+    inside = workload.measured_s(result.stdout)
+    return result.elapsed if inside is None else inside

@@ -1,0 +1,203 @@
+"""What to measure, and in what order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from vbench.errors import UsageError, brief
+from vbench.files import read_toml
+from vbench.layers.base import Shape
+from vbench.layers.stack import Stack
+from vbench.workload.library import Library
+from vbench.workload.model import Workload
+from vbench.workload.selection import select
+
+Arm = Literal["A", "A'"]
+MOST_STEPS = 1_000_000
+"""Invocations of a run, beyond any that ends within a lifetime of its machine."""
+
+
+class LeftOut(BaseModel, extra="forbid"):
+    """Workloads that a plan does not measure in one of its stacks, and why: so the cells say."""
+
+    stack: str
+    workloads: list[str] = Field(min_length=1, max_length=1000)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class Plan(BaseModel, extra="forbid"):
+    """What to measure: stack paths, workload names, how often, and with what resources."""
+
+    stacks: list[str] = Field(min_length=1, max_length=100)
+    workloads: list[str] = Field(min_length=1, max_length=1000)
+    blocks: int = Field(default=6, ge=1, le=10_000)
+    # By the wall clock, go on until every ratio is known within this (0.02: 2%), but not beyond max_blocks.
+    target_width: float | None = Field(default=None, gt=0, le=10)
+    max_blocks: int = Field(default=30, ge=1, le=10_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    vcpus: int = Field(default=1, ge=1, le=4096)
+    memory_mib: int = Field(default=512, ge=192, le=2**24)
+    disk_mib: int = Field(default=512, ge=128, le=2**24)
+    leave_out: list[LeftOut] = Field(default=[], max_length=1000)
+
+    @property
+    def left_out(self) -> dict[tuple[str, str], str]:
+        """Why, by stack and workload, a cell is not measured."""
+        return {(each.stack, name): each.reason for each in self.leave_out for name in each.workloads}
+
+    @property
+    def most_blocks(self) -> int:
+        """Blocks at the most: more than ``blocks`` only where a run goes on until it is precise enough."""
+        return self.blocks if self.target_width is None else max(self.blocks, self.max_blocks)
+
+    def shape(self) -> Shape:
+        """The resources of every environment."""
+        return Shape(self.vcpus, self.memory_mib, self.disk_mib)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One invocation to come."""
+
+    block: int
+    order: int
+    workload: str
+    stack: str
+    arm: Arm
+
+
+def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set[str]) -> list[Step]:
+    """The whole order of a run, decided by its seed before anything is measured.
+
+    Randomized complete blocks: within a block, workloads come in random order, and for each workload every
+    stack comes once and every baseline twice. Positions are balanced: over as many blocks as there are
+    arms, each arm takes each position once (a cyclic Latin square with shuffled rows).
+    """
+    rng = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated is the point
+    arms: list[tuple[str, Arm]] = [(stack, "A") for stack in stacks]
+    arms += [(stack, "A'") for stack in stacks if stack in baselines]
+    if (steps_in_all := plan.most_blocks * len(workloads) * len(arms)) > MOST_STEPS:
+        raise UsageError(
+            f"the plan has {steps_in_all} invocations, the most is {MOST_STEPS}", "take fewer blocks"
+        )
+    orders: dict[str, list[list[tuple[str, Arm]]]] = {name: [] for name in workloads}
+    for name in workloads:
+        while len(orders[name]) < plan.most_blocks:
+            first = rng.sample(arms, len(arms))
+            square = [first[i:] + first[:i] for i in range(len(arms))]
+            orders[name] += rng.sample(square, len(square))
+    steps = []
+    for block in range(plan.most_blocks):
+        for name in rng.sample(workloads, len(workloads)):
+            for order, (stack, arm) in enumerate(orders[name][block]):
+                steps.append(Step(block, order, name, stack, arm))
+    return steps
+
+
+def with_baselines(paths: list[str]) -> list[Stack]:
+    """The planned stacks and every baseline they need, each once, lowest first.
+
+    Raises ``UsageError`` for a path that is none.
+    """
+    wanted: dict[str, Stack] = {}
+    todo = [Stack.parse(path) for path in paths]
+    while todo:
+        stack = todo.pop(0)
+        if stack.path not in wanted:
+            wanted[stack.path] = stack
+            if (base := stack.baseline()) is not None:
+                todo.append(base)
+    return sorted(wanted.values(), key=lambda stack: stack.depth)
+
+
+def load_plan(
+    path: Path | None,
+    known: Library,
+    *,
+    begin: Mapping[str, Any] | None = None,
+    stacks: list[str] | None = None,
+    workloads: list[str] | None = None,
+    blocks: int | None = None,
+    seed: int | None = None,
+    target_width: float | None = None,
+) -> Plan:
+    """A plan from a file, or from ``begin`` (that of a bundle), and from what was given beside it, which wins.
+
+    Workloads may be named singly or by group; of these and of stacks, several may stand in one text, with commas
+    between them. Raises ``UsageError`` that says what is wrong where.
+    """
+    raw: dict[str, Any] = dict(begin or {})
+    if path is not None:
+        try:
+            raw = read_toml(path)
+        except ValueError as error:
+            raise UsageError(
+                f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks"
+            ) from None
+    given = {
+        "stacks": stacks,
+        "workloads": workloads,
+        "blocks": blocks,
+        "seed": seed,
+        "target_width": target_width,
+    }
+    raw |= {key: value for key, value in given.items() if value is not None}
+    swept = _swept(path, known, raw.pop("sweep", []))
+    raw.setdefault("workloads", [one.name for one in swept] or ["quick"])
+    if "stacks" not in raw:
+        raise UsageError("no stack to measure", "name one or more: --stack local/chroot --stack local/qemu")
+    try:
+        plan = Plan.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        source = f"{path}: " if path else ""
+        hint = (
+            f"known keys: {', '.join([*Plan.model_fields, 'sweep'])}"
+            if first["type"] == "extra_forbidden"
+            else None
+        )
+        raise UsageError(f"{source}{where}: {first['msg']}, not {brief(first['input'])}", hint) from None
+    paths = [Stack.parse(part).path for text in plan.stacks for part in text.split(",")]
+    names = [one.name for one in [*(one for text in plan.workloads for one in select(known, text)), *swept]]
+    left_out = [
+        _resolved(each, known, names, path)
+        for each in plan.leave_out
+        if not begin or {*each.workloads} & {*names}  # less than the bundle's plan may be asked for
+    ]
+    return plan.model_copy(
+        update={
+            "stacks": list(dict.fromkeys(paths)),
+            "workloads": list(dict.fromkeys(names)),
+            "leave_out": left_out,
+        }
+    )
+
+
+def _resolved(each: LeftOut, known: Library, planned: list[str], path: Path | None) -> LeftOut:
+    """With the stack's whole path and the names of single workloads; what is not planned cannot be left out."""
+    names = [one.name for text in each.workloads for one in select(known, text) if one.name in planned]
+    if not names:
+        raise UsageError(f"{path}: leave_out: {brief(each.workloads)} is not among the planned workloads")
+    return LeftOut(stack=Stack.parse(each.stack).path, workloads=names, reason=each.reason)
+
+
+def _swept(path: Path | None, known: Library, tables: Any) -> list[Workload]:
+    """The workloads of the plan's ``[[sweep]]`` tables, each with every combination of its values."""
+    found: list[Workload] = []
+    for table in tables if isinstance(tables, list) else [tables]:
+        values = dict(table) if isinstance(table, dict) else {}
+        name = values.pop("workload", None)
+        if not isinstance(name, str) or not all(isinstance(each, list) and each for each in values.values()):
+            raise UsageError(
+                f"{path}: sweep: {brief(table)} is none",
+                'write [[sweep]], then workload = "mem-latency", then kib = [16, 256]',
+            )
+        found += known[name].sweep(values)
+    return found

@@ -1,0 +1,1 @@
+"""What a machine is: this one, and those over SSH. Knows nothing of layers."""

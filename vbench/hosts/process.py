@@ -1,0 +1,181 @@
+"""Child processes of the harness: started so that they cannot outlive it, ended so that none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import selectors
+import shutil
+import signal
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from vbench.errors import HostError
+from vbench.hosts.base import Usage
+from vbench.hosts.command import shorten
+
+# The kernel's "parent has died" signal is about the thread that forked, so one thread that lives as long as
+# the harness starts every child: when the harness is killed outright, its children die with it.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vbench-spawner")
+
+
+MARK = "VBENCH_OWNER"
+"""In the environment of what vbench starts on this machine: the process that it belongs to, see :func:`owner`."""
+
+# Those not yet reaped, for a run that is given up while threads of it wait for them.
+_children: set[Child] = set()
+
+
+def owner() -> str:
+    """This process as no other is called: its number, when it started, and its PID namespace."""
+    pid = os.getpid()
+    return f"{pid}.{_started(pid)}.{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
+
+
+def owner_lives(name: str) -> bool:
+    """Whether the process of that name, of our own PID namespace, is still there."""
+    pid, started, _ = name.split(".")
+    try:
+        return _started(int(pid)) == int(started)
+    except OSError:
+        return False
+
+
+def _started(pid: int) -> int:
+    """When a process was started, in clock ticks after boot; a mere zombie has ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return int(fields[19])
+
+
+@cache
+def deathsig() -> tuple[str, ...]:
+    """The argv prefix that has a command killed when the harness dies, where there is one."""
+    return ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+
+
+class Child:
+    """A child process that leads its own session and process group.
+
+    It is reaped only in :meth:`end`, after its group has been killed: until then its zombie keeps the number
+    from being given to another process, so no signal can go astray.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.popen = popen
+        self.pid = popen.pid
+        self.pidfd = os.pidfd_open(popen.pid)
+        self.usage: Usage | None = None
+        _children.add(self)
+
+    def exited(self, timeout: float | None = 0) -> bool:
+        """Whether the process has exited, waiting for that up to ``timeout`` seconds."""
+        if self.usage is not None:
+            return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.pidfd, selectors.EVENT_READ)
+            return bool(selector.select(timeout))
+
+    def code(self) -> int:
+        """Exit code of the process, which has exited."""
+        if self.popen.returncode is None:
+            status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            assert status is not None  # noqa: S101 - only WNOHANG gives None
+            return status.si_status + (0 if status.si_code == os.CLD_EXITED else 128)
+        return self.popen.returncode if self.popen.returncode >= 0 else 128 - self.popen.returncode
+
+    def signal(self, sig: int) -> None:
+        """Signal the process group."""
+        if self.usage is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, sig)
+
+    def end(self, patience: float = 5.0) -> Usage:
+        """Kill whatever is left of the group and reap the process."""
+        if self.usage is None:
+            self.signal(signal.SIGKILL)
+            if not self.exited(patience):
+                raise HostError(f"process {self.pid} ({shorten(self.popen.args)}) does not die")  # type: ignore[arg-type]
+            _, status, used = os.wait4(self.pid, 0)
+            self.popen.returncode = os.waitstatus_to_exitcode(status)
+            os.close(self.pidfd)
+            # A child starts with the peak of the process it was forked from, so a smaller one is unknown.
+            peak = (
+                used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
+            )
+            self.usage = Usage(
+                used.ru_utime + used.ru_stime,
+                peak * 1024,
+                used.ru_nvcsw + used.ru_nivcsw,
+                used.ru_inblock * 512,  # in units of 512 bytes, whatever the block size: getrusage(2)
+                used.ru_oublock * 512,
+            )
+            _children.discard(self)
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        return self.usage
+
+
+def start(
+    argv: tuple[str, ...], *, cpus: frozenset[int] | None = None, stdin: int, stderr: int = subprocess.PIPE
+) -> Child:
+    """Start a command in a session of its own, its standard output piped, on the processors given."""
+    future = _spawner.submit(_popen, argv, cpus, stdin, stderr)
+    try:
+        return future.result()
+    except BaseException:
+        future.add_done_callback(_discard)  # interrupted: what is being started must not be lost
+        raise
+
+
+def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stderr: int) -> Child:
+    """Start a command, in the spawner's thread; a child inherits the processors of the thread."""
+    before = os.sched_getaffinity(0)
+    try:
+        if cpus is not None:
+            os.sched_setaffinity(0, cpus)
+        popen = subprocess.Popen(
+            [*deathsig(), *argv],
+            bufsize=0,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+            env={**os.environ, MARK: owner()},
+        )
+        return Child(popen)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise HostError(f"{shorten(argv)} does not start: {error.strerror}") from error
+    finally:
+        if cpus is not None:
+            os.sched_setaffinity(0, before)
+
+
+def kill_all() -> None:
+    """Kill every child at once; those who own them notice, and clean up."""
+    for child in list(_children):
+        child.signal(signal.SIGKILL)
+
+
+def _discard(future: Future[Child]) -> None:
+    if future.exception() is None:
+        future.result().end()
+
+
+def living(group: int) -> list[int]:
+    """The members of a process group that are not mere zombies."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, pgrp = entry.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found.append(int(entry.parent.name))
+    return sorted(found)

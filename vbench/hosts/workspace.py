@@ -1,0 +1,180 @@
+"""What one vbench process has on the machine it runs on: a folder of working files, child processes, its turn.
+
+All of it is recognised when its process has been killed, and removed by the next one: the folder by its lock,
+the processes by a mark in their environment. Nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vbench import paths
+from vbench.errors import UsageError, VbenchError
+from vbench.files import holders
+from vbench.hosts.process import MARK, owner, owner_lives
+
+_FOLDER = re.compile(r"s[a-z0-9_]{8}")
+_OWNED = re.compile(rf"(?:^|\0){MARK}=(\d+\.\d+\.\d+)(?:\0|$)".encode())
+
+
+@contextmanager
+def session(base: Path | None = None) -> Iterator[Path]:
+    """A folder for the working files of one vbench process, gone at its end.
+
+    It is locked while in use, so that what a killed process left behind is recognised and removed by the
+    next one. Raises ``VbenchError`` when it cannot be made.
+    """
+    home = (base or paths.cache()) / "sessions"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home):
+            end_orphans()
+            _remove_unlocked(home)
+            folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
+            lock = (folder / "lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise VbenchError(
+            f"cannot write to {home}: {error.strerror}", "set VBENCH_CACHE to a folder"
+        ) from error
+    with lock:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale(home: Path | None = None) -> list[Path]:
+    """Remove the folders of sessions that are no longer running; returns them."""
+    home = home or paths.cache() / "sessions"
+    if not home.is_dir():
+        return []
+    with _alone(home):
+        return _remove_unlocked(home)
+
+
+@contextmanager
+def nobody_else(what: str) -> Iterator[None]:
+    """Nothing of vbench runs with this cache, and nothing starts, while ``what`` is done.
+
+    Raises ``UsageError`` that names the processes that are there.
+    """
+    home = paths.cache() / "sessions"
+    if not home.is_dir():
+        yield
+        return
+    with _alone(home):
+        _remove_unlocked(home)
+        left = _folders(home)
+        if left:
+            there = {who for folder in left for who in holders(folder / "lock")} or {*map(str, left)}
+            raise UsageError(
+                f"vbench is in use: {'; '.join(sorted(there))}", f"wait for it to end before {what}"
+            )
+        yield
+
+
+@contextmanager
+def measuring(*, alone: bool) -> Iterator[None]:
+    """This run's turn to measure on this machine with this cache; given up at the end, however that comes.
+
+    A run by the wall clock is ``alone``: whatever ran beside it would be in its figures. Runs whose clock
+    counts instructions do not disturb each other. Raises ``UsageError`` naming the run that is in the way.
+    """
+    path = paths.cache() / "measuring.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    except OSError as error:
+        raise VbenchError(f"cannot write {path}: {error.strerror}", "set VBENCH_CACHE to a folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another run is measuring on this machine: {'; '.join(holders(path)) or 'it has just begun'}",
+                "wait for it to end: at once, they would disturb each other's figures",
+            ) from None
+        yield
+
+
+def end_orphans() -> list[int]:
+    """Kill this user's processes whose vbench was killed before it could end them; returns their numbers.
+
+    Such a process bears the mark of its vbench in its environment. Those that a vbench in another PID
+    namespace started are left to that one.
+    """
+    space = owner().rpartition(".")[2]
+    ended = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_uid != os.geteuid() or not _is_orphan(entry, space):
+                continue
+            number = os.pidfd_open(int(entry.name))
+            try:
+                if _is_orphan(entry, space):  # it is still the same process
+                    signal.pidfd_send_signal(number, signal.SIGKILL)
+                    ended.append(int(entry.name))
+            finally:
+                os.close(number)
+    return ended
+
+
+def _is_orphan(entry: Path, space: str) -> bool:
+    match = _OWNED.search((entry / "environ").read_bytes())
+    return (
+        match is not None and match[1].decode().endswith(f".{space}") and not owner_lives(match[1].decode())
+    )
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep other processes from making or removing session folders: one not yet locked looks left behind."""
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _folders(home: Path) -> list[Path]:
+    """The folders that sessions have made; what else lies there is not ours."""
+    return sorted(path for path in home.glob("s*") if _FOLDER.fullmatch(path.name) and not path.is_symlink())
+
+
+def _remove_unlocked(home: Path) -> list[Path]:
+    mounts = _mounts()
+    gone = []
+    for folder in _folders(home):
+        if any(mount.is_relative_to(folder.resolve()) for mount in mounts):
+            continue  # what is mounted there is not ours to remove
+        try:
+            with (folder / "lock").open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                gone.append(folder)
+        except FileNotFoundError:
+            with contextlib.suppress(
+                OSError
+            ):  # its owner has just removed it, or was killed before it locked it
+                folder.rmdir()
+                gone.append(folder)
+        except BlockingIOError:
+            continue  # in use
+    return gone
+
+
+def _mounts() -> list[Path]:
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+        return [
+            Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[4])) for line in lines
+        ]
+    return []

@@ -1,0 +1,122 @@
+"""Layers: a layer opens on a host and yields a host."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import entry_points
+from typing import ClassVar, Literal
+
+from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
+from vbench.hosts.base import Host, Payload
+
+Clock = Literal["wall", "instructions"]
+
+
+class Technique(StrEnum):
+    """The families of virtualization that vbench tells apart."""
+
+    ISOLATOR = "isolator"
+    USER_KERNEL = "user-space kernel"
+    TYPE_2 = "type 2"
+    TYPE_1 = "type 1"
+    PARAVIRTUALIZATION = "paravirtualization"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The resources every environment of a run gets: virtual CPUs, memory and disk in MiB."""
+
+    vcpus: int = 1
+    memory_mib: int = 512
+    disk_mib: int = 512
+
+    def __post_init__(self) -> None:
+        for name, least in (("vcpus", 1), ("memory_mib", 192), ("disk_mib", 128)):
+            if getattr(self, name) < least:
+                raise UsageError(f"shape: {name} is {getattr(self, name)}, the least is {least}")
+
+
+@dataclass(frozen=True)
+class Available:
+    """A layer can open here; ``detail`` says with what."""
+
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A layer cannot open here: why, and what would change that."""
+
+    reason: str
+    hint: str = ""
+
+
+class Layer(ABC):
+    """One technique. A subclass in one file of ``vbench/layers`` (or an entry point) is all it takes."""
+
+    name: ClassVar[str]
+    technique: ClassVar[Technique]
+    summary: ClassVar[str]
+    clock: ClassVar[Clock | None] = None
+    """What a second means inside; ``None``: the same as in the parent."""
+    own_machine: ClassVar[bool] = False
+    """Whether it is a machine with a time of its own, in which its parent's end of a network cannot answer."""
+
+    @abstractmethod
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """Whether the layer can open on ``parent``, tried for real where looking is not enough."""
+
+    @abstractmethod
+    def open(self, parent: Host, shape: Shape) -> AbstractContextManager[Host]:
+        """Open the layer; on leaving, nothing of it remains on the parent.
+
+        Raises ``BootError`` with the end of the console when the environment does not come up.
+        """
+
+    def require(self, parent: Host) -> Payload:
+        """The parent's capsule, once the layer's probe has said that it can open there.
+
+        Raises ``LayerUnavailable`` with the probe's reason otherwise.
+        """
+        if isinstance(answer := self.probe(parent), Unavailable):
+            raise LayerUnavailable(answer.reason, answer.hint)
+        if parent.payload is None:
+            raise LayerUnavailable(f"{parent.name} holds no capsule", "build one with: vbench capsule build")
+        return parent.payload
+
+    def baseline(self, parents: tuple[str, ...]) -> str | None:
+        """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.
+
+        The parent, unless the technique sits under the operating system it is opened from; ``None`` for a
+        layer that is a baseline of its own.
+        """
+        return "/".join(parents)
+
+
+@cache
+def layer_classes() -> dict[str, type[Layer]]:
+    """Every known layer by name: vbench's own and those that other distributions register."""
+    found: dict[str, type[Layer]] = {}
+    for entry in sorted(entry_points(group="vbench.layers"), key=lambda entry: entry.name):
+        try:
+            found[entry.name] = entry.load()
+        except ImportError as error:
+            raise missing_extra(error) or VbenchError(
+                f"layer {entry.name} ({entry.value}) cannot be loaded: {error}", "reinstall its distribution"
+            ) from error
+    return found
+
+
+def make_layer(name: str) -> Layer:
+    """The layer of that name; ``UsageError`` with the nearest known name for any other."""
+    known = layer_classes()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known layers: {', '.join(known)}"
+        raise UsageError(f"there is no layer {name!r}", hint)
+    return known[name]()

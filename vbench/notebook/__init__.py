@@ -1,0 +1,279 @@
+"""What the notebooks need beside the analysis: bundles to work on, pictures, answers that unfold, and choices.
+
+Nothing here needs Jupyter: objects say how a notebook shows them by the methods that IPython looks for
+(https://ipython.readthedocs.io/en/stable/config/integrating.html), so they work in any front end, and without one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vbench.errors import UsageError, VbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from vbench.stats.run import Run
+
+BUNDLE = "VBENCH_BUNDLE"
+_HERE = Path(__file__).parents[1]
+_SECTION = re.compile(r"^## (\S+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_DPI = 96
+_SHARP = 2  # pixels drawn for each pixel shown: screens of today have twice as many
+
+
+def _place(installed: str, checkout: str) -> Path:
+    """A folder that comes with vbench: inside the package when installed, else in the checkout around it."""
+    inside = _HERE / installed
+    return inside if inside.is_dir() else _HERE.parent / checkout
+
+
+def reference() -> Path:
+    """The bundle that the notebooks read: ``$VBENCH_BUNDLE``, or vbench's own from the instruction-counted testbed.
+
+    Raises ``UsageError`` where there is none.
+    """
+    if chosen := os.environ.get(BUNDLE):
+        return Path(chosen)
+    found = _place("reference", "results/reference-testbed")
+    if not (found / "run.json").is_file():
+        raise UsageError(
+            f"there is no reference bundle in {found}", f"set {BUNDLE} to the folder of a bundle"
+        )
+    return found
+
+
+def busy_machine() -> Path:
+    """The bundle to study noise with: a few workloads by the wall clock, on a machine that was busy with other work."""
+    return _place("notebooks", "notebooks") / "busy-machine"
+
+
+def notebooks() -> dict[str, Path]:
+    """The notebooks that come with vbench, by name, in the order of the course."""
+    return {path.stem: path for path in sorted(_place("notebooks", "notebooks").glob("[0-9][0-9]-*.ipynb"))}
+
+
+def find(name: str) -> Path:
+    """The notebook of that name, number or beginning (``3``, ``03``, ``03-stack``). Raises ``UsageError``."""
+    known = notebooks()
+    wanted = name.removesuffix(".ipynb")
+    found = [path for stem, path in known.items() if stem.startswith(wanted.zfill(2))]
+    if len(found) != 1 or not wanted:
+        raise UsageError(f"there is no notebook {name!r}", f"notebooks: {', '.join(known) or 'none'}")
+    return found[0]
+
+
+def title(path: Path) -> str:
+    """The heading that a notebook begins with. Raises ``VbenchError`` for a file that is no notebook."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        lines = "".join(cells[0]["source"]).splitlines()
+        return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        raise VbenchError(f"{path} is not a notebook of vbench's") from None
+
+
+FURTHER = ("local/testbed/qemu", "local/testbed/xen/pvh", "local/testbed/xen/hvm")
+"""Stacks that the reference bundle holds and the lessons do without: one of a kind is enough to learn from."""
+
+
+def some(run: Run, workloads: Sequence[str], *, without: Collection[str] = FURTHER) -> Run:
+    """The same run with samples of these workloads only, in this order, and ``without`` some of its stacks.
+
+    Raises ``UsageError`` where a workload was not measured.
+    """
+    known = run.info.workloads
+    if missing := [name for name in workloads if name not in known]:
+        raise UsageError(f"{run.path} holds no {', '.join(missing)}", f"it holds {', '.join(known)}")
+    info = run.info.model_copy(
+        update={
+            "workloads": {name: known[name] for name in workloads},
+            "techniques": {name: each for name, each in run.info.techniques.items() if name not in without},
+            "hosts": {name: each for name, each in run.info.hosts.items() if name not in without},
+            "failures": [each for each in run.info.failures if each.stack not in without],
+        }
+    )
+    kept = run.samples["workload"].isin(workloads) & ~run.samples["stack"].isin(without)
+    return replace(run, info=info, samples=run.samples[kept])
+
+
+def main_cells(run: Run, *, threshold: float = 0.0) -> pd.DataFrame:
+    """The overheads of each workload's primary metric, in the order of the workloads: see ``Run.overheads``."""
+    order = list(run.info.workloads)
+    primary = {name: each.primary for name, each in run.info.workloads.items()}
+    rows = run.overheads(threshold=threshold)
+    rows = rows[rows["metric"] == rows["workload"].map(primary)]
+    return rows.sort_values(
+        ["workload", "stack"],
+        key=lambda c: c.map(order.index) if c.name == "workload" else c,
+        ignore_index=True,
+    )
+
+
+def picture(run: Run, name: str, **which: Any) -> Picture:
+    """A figure of ``vbench.figures`` by name, drawn from a bundle, as a notebook shows it."""
+    from vbench.figures import draw  # noqa: PLC0415  (finding a notebook needs no figures)
+
+    return Picture(draw(run, name, **which))
+
+
+class Picture:
+    """A figure as a notebook shows it, as wide as it would be on paper, and twice as sharp."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=_DPI * _SHARP, facecolor="white")
+        self.png = file.getvalue()
+        self.width = round(float(figure.get_size_inches()[0]) * _DPI)
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}
+        return data, {"image/png": {"width": self.width}}
+
+    def __repr__(self) -> str:
+        words = [text.get_text() for text in self.figure.texts]
+        return f"<figure: {words[0] if words else 'untitled'}>"
+
+    def html(self) -> str:
+        """The picture as an element of a page. (No ``_repr_html_``: front ends would be sent it twice.)"""
+        data = base64.b64encode(self.png).decode()
+        return (
+            f'<img alt="{escape(repr(self)[1:-1])}" width="{self.width}" src="data:image/png;base64,{data}">'
+        )
+
+
+class Folded:
+    """Text in Markdown that is unfolded by a click. Where nothing can be clicked, it is plain text."""
+
+    def __init__(self, text: str, summary: str = "Answer") -> None:
+        self.text, self.summary = text, summary
+
+    def _repr_markdown_(self) -> str:
+        return (
+            f"<details><summary><b>{escape(self.summary)}</b></summary>\n\n{self.text.strip()}\n\n</details>"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.summary}: {self.text.strip()}"
+
+
+def number(value: float) -> str:
+    """A number for a table: four digits, and no power of ten where plain digits will do."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+class Table:
+    """A table of text, with its columns to the left."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+
+    def _repr_html_(self) -> str:
+        html = self.frame.to_html(na_rep="", float_format=number, justify="left")
+        return re.sub(r"<(th|td)>", r'<\1 style="text-align: left; vertical-align: top">', html)
+
+    def __repr__(self) -> str:
+        return str(self.frame)
+
+
+def words(frame: pd.DataFrame) -> Table:
+    """A table of text, with its columns to the left, where Jupyter has them to the right as for numbers."""
+    return Table(frame)
+
+
+def answer(key: str, **figures: Any) -> Folded:
+    """An answer of ``answers.md``, folded until the reader asks for it; its figures were computed just now.
+
+    ``key``: the number of the notebook and of the question, as ``1.6``. The texts are kept apart from the notebooks,
+    so that nobody reads them in a cell by accident. Their fields, as ``{cost[uml][cpu-int]:.2f}``, are filled with
+    ``figures``. Raises ``UsageError`` for an unknown key, and where a figure is missing.
+    """
+    text = (_place("notebooks", "notebooks") / "answers.md").read_text(encoding="utf-8")
+    known = dict(_SECTION.findall(text))
+    if key not in known:
+        raise UsageError(f"there is no answer {key!r}", f"answers: {', '.join(known)}")
+    try:
+        filled = known[key].format(**figures)
+    except LookupError as error:
+        raise UsageError(f"the answer {key} needs a figure that this bundle does not give: {error}") from None
+    return Folded(filled, f"Answer {key}")
+
+
+class Choices:
+    """What ``draw`` makes of one value of each option, with a menu for each where widgets run.
+
+    Everywhere else (a page, a printout, no ipywidgets) the first values are shown. ``draw`` returns a figure, a
+    table, an advice, text, or a list of these; for what the bundle does not carry, the error's line is shown.
+    """
+
+    def __init__(self, draw: Callable[..., Any], options: Mapping[str, Sequence[str]]) -> None:
+        self.draw = draw
+        self.options = {name: list(values) for name, values in options.items()}
+
+    def page(self, **chosen: str) -> str:
+        """HTML for one choice; options that are not named take their first value."""
+        first = {name: values[0] for name, values in self.options.items()}
+        try:
+            drawn = self.draw(**first | chosen)
+        except VbenchError as error:
+            drawn = error.message
+        return "".join(_html(drawn))
+
+    def widget(self) -> Any:
+        """Menus above what they choose. Raises ``ImportError`` without ipywidgets."""
+        import ipywidgets  # noqa: PLC0415  (of the extra "notebook"; everything else does without)
+
+        menus = {
+            name: ipywidgets.Dropdown(
+                options=values, description=name, style={"description_width": "initial"}
+            )
+            for name, values in self.options.items()
+        }
+        shown = ipywidgets.HTML(self.page())
+
+        def redraw(_: object) -> None:
+            shown.value = self.page(**{name: str(menu.value) for name, menu in menus.items()})
+
+        for menu in menus.values():
+            menu.observe(redraw, names="value")
+        return ipywidgets.VBox([ipywidgets.HBox(list(menus.values())), shown])
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        first = ", ".join(f"{name} {values[0]}" for name, values in self.options.items())
+        still = {"text/html": f"<p><i>Shown: {escape(first)}</i></p>{self.page()}", "text/plain": repr(self)}
+        try:
+            live = self.widget()
+        except ImportError:
+            return still
+        return dict(live._repr_mimebundle_()) | still  # a front end takes the richest that it can show
+
+    def __repr__(self) -> str:
+        return f"<choices: {', '.join(self.options)}>"
+
+
+def choose(draw: Callable[..., Any], **options: Sequence[str]) -> Choices:
+    """Let the reader choose one value of each option, and show what ``draw`` makes of them. See :class:`Choices`."""
+    return Choices(draw, options)
+
+
+def _html(drawn: Any) -> Iterator[str]:
+    if isinstance(drawn, list | tuple):
+        for part in drawn:
+            yield from _html(part)
+    elif isinstance(drawn, str):
+        yield f'<pre style="white-space: pre-wrap">{escape(drawn)}</pre>'
+    elif hasattr(drawn, "savefig"):
+        yield Picture(drawn).html()
+    else:
+        yield drawn._repr_html_()

@@ -1,0 +1,1 @@
+"""What a host is, whether stacks are treated alike, and what disturbs."""

@@ -1,0 +1,279 @@
+"""What a host is: the facts that a figure depends on, read inside it in one command.
+
+Nothing is guessed: a fact that cannot be read has the value ``unavailable: `` and the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from vbench.errors import HostError
+from vbench.hosts.base import Host
+
+UNAVAILABLE = "unavailable: "
+ON_THE_MACHINE = "the machine"
+"""The fact ``peer`` where the other end of network workloads runs outside all guests; else the stack it runs in."""
+
+_CPU = "/sys/devices/system/cpu"
+_CLOCK = "/sys/devices/system/clocksource/clocksource0"
+_DMI = "/sys/class/dmi/id"
+# Facts that are one short file each.
+_FILES = {
+    "command_line": "/proc/cmdline",
+    "governor": f"{_CPU}/cpu0/cpufreq/scaling_governor",
+    "frequency_driver": f"{_CPU}/cpu0/cpufreq/scaling_driver",
+    "frequency_boost": f"{_CPU}/cpufreq/boost",
+    "smt": f"{_CPU}/smt/active",
+    "cpus_online": f"{_CPU}/online",
+    "numa_nodes": "/sys/devices/system/node/online",
+    "huge_pages": "/sys/kernel/mm/transparent_hugepage/enabled",
+    "clocksource": f"{_CLOCK}/current_clocksource",
+    "clocksources": f"{_CLOCK}/available_clocksource",
+    "vendor": f"{_DMI}/sys_vendor",
+    "product": f"{_DMI}/product_name",
+    "firmware": f"{_DMI}/bios_vendor",
+    "hypervisor": "/sys/hypervisor/type",
+}
+_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities")
+_KERNEL = ("/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/version")
+_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+_GLOBS = (
+    f"{_CPU}/vulnerabilities/*",
+    "/sys/class/block/*/dev",
+    "/sys/class/block/*/queue/rotational",
+    "/sys/class/block/*/queue/scheduler",
+    "/sys/class/block/*/device/model",
+)
+# $1 how many folders follow, whose real paths are told; then files. The first line is the time of day.
+_SCRIPT = f"""
+LC_ALL=C; export LC_ALL
+date +%s.%N; uname -m
+count=$1; shift
+while [ $count -gt 0 ]; do (cd -P -- "$1" 2>/dev/null && pwd -P || echo); shift; count=$((count - 1)); done
+exec head -v -c 131072 -- "$@" {" ".join(_GLOBS)}
+"""
+_HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
+_TROUBLE = re.compile(r"head: (?:cannot open|error reading) '(.+?)'(?: for reading)?: (.+)")
+
+# What firmware and hypervisors call themselves: as systemd-detect-virt reads them (systemd, src/basic/virt.c).
+_MAKERS = (
+    ("KVM", "kvm"),
+    ("OpenStack", "kvm"),
+    ("Amazon EC2", "amazon"),
+    ("Google Compute Engine", "google"),
+    ("QEMU", "qemu"),
+    ("VMware", "vmware"),
+    ("VirtualBox", "virtualbox"),
+    ("innotek GmbH", "virtualbox"),
+    ("Virtual Machine", "hyper-v"),  # Microsoft's product name
+    ("Xen", "xen"),
+    ("HVM domU", "xen"),
+    ("Bochs", "bochs"),
+    ("Parallels", "parallels"),
+    ("BHYVE", "bhyve"),
+    ("KubeVirt", "kvm"),
+)
+_CLOCKS = {"kvm-clock": "kvm", "xen": "xen", "hyperv": "hyper-v"}
+
+
+class _Files:
+    """Content of the files that one command read, and why others could not be read."""
+
+    def __init__(self, stdout: str, stderr: str) -> None:
+        self.trouble = dict(_TROUBLE.findall(stderr))
+        parts = _HEADER.split(stdout)
+        self.preamble = parts[0].splitlines()
+        self.content = dict(zip(parts[1::2], (part.strip("\n") for part in parts[2::2]), strict=True))
+
+    def text(self, path: str) -> str:
+        """A file's content on one line, or why there is none."""
+        found = " ".join(self.content.get(path, "").split())
+        return found or f"{UNAVAILABLE}{path}: {self.trouble.get(path, 'it is empty')}"
+
+    def under(self, pattern: str) -> dict[str, str]:
+        """Content of the files that match a pattern, by path."""
+        return {
+            path: text.strip() for path, text in self.content.items() if PurePosixPath(path).match(pattern)
+        }
+
+    def field(self, path: str, name: str) -> str:
+        """The first ``name : value`` line of a file."""
+        match = re.search(rf"^{name}[ \t]*:[ \t]*(.+)$", self.content.get(path, ""), re.MULTILINE)
+        if match:
+            return match[1].strip()
+        return f"{UNAVAILABLE}{path}: {self.trouble.get(path, f'it has no line {name}')}"
+
+
+def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
+    """Facts of one host, read inside it by one command; keys are stable, none is left out.
+
+    ``results`` is the folder that results go to, where that is on this host. Raises ``HostError`` when the
+    host has gone.
+    """
+    folders = {"scratch": host.scratch} | ({"results": str(results)} if results is not None else {})
+    files = [*_FILES.values(), *_PROC, *_KERNEL, *_MARKS]
+    begin = time.time()
+    argv = ["sh", "-c", _SCRIPT, "sh", str(len(folders)), *folders.values(), *files]
+    done = host.run(argv, check=False, timeout=120)
+    end = time.time()
+    read = _Files(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    if len(read.preamble) < 2 + len(folders):
+        why = done.stderr.decode(errors="replace").strip()[:200] or f"exit code {done.code}"
+        raise HostError(f"{host.name}: its facts cannot be read: {why}")
+    clock, machine, *places = read.preamble
+    known = {
+        "kernel": " ".join(read.text(path) for path in _KERNEL[:2]),
+        "kernel_build": read.text(_KERNEL[2]),
+        "machine": machine,
+        **{name: read.text(path) for name, path in _FILES.items()},
+        **_processor(read),
+        **{
+            name: _kibibytes(read, field)
+            for name, field in (("memory_kib", "MemTotal"), ("swap_kib", "SwapTotal"))
+        },
+        "clock_offset_s": _offset(clock, begin, end),
+        "virtualized": virtualization(read.content),
+        "container": next(
+            (f"{path} exists" for path in _MARKS if path not in read.trouble), "no sign of one"
+        ),
+    }
+    issues = read.under(f"{_CPU}/vulnerabilities/*")
+    known |= {f"mitigation_{path.rpartition('/')[2]}": text for path, text in issues.items()}
+    if not issues:
+        known["mitigations"] = f"{UNAVAILABLE}{_CPU}/vulnerabilities: the kernel does not tell"
+    for name, place in zip(folders, places, strict=False):
+        known |= _storage(read, name, place, folders[name])
+    return {**known, **{f"trait_{key}": value for key, value in host.traits.items()}}
+
+
+def _processor(read: _Files) -> dict[str, str]:
+    path = "/proc/cpuinfo"
+    count = len(re.findall(r"^processor\b", read.content.get(path, ""), re.MULTILINE))
+    return {
+        "cpu": read.field(path, "model name"),
+        "cpu_flags": read.field(path, "flags"),
+        "cpu_mhz": read.field(path, "cpu MHz"),
+        "cpu_cache": read.field(path, "cache size"),
+        "microcode": read.field(path, "microcode"),
+        "cores_per_socket": read.field(path, "cpu cores"),
+        "cpus": str(count) if count else f"{UNAVAILABLE}{path}: it lists no processor",
+    }
+
+
+def _kibibytes(read: _Files, field: str) -> str:
+    return read.field("/proc/meminfo", field).removesuffix(" kB")
+
+
+def _offset(clock: str, begin: float, end: float) -> str:
+    """How far the host's time of day is ahead of the harness's, and how well that is known."""
+    try:
+        return f"{float(clock) - (begin + end) / 2:+.3f} within {(end - begin) / 2:.3f}"
+    except ValueError:
+        return f"{UNAVAILABLE}date said {clock[:40]!r}"
+
+
+def virtualization(content: Mapping[str, str]) -> str:
+    """What virtualization lies below a host, and by what sign, from the files that it shows.
+
+    The order of signs follows systemd-detect-virt: Xen's own files, a kernel in user space, the firmware's
+    names, the clocks offered, and last the processor's flag, which says that there is something but not what.
+    """
+    return next(_signs(content), "no sign of it")
+
+
+def _signs(content: Mapping[str, str]) -> Iterator[str]:
+    if "control_d" in content.get("/proc/xen/capabilities", ""):
+        yield "xen, of which this is dom0 (/proc/xen/capabilities)"
+    if kind := content.get("/sys/hypervisor/type", "").strip():
+        yield f"{kind} (/sys/hypervisor/type)"
+    cpuinfo = content.get("/proc/cpuinfo", "")
+    if re.search(r"^(vendor_id|model name)\s*: (User Mode Linux|UML)$", cpuinfo, re.MULTILINE):
+        yield "uml (/proc/cpuinfo)"
+    for name in ("product_name", "sys_vendor", "bios_vendor"):
+        path = f"{_DMI}/{name}"
+        for sign, kind in _MAKERS:
+            if content.get(path, "").strip().startswith(sign):
+                yield f"{kind} ({path})"
+    path = f"{_CLOCK}/available_clocksource"
+    for sign, kind in _CLOCKS.items():
+        if sign in content.get(path, ""):
+            yield f"{kind} ({path} offers {sign})"
+    if re.search(r"^flags\s*:.* hypervisor\b", cpuinfo, re.MULTILINE):
+        yield "yes, by a hypervisor that does not say its name (the processor's flag)"
+
+
+def _storage(read: _Files, name: str, place: str, asked: str) -> dict[str, str]:
+    """File system and device of a folder: the mount with the longest path above it."""
+    keys = f"{name}_file_system", f"{name}_storage"
+    if not place:
+        return dict.fromkeys(keys, f"{UNAVAILABLE}{asked} cannot be entered")
+    mounts = []
+    for line in read.content.get("/proc/self/mountinfo", "").splitlines():
+        left, _, right = line.partition(" - ")
+        before, after = left.split(" "), right.split(" ")
+        if len(before) > 5 and len(after) > 1:
+            point = before[4].replace("\\040", " ")
+            if PurePosixPath(place).is_relative_to(point):
+                mounts.append((len(point), before[2], f"{after[0]} on {after[1]} ({before[5]})"))
+    if not mounts:
+        return dict.fromkeys(keys, f"{UNAVAILABLE}no mount above {place} is told of")
+    _, number, text = max(
+        reversed(mounts), key=lambda mount: mount[0]
+    )  # the last of equals hides those before it
+    return {keys[0]: text, keys[1]: _device(read, number)}
+
+
+def _device(read: _Files, number: str) -> str:
+    disks = [
+        path.removesuffix("/queue/rotational") for path in read.under("/sys/class/block/*/queue/rotational")
+    ]
+    for path, found in read.under("/sys/class/block/*/dev").items():
+        if found == number:
+            folder = path.removesuffix("/dev")
+            # A partition has no queue: it belongs to the disk whose name it extends.
+            disk = max((each for each in disks if folder.startswith(each)), key=len, default=folder)
+            spins = read.content.get(f"{disk}/queue/rotational", "").strip()
+            kind = {"0": "not rotational", "1": "rotational"}.get(spins, "of a kind not told")
+            model = read.content.get(f"{disk}/device/model", "").strip() or "no model told"
+            order = read.content.get(f"{disk}/queue/scheduler", "").strip() or "not told"
+            return f"{folder.rpartition('/')[2]}, {kind}, {model}, scheduler {order}"
+    return f"{UNAVAILABLE}device {number} is no block device that the host shows"
+
+
+def harness(host: Host, checkout: Path) -> str:
+    """The commit that this vbench runs from, ``-dirty`` when files differ from it; or why there is none."""
+    if not (checkout / ".git").exists():
+        return f"{UNAVAILABLE}vbench does not run from a checkout"
+    ask = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = host.run(ask, check=False, timeout=30)
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return done.text if done.code == 0 else f"{UNAVAILABLE}git: {said[0] if said else done.code}"
+
+
+# Process numbers go on above 4096: where they pass it, the kernel's table of them grows by a level, and what looks a
+# process up takes longer ever after (delivering a signal by 0.2%, fork by 0.3%, in the midst of a run). Then wait for
+# a second in which the processor had less than 3% to do beyond this check, by its own count; half a minute at most.
+_REST = r"""
+numbers=/proc/sys/kernel/ns_last_pid
+if [ -w $numbers ] && [ "$(cat $numbers)" -lt 5000 ]; then { echo 5000 > $numbers; } 2> /dev/null; fi
+busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; now=$((user + nice + system + irq + soft)); }
+busy; before=$now; sleep 0; busy; own=$((now - before))
+tries=0; before=$now
+while [ $tries -lt 30 ]; do
+    sleep 1; busy
+    [ $((now - before - own)) -lt 3 ] && exit 0
+    before=$now; tries=$((tries + 1))
+done
+exit 1
+"""
+
+
+def come_to_rest(host: Host) -> bool:
+    """Wait until a machine of ours just booted has no work of its own left; whether it came to that.
+
+    It is given a state that lasts, first: see above.
+    """
+    return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0

@@ -1,0 +1,1 @@
+"""From samples to statements: pandas in, pandas out, no I/O."""

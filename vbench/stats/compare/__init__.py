@@ -1,0 +1,1 @@
+"""Two bundles: may they be compared, what changed, did it repeat."""

@@ -1,0 +1,135 @@
+"""Whether two bundles may be compared, and what else is different between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vbench.errors import NotComparable
+from vbench.stats.blocks import CELL, measured
+
+if TYPE_CHECKING:
+    from vbench.stats.run import Run
+
+_SHAPE = ("vcpus", "memory_mib", "disk_mib")
+# Facts that are no property of a host but of one opening of it.
+_PASSING = {"work", "open_seconds", "files_digest", "clock_offset_s", "cpu_mhz"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field with its two values; ``stacks`` that it is about, all if empty."""
+
+    field: str
+    before: str
+    after: str
+    stacks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.before} and {self.after}"
+
+
+def obstacles(before: Run, after: Run) -> list[Difference]:
+    """What makes two bundles incomparable: another payload, workload, shape, clock, unit or baseline.
+
+    What is in one bundle only is no obstacle. Raises ``NotComparable`` where they have no cell in common.
+    """
+    return list(_obstacles(before, after))
+
+
+def _obstacles(before: Run, after: Run) -> Iterator[Difference]:
+    a, b = before.info, after.info
+    yield from _unequal("capsule.digest", a.capsule.get("digest"), b.capsule.get("digest"))
+    for name in sorted({*a.workloads} & {*b.workloads}):
+        yield from _unequal(f"workloads.{name}.digest", a.workloads[name].digest, b.workloads[name].digest)
+    for name in _SHAPE:
+        yield from _unequal(f"plan.{name}", a.plan.get(name), b.plan.get(name))
+    one, two = measured(before.samples), measured(after.samples)
+    for by, columns in ((["stack"], ("baseline", "clock")), (["workload", "metric"], ("unit", "better"))):
+        x, y = (each.drop_duplicates([*by, *columns]).set_index(by).sort_index() for each in (one, two))
+        for key in x.index.unique().intersection(y.index.unique()):
+            name = key if isinstance(key, str) else ".".join(key)
+            for column in columns:
+                yield from _unequal(f"samples.{column} of {name}", _all(x, key, column), _all(y, key, column))
+    yield from _peers(one, two)
+    by = ["stack", "workload", "metric"]
+    a_params, b_params = (each.groupby(by)["params"].agg(frozenset) for each in (one, two))
+    together = a_params.index.intersection(b_params.index)
+    apart = {(key[1], a_params[key], b_params[key]) for key in together if not a_params[key] & b_params[key]}
+    for workload, here, there in sorted(apart, key=lambda item: item[0]):
+        yield from _unequal(f"samples.params of {workload}", " ".join(sorted(here)), " ".join(sorted(there)))
+    if together.empty:
+        raise NotComparable(
+            f"{before.path} and {after.path} have no stack with a workload in common",
+            "compare like with like",
+        )
+    if "instructions" in {*one["clock"]} & {*two["clock"]}:
+        yield from _emulators(before, after)
+
+
+def _peers(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Difference]:
+    """Where the other end of the network ran, of stacks with such a workload in both."""
+    here, there = (
+        each[each["peer"] != ""].drop_duplicates(["stack", "peer"]).set_index("stack")["peer"]
+        for each in (one, two)
+    )
+    for stack in sorted({*here.index} & {*there.index}):
+        yield from _unequal(f"hosts.{stack}.peer", here[stack], there[stack])
+
+
+def _emulators(before: Run, after: Run) -> Iterator[Difference]:
+    """Where instructions are counted, it is the emulator that decides how many there are."""
+    a, b = ({**run.info.tools, **run.info.versions} for run in (before, after))
+    for name in sorted(name for name in {*a, *b} if "qemu" in name.lower()):
+        yield from _unequal(f"versions.{name}", a.get(name), b.get(name))
+    for stack in sorted({*before.facts} & {*after.facts}):
+        here, there = before.facts[stack], after.facts[stack]
+        if here.get("trait_clock") == there.get("trait_clock") == "instructions":
+            yield from _unequal(f"hosts.{stack}.trait_cpu", here.get("trait_cpu"), there.get("trait_cpu"))
+
+
+def _all(frame: pd.DataFrame, key: Any, column: str) -> str:
+    return " ".join(sorted({*frame.loc[[key], column]}))
+
+
+def _unequal(field: str, before: Any, after: Any) -> Iterator[Difference]:
+    if before != after:
+        yield Difference(field, _said(before), _said(after))
+
+
+def _said(value: Any) -> str:
+    text = "unknown" if value is None else " ".join(str(value).split())
+    return text if len(text) <= 72 else f"{text[:71]}…"
+
+
+def differences(before: Run, after: Run) -> list[Difference]:
+    """What may be the cause of a change: facts of hosts, versions and plan that are not the same."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for stack in before.facts:
+        if stack in after.facts:
+            for field, a, b in _pairs(before.facts[stack], after.facts[stack]):
+                if field not in _PASSING:
+                    found.setdefault((field, a, b), []).append(stack)
+    out = [Difference(field, a, b, tuple(stacks)) for (field, a, b), stacks in found.items()]
+    for kind in ("versions", "tools", "plan"):
+        pairs = _pairs(getattr(before.info, kind), getattr(after.info, kind))
+        out += [Difference(f"{kind}.{field}", a, b) for field, a, b in pairs]
+    return out
+
+
+def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for field in sorted({*a, *b}):
+        if a.get(field) != b.get(field):
+            yield field, _said(a.get(field)), _said(b.get(field))
+
+
+def same_cells(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Stacks and cells of either, with ``where``: "both", "before" or "after"."""
+    key = ["stack", *CELL]
+    x, y = (measured(each)[key].drop_duplicates() for each in (before, after))
+    out = x.merge(y, on=key, how="outer", indicator="where")
+    out["where"] = out["where"].astype(str).replace({"left_only": "before", "right_only": "after"})
+    return out

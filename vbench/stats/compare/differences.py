@@ -1,0 +1,121 @@
+"""How far cells moved between two bundles whose blocks have nothing to do with each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vbench.stats.blocks import CELL, costs, measured, no_narrower, rounded, stack_costs, texts
+from vbench.stats.intervals import holm, min_blocks, shift, signed_rank, welch
+from vbench.stats.overhead import FINER, floors_of, ground_of
+
+KEY = ["stack", *CELL]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One bundle's blocks: an effect per cell and block, in logs, and what belongs to the cells.
+
+    ``values``: the cost itself. ``ratios``: the cost over that of the lowest baseline; the baseline's own over the
+    mean of the stacks on it, in blocks that have them all. ``floors``: A/A floor by ``against``, the baseline.
+    ``roots``: the lowest baseline of each stack. ``known``: median, unit and clock of each cell.
+    """
+
+    values: pd.DataFrame
+    ratios: pd.DataFrame
+    floors: pd.DataFrame
+    roots: dict[str, str]
+    known: pd.DataFrame
+
+    @classmethod
+    def of(cls, samples: pd.DataFrame, level: float) -> Side:
+        """From the samples of cells that both bundles have."""
+        arms = texts(costs(samples))
+        blocks = stack_costs(arms)
+        below = dict(zip(blocks["stack"], blocks["baseline"], strict=True))
+        roots = {stack: ground_of(below, stack) for stack in below}
+        blocks["against"] = blocks["stack"].map(roots)
+        bases = blocks[["run", "stack", *CELL, "block", "cost", "peer", "step"]]
+        bases = bases.rename(
+            columns={"stack": "against", "cost": "base", "peer": "base_peer", "step": "base_step"}
+        )
+        above = blocks[blocks["stack"] != blocks["against"]].merge(
+            bases, on=["run", "against", *CELL, "block"]
+        )
+        above = above[above["peer"] == above["base_peer"]]  # else the two have unlike paths
+        above["step"] += above["base_step"]
+        by = ["run", "against", *CELL, "block"]
+        others = above.groupby(by, as_index=False).agg(
+            cost=("cost", "mean"), base=("base", "first"), size=("cost", "count"), step=("step", "max")
+        )
+        most = others.groupby(["against", *CELL])["size"].transform("max")
+        roots_ = others[others["size"] == most].assign(stack=others["against"])
+        roots_[["cost", "base"]] = roots_[["base", "cost"]].to_numpy()
+        above = pd.concat([above, roots_], ignore_index=True)
+        floors = floors_of(arms[arms["stack"].isin(set(roots.values()))], level)
+        known = (
+            measured(samples)
+            .groupby(KEY, sort=False)
+            .agg(median=("value", "median"), unit=("unit", "first"), clock=("clock", "first"))
+        )
+        return cls(
+            values=blocks.assign(effect=blocks["cost"]),
+            ratios=above.assign(effect=rounded((above["cost"] - above["base"]).to_numpy(dtype=float))),
+            floors=floors.rename(columns={"stack": "against"})[["against", *CELL, "floor"]],
+            roots=roots,
+            known=known.reset_index(),
+        )
+
+
+def shifts(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFrame:
+    """A row per cell of both, all in logs: each side's estimate, and the shift between them."""
+    one, two = (
+        {key: effect.to_numpy(dtype=float)[None, :] for key, effect in groups}
+        for groups in (each.dropna(subset=["effect"]).groupby(KEY)["effect"] for each in (before, after))
+    )
+    rows = [
+        (
+            *key, x.shape[1], y.shape[1], signed_rank(x, level)[0, 0], signed_rank(y, level)[0, 0],
+            *shift(x, y, level)[0], welch(x, y, level)[0, 3],
+        )
+        for key, x in one.items() if (y := two.get(key)) is not None
+    ]  # fmt: skip
+    names = ["n_before", "n_after", "log_before", "log_after", "log", "log_low", "log_high", "p"]
+    out = pd.DataFrame(rows, columns=[*KEY, *names])
+    steps = [side.groupby(KEY)["step"].median() for side in (before, after)]
+    step = out[KEY].merge((steps[0] + steps[1]).reset_index(), on=KEY, how="left")["step"]
+    out["step"] = step
+    return no_narrower(out, "log", step.to_numpy(dtype=float))
+
+
+def judge(cells: pd.DataFrame, shifts: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
+    """Shifts with their verdicts, a row for each of ``cells``; corrected for each clock by itself.
+
+    Adds p_holm, verdict and why, as vbench.stats.compare.bundles.Comparison has them.
+    """
+    out = cells.merge(shifts, on=KEY, how="left")
+    few = ~(out[["n_before", "n_after"]].min(axis=1, skipna=False) >= min_blocks(level)).to_numpy()
+    p = np.where(few, np.nan, out["p"].to_numpy(dtype=float))
+    out["p_holm"] = holm(p, out["clock"].eq("wall").to_numpy(dtype=int))
+    limit = np.log1p(np.maximum(out["floor"], threshold))
+    reasons: list[tuple[Any, str, str]] = [
+        (out["log"].isna(), "undetermined", "no positive value, or no baseline in the same blocks, in both"),
+        (few, "undetermined", f"needs at least {min_blocks(level)} blocks in both"),
+        (out["floor"].isna(), "undetermined", "needs the baseline measured twice a block in both"),
+        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
+        ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
+        (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
+        (
+            out["p_holm"] > 1 - level,
+            "not distinguishable",
+            "not after correction for the number of comparisons",
+        ),
+        (out["log"] > 0, "costlier", ""),
+    ]
+    tests = [np.asarray(test, dtype=bool) for test, _, _ in reasons]
+    out["verdict"] = np.select(tests, [np.array(verdict) for _, verdict, _ in reasons], np.array("cheaper"))
+    out["why"] = np.select(tests, [np.array(why) for _, _, why in reasons], np.array(""))
+    return out

@@ -1,0 +1,68 @@
+"""Did a run of counted instructions repeat itself? pandas in, pandas out.
+
+Where instructions are counted, a second run of the same plan must give the same figures, on any machine: no
+statistics are needed, only a tolerance. What remains is where an interrupt falls, and for disk and network how
+long the emulated devices take, in the machine's own time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from vbench.errors import NotComparable
+from vbench.stats.blocks import CELL
+
+if TYPE_CHECKING:
+    from vbench.stats.run import Run
+
+TOLERANCE = {"cpu": 0.001, "memory": 0.001, "os": 0.001, "disk": 0.01, "network": 0.01}
+"""By kind of workload; any other kind has the tightest."""
+
+COLUMNS = [
+    "stack", "baseline", *CELL, "kind", "base_before", "base_after", "base_change", "ratio_before", "ratio_after",
+    "ratio_change", "tolerance", "same", "why", "unit",
+]  # fmt: skip
+
+
+def replayed(before: Run, after: Run, *, part: bool = False) -> pd.DataFrame:
+    """Which instruction-counted cells came out the same: one row per cell of either bundle with a baseline.
+
+    Columns: stack, baseline, workload, params, metric, kind; base_before, base_after (medians of the baseline's
+    values, in ``unit``) and base_change (after over before, less 1: 0.001 is 0.1%); ratio_before, ratio_after
+    (see vbench.stats.overhead.overheads) and ratio_change; tolerance; same (both changes are within it); why not.
+    With ``part``, what was not run again is left out.
+    Raises ``NotComparable`` where no cell of both counts instructions. Blocks need not be many: a median of one
+    will do.
+    """
+    key = ["stack", "baseline", *CELL, "kind", "unit"]
+    one, two = (
+        table.loc[table["clock"] == "instructions", [*key, "base", "ratio"]]
+        for table in (before.overheads(), after.overheads())
+    )
+    out = one.merge(
+        two, on=key, how="right" if part else "outer", suffixes=("_before", "_after"), indicator=True
+    )
+    if not (out["_merge"] == "both").any():
+        raise NotComparable(
+            f"{before.path} and {after.path} have no instruction-counted cell in common",
+            "by the wall clock, nothing repeats exactly: compare without --replay",
+        )
+    for name in ("base", "ratio"):
+        out[f"{name}_change"] = out[f"{name}_after"] / out[f"{name}_before"] - 1
+    out["tolerance"] = out["kind"].map(TOLERANCE).fillna(min(TOLERANCE.values()))
+    within = {name: out[f"{name}_change"].abs() <= out["tolerance"] for name in ("base", "ratio")}
+    out["same"] = within["base"] & within["ratio"]
+    reasons = [
+        (out["_merge"] == "left_only", "not in the second bundle"),
+        (out["_merge"] == "right_only", "not in the first bundle"),
+        (out[["base_change", "ratio_change"]].isna().any(axis=1), "a figure is missing"),
+        (~within["base"] & ~within["ratio"], "baseline and ratio differ"),
+        (~within["base"], "the baseline differs"),
+        (~within["ratio"], "the ratio differs"),
+    ]
+    tests = [test.to_numpy(dtype=bool) for test, _ in reasons]
+    out["why"] = np.select(tests, [np.array(why) for _, why in reasons], np.array(""))
+    return out[COLUMNS].sort_values(["workload", "metric", "params", "stack"], ignore_index=True)

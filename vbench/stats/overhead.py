@@ -1,0 +1,230 @@
+"""What a stack costs over its baseline: ratios, intervals, verdicts. pandas in, pandas out, no I/O.
+
+Per cell (stack, workload, params, metric) and block, the effect is the child's cost minus the baseline's
+(see ``vbench.stats.blocks``): above 0 is costlier. The baseline's cost in a block is the mean of its two
+measurements, A and A' (or the one there is). Sources of the estimates and tests: ``vbench.stats.intervals``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vbench.stats.blocks import CELL, ESTIMATES, costs, estimate, measured, stack_costs, texts
+from vbench.stats.intervals import attained_level, holm, min_blocks
+
+Texts = NDArray[np.str_]
+
+FINER = "within the resolution of the reading"
+ELSEWHERE = "its network peer runs elsewhere than its baseline's"
+
+
+def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """The A/A floor of each cell of each stack that was measured twice a block.
+
+    The floor is the largest effect that the method does not rule out between two measurements of one and the
+    same environment: of the exact interval of log(A'/A) over the blocks, the bound further from 0. It holds
+    noise and any bias of position alike, and shrinks with more blocks to the bias alone. A smaller effect
+    cannot be told from nothing, and no floor lies below what the reading itself can tell apart. (On A/A tests:
+    Kohavi et al., Data Min. Knowl. Disc. 18 (2009).)
+
+    Columns: stack, workload, params, metric, n, ratio, low, high (A' over A), floor (0.02: 2%).
+    """
+    return floors_of(costs(samples), level)
+
+
+def baselines(samples: pd.DataFrame) -> dict[str, str]:
+    """The baseline of each stack; a stack that is held against none is its own."""
+    pairs = samples[["stack", "baseline"]].drop_duplicates()
+    return dict(zip(pairs["stack"], pairs["baseline"], strict=True))
+
+
+def ground_of(known: Mapping[str, str], stack: str) -> str:
+    """The end of a stack's chain of baselines; ``known`` as from :func:`baselines`."""
+    seen = {stack}
+    while (below := known.get(stack, stack)) not in seen:
+        seen.add(stack := below)
+    return stack
+
+
+def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
+    """:func:`aa_floors` of costs that are known already."""
+    key = ["run", "stack", *CELL, "block"]
+    first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step"]] for arm in ("A", "A'"))
+    pairs = first.merge(second, on=key, suffixes=("_a", "_b"))
+    pairs["effect"] = pairs["cost_b"] - pairs["cost_a"]
+    pairs["step"] = pairs["step_a"] + pairs["step_b"]
+    out = estimate(pairs, ["stack", *CELL], level)
+    for name, log in (("ratio", "log"), ("low", "log_low"), ("high", "log_high")):
+        out[name] = np.exp(out[log])
+    out["floor"] = np.expm1(np.maximum(out["log_low"].abs(), out["log_high"].abs()))
+    return out[["stack", *CELL, "n", "ratio", "low", "high", "floor"]]
+
+
+def overheads(
+    samples: pd.DataFrame,
+    *,
+    level: float = 0.95,
+    threshold: float = 0.0,
+    kinds: Mapping[str, str] | None = None,
+    families: Sequence[str] = (),
+) -> pd.DataFrame:
+    """What each stack costs over its baseline: one row per stack, baseline, workload, params and metric.
+
+    Columns:
+        n                             blocks in which child and baseline were both measured
+        ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier. It has
+                                      at least ``level``: ``attained`` says which (6 blocks: 96.9% for 95%)
+        mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval: these multiply exactly
+                                      along a stack
+        p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or over
+                                      those that agree in the columns ``families``
+        aa_floor                      see aa_floors(); 0.02 is 2%
+        resolution                    what the readings of both cannot tell apart; 0.002 is 0.2%. No interval is
+                                      narrower on either side
+        verdict, why, flag            below
+        child, base, unit, better     medians of the values as measured (baseline: A and A' together)
+        kind, clock, level, attained
+
+    Verdict: "costlier" or "cheaper" where the interval excludes 1, and p_holm is within 1 - level, and the
+    effect exceeds both aa_floor and ``threshold`` (0.02: 2%); else "not distinguishable"; "undetermined"
+    where there are too few blocks for an interval or a floor, and where the two are no measure of each other: timed
+    by unlike clocks, or with their other ends of the network in unlike places. Holm works on the t test because a
+    signed-rank p-value cannot fall below 2^(1-n): with 6 blocks and 2 cells no effect, however large, could pass. A
+    call still needs the exact interval. A cheaper child is flagged: it is usually an artefact.
+    """
+    cell = ["stack", "baseline", *CELL]
+    arms = costs(samples)
+    blocks = stack_costs(arms)
+    children = blocks[blocks["stack"] != blocks["baseline"]]
+    bases = blocks[["run", "stack", *CELL, "block", "cost", "clock", "peer", "step"]].rename(
+        columns={
+            "stack": "baseline",
+            "cost": "base",
+            "clock": "base_clock",
+            "peer": "base_peer",
+            "step": "base_step",
+        }
+    )
+    pairs = children.merge(bases, on=["run", "baseline", *CELL, "block"], how="left")
+    known = pairs["base_clock"].notna()
+    alien = known & (pairs["base_clock"] != pairs["clock"])
+    apart = known & (pairs["base_peer"] != pairs["peer"])
+    pairs["effect"] = (pairs["cost"] - pairs["base"]).mask(alien | apart)
+    pairs["step"] = pairs["step"] + pairs["base_step"]
+    pairs["alien"], pairs["apart"], pairs["alone"] = alien, apart, pairs["base"].isna()
+    groups = pairs.groupby(cell, sort=False, observed=True)
+    out = groups.agg(
+        clock=("clock", "first"), alien=("alien", "any"), apart=("apart", "any"), alone=("alone", "all")
+    ).reset_index()
+    out = texts(out)
+    out = out.merge(estimate(pairs, cell, level), on=cell, how="left")
+    floors = floors_of(arms, level)[["stack", *CELL, "floor"]]
+    floors = floors.rename(columns={"stack": "baseline", "floor": "aa_floor"})
+    out = out.merge(floors, on=["baseline", *CELL], how="left")
+    out["n"] = out["n"].fillna(0).astype(int)
+    out["p"] = out["p"].where(out["n"] >= min_blocks(level))
+    family = out.groupby(list(families), sort=False).ngroup().to_numpy() if families else None
+    out["p_holm"] = holm(out["p"].to_numpy(dtype=float), family)
+    out["level"] = level
+    out["attained"] = [attained_level(n, level) for n in out["n"]]
+    out["resolution"] = np.expm1(out["step"])
+    out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
+    out = _absolutes(samples, out)
+    out["verdict"], out["why"] = _verdicts(out, level, threshold)
+    artefact = "faster than its baseline: usually an artefact, look into it"
+    out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
+    ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
+    out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
+    tail = ["child", "base", "unit", "better", "kind", "clock", "level", "attained"]
+    shown = ["n", *ratios, "p", "p_holm", "aa_floor", "resolution"]
+    out = out[[*cell, *shown, "verdict", "why", "flag", *tail]]
+    return out.sort_values(cell, ignore_index=True)  # the journal's order is random
+
+
+def _absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
+    """Add the medians of the values as measured, with their unit."""
+    s = measured(samples)
+    groups = s.groupby(["stack", *CELL], sort=False)
+    medians = groups.agg(
+        child=("value", "median"), unit=("unit", "first"), better=("better", "first")
+    ).reset_index()
+    out = out.merge(medians, on=["stack", *CELL], how="left")
+    medians = medians.rename(columns={"stack": "baseline", "child": "base"})[["baseline", *CELL, "base"]]
+    return out.merge(medians, on=["baseline", *CELL], how="left")
+
+
+def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts, Texts]:
+    need, alpha = min_blocks(level), 1 - level
+    limit = np.log1p(np.maximum(out["aa_floor"], threshold))
+    reasons: list[tuple[pd.Series, str, str]] = [
+        (out["alien"], "undetermined", "its baseline is timed by another kind of clock"),
+        (out["apart"], "undetermined", ELSEWHERE),
+        (
+            out["alone"],
+            "undetermined",
+            "its baseline was not measured in the same blocks, or has no positive value",
+        ),
+        (out["n"] == 0, "undetermined", "no value above 0, so no ratio"),
+        (out["n"] < need, "undetermined", f"needs at least {need} blocks"),
+        (
+            out["aa_floor"].isna(),
+            "undetermined",
+            f"needs at least {need} blocks with the baseline measured twice",
+        ),
+        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
+        ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
+        (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
+        (out["p_holm"] > alpha, "not distinguishable", "not after correction for the number of comparisons"),
+        (out["log"] > 0, "costlier", ""),
+    ]
+    tests = [test.to_numpy(dtype=bool) for test, _, _ in reasons]
+    verdict = np.select(tests, [verdict for _, verdict, _ in reasons], "cheaper")
+    return verdict, np.select(tests, [why for _, _, why in reasons], "")
+
+
+_INVOCATION = ["run", "stack", "workload", "params", "block", "order", "arm"]
+
+
+def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: float = 0.0) -> pd.DataFrame:
+    """Where the environment's own clock and its parent's disagree: one row per stack, workload and params.
+
+    An invocation disagrees where |guest_s - parent_s| > slack_s + bound * parent_s; ``slack_s`` allows for
+    what the parent sees besides the work (a connection, a fork). Instruction-counted environments are left
+    out: their second is not a wall-clock second. Only rows with a disagreement are returned.
+
+    Columns: stack, workload, params, n (invocations with both clocks), disagree, median and worst
+    (guest_s / parent_s; worst is the one furthest from 1).
+    """
+    s = measured(samples)
+    s = s[s["clock"] == "wall"].dropna(subset=["guest_s"]).drop_duplicates(_INVOCATION)
+    share = s["guest_s"] / s["parent_s"]
+    off = (s["guest_s"] - s["parent_s"]).abs() > slack_s + bound * s["parent_s"]
+    with np.errstate(divide="ignore"):
+        distance = np.abs(np.log(share.clip(lower=0).to_numpy()))
+    s = s.assign(share=share, off=off, distance=distance)
+    by = ["stack", "workload", "params"]
+    out = s.groupby(by, sort=False).agg(
+        n=("off", "size"), disagree=("off", "sum"), median=("share", "median")
+    )
+    worst = s.sort_values("distance", kind="stable").groupby(by, sort=False)["share"].last().rename("worst")
+    out = out.join(worst).reset_index()
+    return out[out["disagree"] > 0].reset_index(drop=True)
+
+
+def footprint(samples: pd.DataFrame) -> pd.DataFrame:
+    """What an environment takes from its host: one row per stack and workload.
+
+    Columns: stack, workload, n (invocations), cpu_per_s (median CPU seconds used on the host per second of
+    work by the environment's own clock, by the parent's where it has none), rss_mib (largest seen).
+    """
+    s = measured(samples).drop_duplicates(_INVOCATION)
+    seconds = s["guest_s"].fillna(s["parent_s"])
+    s = s.assign(cpu_per_s=s["host_cpu_s"] / seconds.where(seconds > 0))
+    groups = s.groupby(["stack", "workload"], sort=False)
+    return groups.agg(
+        n=("block", "size"), cpu_per_s=("cpu_per_s", "median"), rss_mib=("rss_mib", "max")
+    ).reset_index()

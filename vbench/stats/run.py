@@ -1,0 +1,61 @@
+"""A loaded bundle: what every analysis starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vbench.bundle.store import RunInfo, read_info, read_samples
+from vbench.stats.overhead import overheads
+from vbench.workload.resolution import resolutions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loaded bundle. ``samples``: one row a sample, warm-ups included.
+
+    Columns: those of Sample; ``peer``, where the other end of a workload ran that has one, else empty; and
+    ``resolution``, how finely the value was read, as a share of it (0.001: 0.1%), 0 where the tool tells all it knows.
+    """
+
+    path: Path
+    info: RunInfo
+    samples: pd.DataFrame
+
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Facts of every host, by stack."""
+        return self.info.hosts
+
+    def overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
+        """Overhead of each stack: see ``vbench.stats.overhead.overheads``."""
+        kinds = {name: workload.kind for name, workload in self.info.workloads.items()}
+        return overheads(self.samples, level=level, threshold=threshold, kinds=kinds)
+
+
+def load(path: Path | str, *, check: bool = True) -> Run:
+    """Read a bundle. Raises BundleError, naming file and line, where it is damaged.
+
+    ``check=False`` skips the seals (not the types), for a journal changed on purpose.
+    """
+    folder = Path(path)
+    info = read_info(folder)
+    samples = read_samples(folder, info, check=check)
+    samples["peer"] = _peers(samples, info)
+    known = {
+        (name, metric): step
+        for name, each in info.workloads.items()
+        for metric, step in each.resolutions.items()
+    }
+    samples["resolution"] = resolutions(samples, known)
+    return Run(folder, info, samples)
+
+
+def _peers(samples: pd.DataFrame, info: RunInfo) -> pd.Series[str]:
+    talking = {name for name, workload in info.workloads.items() if workload.talks_to_peer}
+    places = {stack: str(facts.get("peer", "")) for stack, facts in info.hosts.items()}
+    found: pd.Series[str] = samples["stack"].map(lambda stack: places.get(stack, ""))
+    return found.where(samples["workload"].isin(talking), "")

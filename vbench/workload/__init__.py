@@ -1,0 +1,1 @@
+"""What is run: how much, in which shares, from where, read how."""
