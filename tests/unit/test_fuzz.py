@@ -33,7 +33,7 @@ from vbench.bundle.verify import examine
 from vbench.cli.main import app
 from vbench.errors import VbenchError
 from vbench.harness.plan import load_plan, schedule, with_baselines
-from vbench.harness.recorder import Recorder
+from vbench.harness.progress import read_so_far
 from vbench.harness.run import plan_of
 from vbench.layers.stack import cpus_for
 from vbench.workload import extract
@@ -504,14 +504,6 @@ def break_one(folder: Path, chance: random.Random) -> None:
             path.write_bytes(spoiled(path.read_bytes(), chance))
 
 
-class Silent:
-    """A watcher that only listens."""
-
-    def say(self, text: str) -> None: ...
-
-    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None: ...
-
-
 def read(folder: Path) -> None:
     vbench.load(folder)
 
@@ -528,7 +520,7 @@ def check(folder: Path) -> None:
 
 def take_up(folder: Path) -> None:
     with Bundle.open(folder) as bundle:
-        Recorder(bundle, Silent(), 0)
+        read_so_far(bundle)
         plan_of(bundle, LIBRARY)
 
 

@@ -14,7 +14,7 @@ import pytest
 from vbench.bundle.journal import Sample
 from vbench.bundle.store import Bundle, RunInfo
 from vbench.harness.plan import Plan, schedule
-from vbench.harness.run import _until_precise
+from vbench.harness.run import until_precise
 from vbench.stats.stopping import narrow_enough, recommended_blocks, widths
 
 
@@ -91,7 +91,7 @@ def test_a_run_ends_once_its_cells_are_known_well_enough(
         for row in pd.concat([frame, dead]).to_dict("records"):
             full: Any = {**row, **rest, "work": 1, "parent_s": 1.0, "start": "", "order": 0}
             bundle.append([Sample(**full)])
-        enough = _until_precise(plan, bundle.path)
+        enough = until_precise(plan, bundle.path)
         assert not enough(5)
         assert enough(7) is ends
 

@@ -7,12 +7,15 @@ import re
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from vbench.harness.events import Began
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -99,17 +102,23 @@ class CliWatcher:
         """One line worth keeping."""
         (_err if self._quiet else self._progress.console).print(shown(text))
 
-    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None:
+    def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
         """What runs now, and how long the rest takes if it goes on like this."""
         left = "" if remaining_s is None else f"about {_span(remaining_s)} left"
         if self._quiet:
-            stage = text if remaining_s is None else text.split(":", maxsplit=1)[0]
-            if stage.startswith("calibrating"):
-                stage = "calibrating in " + stage.rsplit(" ", 1)[-1]
+            match now.stage:
+                case "opening":
+                    stage = f"opening {now.stack}"
+                case "calibrating":
+                    stage = f"calibrating in {now.stack}"
+                case "measuring":
+                    stage = f"block {(now.block or 0) + 1}"
             if stage != self._last:
                 self._last = stage
                 _err.print(shown(f"{stage} ({done}/{total}) {left}".rstrip()))
             return
+        what = f"{now.stage} {now.workload} in {now.stack}" if now.workload else f"{now.stage} {now.stack}"
+        text = what if now.block is None else f"block {now.block + 1}: {what}"
         self._progress.update(self._task, description=shown(text), completed=done, total=total, left=left)
 
 

@@ -27,7 +27,8 @@ class Environment:
     outside all clocks that a stack is measured by. ``quiet``: the hosts, innermost first, that write what they
     have cached to their disks before each invocation: where a clock counts instructions, the kernel's writing
     it back half a minute later is work beside a measurement, and doubles what that costs. ``steals``: its
-    kernel has counted stolen time. ``dead`` says why nothing more can be measured here.
+    kernel has counted stolen time. ``failed``: workloads given up. ``dead`` says why nothing more can be
+    measured here.
     """
 
     stack: Stack
@@ -38,6 +39,7 @@ class Environment:
     work: dict[str, int | None] = field(default_factory=dict)
     expected: dict[str, float] = field(default_factory=dict)
     steals: bool = True
+    failed: set[str] = field(default_factory=set)
     dead: str | None = None
 
     @property

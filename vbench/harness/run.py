@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import secrets
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,14 +15,17 @@ from pydantic import ValidationError
 from vbench.bundle.journal import read_table
 from vbench.bundle.store import JOURNAL, Bundle, Note, RunInfo, WorkloadInfo
 from vbench.capsule.capsule import Capsule
-from vbench.errors import BundleError, UsageError, VbenchError
+from vbench.errors import BundleError, UsageError
+from vbench.harness.dispatch import Dispatcher, left_out
+from vbench.harness.events import Failed, Noted
 from vbench.harness.plan import Plan, schedule, with_baselines
-from vbench.harness.recorder import Recorder, Watcher
-from vbench.harness.worker import Lane, carry_out, lanes_of
+from vbench.harness.progress import Progress, SoFar, read_so_far
+from vbench.harness.recorder import Recorder
+from vbench.harness.units import Size, WorkUnit, units_of
+from vbench.harness.worker import Worker
 from vbench.hosts.local import LocalHost
-from vbench.hosts.process import kill_all
 from vbench.layers.stack import Stack, cpus_for
-from vbench.observe import facts, noise
+from vbench.observe import facts, fairness
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
 from vbench.workload.selection import select
@@ -93,20 +93,57 @@ def plan_of(bundle: Bundle | Run, workloads: Library, only: Sequence[str] | None
     return plan
 
 
+def units_for(
+    bundle: Bundle,
+    workloads: Library,
+    sizes: Mapping[tuple[str, str], int] | None = None,
+    so_far: SoFar | None = None,
+) -> list[WorkUnit]:
+    """What is left of a bundle's plan, as units.
+
+    ``sizes`` are work sizes by stack and workload that an earlier run settled, and that this one repeats.
+    """
+    so_far = so_far or SoFar()
+    info, plan = bundle.info, plan_of(bundle, workloads)
+    todo = {name: workloads[name] for name in plan.workloads}
+    stacks = with_baselines(plan.stacks)
+    bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
+    by_wall = {stack.path for stack in stacks if stack.clock() == "wall"}
+    given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
+    steps = [
+        step
+        for step in schedule(plan, list(todo), [stack.path for stack in stacks], bases)
+        if (step.stack, step.workload) not in given_up
+        and step.block
+        < (plan.most_blocks if step.stack in by_wall else plan.blocks)  # what repeats needs no more
+        and not so_far.has(step)
+    ]
+    known = {**{cell: (work, False) for cell, work in (sizes or {}).items()}}
+    known |= {cell: (work, True) for cell, work in so_far.sizes.items()}
+    return units_of(
+        stacks,
+        steps,
+        todo,
+        [Size(stack=s, workload=w, work=work, recorded=done) for (s, w), (work, done) in known.items()],
+        shape=plan.shape(),
+        capsule=str(info.capsule.get("digest")),
+        results=str(bundle.path),
+        needed={stack.path for stack in stacks} - info.hosts.keys(),
+    )
+
+
 def execute(
     bundle: Bundle,
     workloads: Library,
     capsule: Capsule,
-    watch: Watcher,
+    progress: Progress,
     sizes: Mapping[tuple[str, str], int] | None = None,
 ) -> None:
     """Carry out the plan of a bundle, or what is left of it; every sample is in the journal when it returns.
 
-    ``sizes`` are work sizes by stack and workload that an earlier run settled, and that this one repeats.
-
-    A stack that fails is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is
-    measured with wrong bytes, ``BundleError`` when results cannot be written, and ``VbenchError`` when no
-    stack opens at all.
+    ``sizes``: see :func:`units_for`. A stack that fails is recorded and the rest goes on. Raises ``DigestMismatch``
+    before anything is measured with wrong bytes, ``BundleError`` when results cannot be written, and ``VbenchError``
+    when no stack opens at all.
     """
     info = bundle.info
     if info.capsule.get("digest") != capsule.digest:
@@ -114,41 +151,24 @@ def execute(
             f"{bundle.path} was begun with capsule {info.capsule.get('digest')}, here is {capsule.digest}",
             "import the capsule that it was begun with",
         )
-    plan = plan_of(bundle, workloads)
-    todo = {name: workloads[name] for name in plan.workloads}
-    stacks = with_baselines(plan.stacks)
-    bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
-    planned = {stack.path for stack in stacks}
-    left_out = {cell: why for cell, why in plan.left_out.items() if cell[0] in planned and cell[1] in todo}
-    steps = [
-        step
-        for step in schedule(plan, list(todo), [stack.path for stack in stacks], bases)
-        if (step.stack, step.workload) not in left_out
-    ]
+    plan, so_far = plan_of(bundle, workloads), read_so_far(bundle)
+    units = units_for(bundle, workloads, sizes, so_far)
     info.status = "running"
-    by_wall_clock = [stack.path for stack in stacks if stack.clock() == "wall"]
-    if by_wall_clock:  # counted instructions do not depend on what else runs here
-        info.notes += [
-            Note(severity=severity, stacks=by_wall_clock, text=text) for severity, text in noise.before()
-        ]
     bundle.save()
-    recorder = Recorder(bundle, watch, len(steps))
-    recorder.given = sizes or {}
-    for (path, name), reason in left_out.items():
-        recorder.failure(Stack.parse(path), name, "plan", VbenchError(reason))
-    lanes = lanes_of(stacks)
-    recorder.left = {lane.name: None for lane in lanes}
-    recorder.enough = _until_precise(plan, bundle.path)
-    stop = threading.Event()
-
-    def measure(lane: Lane) -> int:
-        mine = {stack.path for stack in lane.stacks}
-        most = plan.most_blocks if lane.clock == "wall" else plan.blocks  # what repeats gains nothing by more
-        own = [step for step in steps if step.stack in mine and step.block < most]
-        return carry_out(lane, own, todo, capsule, plan.shape(), recorder, stop)
-
+    recorder = Recorder(bundle)
+    for failed in planned_gaps(plan):
+        progress.say(left_out(failed))
+        recorder.take(failed)
+    dispatcher = Dispatcher(
+        recorder,
+        progress,
+        lambda unit: Worker(unit, capsule).run(),
+        done=len(so_far.measured),
+        enough=until_precise(plan, bundle.path),
+        found=lambda opened: unlike(info, opened.stack),
+    )
     try:
-        _in_lanes(lanes, measure, recorder, stop)
+        dispatcher.carry_out(units)
     except BaseException:
         info.status = "interrupted"
         bundle.save()
@@ -156,7 +176,29 @@ def execute(
     bundle.finish()
 
 
-def _until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
+def planned_gaps(plan: Plan) -> Iterator[Failed]:
+    """What the plan leaves out on purpose, as cells that fail."""
+    planned = {stack.path for stack in with_baselines(plan.stacks)}
+    for (path, name), reason in plan.left_out.items():
+        if path in planned and name in plan.workloads:
+            yield Failed(stack=path, workload=name, stage="plan", reason=reason)
+
+
+def unlike(info: RunInfo, stack: str) -> Iterator[Noted]:
+    """Where a stack just opened and its baseline are not treated alike, beside the workloads that this touches."""
+    for path in info.hosts:
+        base = Stack.parse(path).baseline()
+        if base is None or base.path not in info.hosts or stack not in (path, base.path):
+            continue
+        pair = {path: info.hosts[path], base.path: info.hosts[base.path]}
+        for found in fairness.unequal(pair, base.path):
+            touched = [name for name, each in info.workloads.items() if each.kind in found.kinds]
+            if touched or not found.kinds:
+                note = Note(severity=found.severity, stacks=[found.stack], workloads=touched, text=found.text)
+                yield Noted(notes=(note,))
+
+
+def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
     """Whether the run may end before a block, because all cells that are still measured are known well enough.
 
     Asked anew by a resumed run, of the same samples, it answers the same.
@@ -177,35 +219,6 @@ def _until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
         return known[block]
 
     return enough
-
-
-def _in_lanes(
-    lanes: list[Lane], measure: Callable[[Lane], int], recorder: Recorder, stop: threading.Event
-) -> None:
-    """Measure the wall clock's lane alone and undisturbed, then the others side by side.
-
-    Raises ``VbenchError`` when no stack of any lane could be opened.
-    """
-    opened = sum(measure(lane) for lane in lanes if lane.clock == "wall")
-    # The deepest first: they take longest, and the last lane runs alone.
-    side_by_side = sorted(
-        (lane for lane in lanes if lane.clock != "wall"), key=lambda lane: -lane.stacks[0].depth
-    )
-    recorder.at_once = max(1, min(len(side_by_side), len(os.sched_getaffinity(0))))
-    with ThreadPoolExecutor(recorder.at_once, thread_name_prefix="lane") as pool:
-        futures = [pool.submit(measure, lane) for lane in side_by_side]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        except BaseException:
-            # The lanes' own with blocks clean up; ending their machines brings them there at once.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            kill_all()
-            raise
-    if opened + sum(future.result() for future in futures) == 0:
-        raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
 
 
 def _versions() -> dict[str, str]:

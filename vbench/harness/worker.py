@@ -1,221 +1,252 @@
-"""A lane: stacks that are open and measured together, in the order that the schedule gives."""
+"""A worker: carries out one unit of a run on this machine, and tells what happens as events."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 
+from vbench.bundle.journal import canonical
+from vbench.bundle.store import Note
 from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError
-from vbench.harness.invoke import Environment, invoke, places, prepare
+from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled, Value
+from vbench.harness.invoke import Environment, Invocation, invoke, places, prepare
 from vbench.harness.lifecycle import Birth
 from vbench.harness.plan import Step
-from vbench.harness.recorder import Recorder
+from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
-from vbench.layers.base import Shape, make_layer
+from vbench.layers.base import make_layer
 from vbench.layers.stack import LOCAL, Stack, cpus_for, open_root
-from vbench.observe import facts
+from vbench.observe import facts, noise
 from vbench.workload.model import Workload
 
+log = logging.getLogger(__name__)
 
-class Stopped(Exception):
-    """The run is being given up."""
+_NOISE = "noise"
+"""The topic of what disturbed the measurements so far; it is told anew after each block."""
 
 
-@dataclass(frozen=True)
-class Lane:
-    """Stacks by their wall clock share one lane, because they must be compared moment by moment.
+class Worker:
+    """Carries out a unit. It knows nothing of other workers, and neither resumes nor decides when to stop.
 
-    Where a clock counts instructions, nothing outside a stack can touch its figures: each stack is a lane of
-    its own, with a testbed of its own, and lanes run side by side.
+    Raises ``BundleError`` when it has another capsule than the unit asks for.
     """
 
-    name: str
-    stacks: tuple[Stack, ...]
-    clock: str
+    def __init__(self, unit: WorkUnit, capsule: Capsule) -> None:
+        if capsule.digest != unit.capsule:
+            raise BundleError(
+                f"the unit {unit.name} is for capsule {unit.capsule}, here is {capsule.digest}",
+                "import the capsule that it was made with",
+            )
+        self._unit, self._capsule = unit, capsule
+        self._workloads: Mapping[str, Workload] = {each.name: each for each in unit.workloads}
+        self._sizes = {(size.stack, size.workload): size for size in unit.sizes}
+        self._environments: dict[str, Environment] = {}
+        self._watch: noise.Watch | None = None
 
+    def run(self) -> Iterator[Event]:
+        """Open the stacks, measure the steps, close everything. Leaving the iterator closes everything, too.
 
-def lanes_of(stacks: Sequence[Stack]) -> list[Lane]:
-    """The lanes of a run; that of the wall clock first."""
-    wall = tuple(stack for stack in stacks if stack.clock() == "wall")
-    counted = [Lane(stack.path, (stack,), "instructions") for stack in stacks if stack not in wall]
-    return ([Lane("wall clock", wall, "wall")] if wall else []) + counted
+        A stack or a cell that fails is told, and the rest goes on. Raises ``DigestMismatch`` before anything is
+        measured with wrong bytes.
+        """
+        by_wall = self._unit.clock == "wall"
+        if by_wall:  # counted instructions do not depend on what else runs here
+            yield self._noted(noise.before(), None)
+        with ExitStack() as opened:
+            yield from self._open(opened)
+            planned = {(step.stack, step.workload) for step in self._unit.steps}
+            for path in self._environments:
+                for name in self._workloads:
+                    # A cell that was warm before the run was resumed waits for its turn: a run that is cut short again
+                    # and again gets somewhere each time.
+                    if (path, name) in planned and not self._recorded(path, name):
+                        yield from self._prepare(path, name)
+            yield from self._measure()
+            if self._watch is not None:
+                yield self._noted(self._watch.look(), _NOISE)
+            self._tear_down()
 
+    def _noted(self, found: list[noise.Finding], topic: str | None) -> Noted:
+        stacks = list(self._environments) or list(self._unit.stacks)
+        notes = [Note(severity=severity, stacks=stacks, text=text) for severity, text in found]
+        return Noted(notes=tuple(notes), topic=topic)
 
-def carry_out(
-    lane: Lane,
-    steps: Sequence[Step],
-    workloads: Mapping[str, Workload],
-    capsule: Capsule,
-    shape: Shape,
-    recorder: Recorder,
-    stop: threading.Event,
-) -> int:
-    """Open the lane's stacks, measure its steps, close them; returns how many stacks were open.
-
-    A stack that fails is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is
-    measured with wrong bytes, ``BundleError`` when results cannot be written, ``Stopped`` when told to.
-    """
-    with _environments(lane, capsule, shape, recorder, stop) as environments:
-        recorder.compare_traits()
-        for env in environments.values():
-            _prepare(env, lane, workloads, recorder, stop)
-        _measure(environments, lane, steps, workloads, recorder, stop)
-        for env in environments.values():
-            _tear_down(env, workloads)
-        recorder.finished(lane.name)
-        return len(environments)
-
-
-@contextmanager
-def _environments(
-    lane: Lane, capsule: Capsule, shape: Shape, recorder: Recorder, stop: threading.Event
-) -> Iterator[dict[str, Environment]]:
-    """Open every stack of the lane once; they share what lies below them. Checks digests, collects facts."""
-    hosts: dict[str, Host] = {}
-    found: dict[str, Environment] = {}
-    with ExitStack() as opened:
-        for stack in lane.stacks:
-            _check(stop)
-            recorder.doing(f"opening {stack.path}", lane.name)
+    def _open(self, opened: ExitStack) -> Iterator[Event]:
+        """Open every stack once; they share what lies below them. Checks digests, collects facts."""
+        hosts: dict[str, Host] = {}
+        for path in self._unit.stacks:
+            stack = Stack.parse(path)
+            yield Began(stage="opening", stack=path)
             begin = time.monotonic()
             try:
                 for depth in range(stack.depth + 1):
-                    part = stack.prefix(depth)
-                    if part.path not in hosts:
-                        context = (
-                            open_root(part.root, capsule, shape, pinned=lane.clock == "wall")
-                            if depth == 0
-                            else make_layer(part.layers[-1]).open(hosts[stack.prefix(depth - 1).path], shape)
-                        )
-                        hosts[part.path] = opened.enter_context(context)
-                host = hosts[stack.path]
-                digest = verify_inside(host)
-                known = facts.collect(host, None if stack.depth else recorder.folder)
-                seconds = f"{time.monotonic() - begin:.2f}"
-                counted = lane.clock == "instructions"
-                below = [hosts[stack.prefix(n).path] for n in range(stack.depth, 0, -1)] if counted else []
-                quiet = tuple(each for each in below if each.traits.get("clock") == "instructions")
-                for each in quiet:
-                    if not facts.come_to_rest(each):
-                        recorder.note("warning", stack.path, f"{each.name} did not come to rest")
+                    self._open_part(stack.prefix(depth), hosts, opened)
+                env = self._environment(stack, hosts)
+                digest = verify_inside(env.host)
+                known = facts.collect(env.host, None if stack.depth else self._unit.results)
+                seconds = time.monotonic() - begin
+                restless = [each.name for each in env.quiet if not facts.come_to_rest(each)]
             except DigestMismatch:
                 raise
             except VbenchError as error:
-                _check(stop)
-                recorder.failure(stack, None, "open", error)
+                log.info("%s does not open: %s", path, error)
+                yield Failed(stack=path, stage="open", reason=str(error))
                 continue
-            at = _peer_at(host)
+            log.info("opened %s in %.1f s", path, seconds)
+            at = _peer_at(env.host)
             known["peer"] = at if hosts[at].peer_at else facts.ON_THE_MACHINE
-            recorder.opened(stack, {**known, "files_digest": digest, "open_seconds": seconds})
-            peer, birth = _peer(stack, hosts, capsule, shape), _birth(stack, hosts, shape)
-            found[stack.path] = Environment(stack, host, peer, birth, quiet)
-        yield found
+            known |= {"files_digest": digest, "open_seconds": f"{seconds:.2f}"}
+            self._environments[path] = env
+            yield Opened(stack=path, facts=known)
+            texts = [f"{name} did not come to rest" for name in restless]
+            if notes := [Note(severity="warning", stacks=[path], text=text) for text in texts]:
+                yield Noted(notes=tuple(notes))
 
+    def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack) -> None:
+        if part.path in hosts:
+            return
+        shape = self._unit.shape
+        context: AbstractContextManager[Host]
+        if part.depth == 0:
+            context = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall")
+        else:
+            context = make_layer(part.layers[-1]).open(hosts[part.prefix(part.depth - 1).path], shape)
+        hosts[part.path] = opened.enter_context(context)
 
-def _peer(stack: Stack, hosts: Mapping[str, Host], capsule: Capsule, shape: Shape) -> Host:
-    """Where the other end of a stack's network workloads runs; this machine's end has CPUs of its own."""
-    at = _peer_at(hosts[stack.path])
-    return LocalHost("outside", capsule.payload(), cpus=cpus_for(shape)[1]) if at == LOCAL else hosts[at]
+    def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
+        host = hosts[stack.path]
+        if (at := _peer_at(host)) == LOCAL:  # this machine's end has CPUs of its own
+            peer: Host = LocalHost("outside", self._capsule.payload(), cpus=cpus_for(self._unit.shape)[1])
+        else:
+            peer = hosts[at]
+        below = [hosts[stack.prefix(depth).path] for depth in range(stack.depth, 0, -1)]
+        quiet = [each for each in below if each.traits.get("clock") == "instructions"]
+        return Environment(stack, host, peer, self._birth(stack, hosts), tuple(quiet))
+
+    def _birth(self, stack: Stack, hosts: Mapping[str, Host]) -> Birth | None:
+        """How another environment of this stack is opened; ``None`` where it is a machine of its own."""
+        layer, counted = stack.top(), self._unit.clock != "wall"
+        if layer is None or stack.baseline() is None:
+            return Birth.bare(hosts[stack.path], counted)
+        if layer.own_machine:
+            return None
+        parent = hosts[stack.prefix(stack.depth - 1).path]
+        return Birth(parent, lambda: layer.open(parent, self._unit.shape), counted)
+
+    def _recorded(self, path: str, name: str) -> bool:
+        size = self._sizes.get((path, name))
+        return size is not None and size.recorded
+
+    def _prepare(self, path: str, name: str) -> Iterator[Event]:
+        """Set up, calibrate and warm up a workload; a warm-up that is in the journal already is not told again."""
+        env = self._environments.get(path)
+        if env is None or env.dead:
+            return
+        workload, size = self._workloads[name], self._sizes.get((path, name))
+        yield Began(stage="calibrating", stack=path, workload=name)
+        try:
+            warm = prepare(env, workload, size.work if size and workload.work else None)
+        except VbenchError as error:
+            yield self._given_up(env, name, "prepare", error)
+            return
+        if not self._recorded(path, name):
+            yield self._measured(env, Step(0, 0, name, path, "A"), warm, warmup=True)
+        yield Settled(stack=path, workload=name, work=env.work[name])
+
+    def _measure(self) -> Iterator[Event]:
+        block = 0
+        for number, step in enumerate(self._unit.steps):
+            env, workload = self._environments.get(step.stack), self._workloads[step.workload]
+            if env is None or env.dead:
+                continue
+            if step.workload not in env.work and step.workload not in env.failed:
+                yield from self._prepare(step.stack, step.workload)
+            if env.dead or step.workload in env.failed:
+                continue
+            if self._watch is not None and step.block != block:
+                yield self._noted(self._watch.look(), _NOISE)
+            block = step.block
+            left = sum(self._expected(later) for later in self._unit.steps[number:])
+            yield Began(
+                stage="measuring",
+                stack=step.stack,
+                workload=step.workload,
+                block=step.block,
+                remaining_s=left,
+            )
+            if self._watch is None and self._unit.clock == "wall":
+                self._watch = noise.Watch()
+            try:
+                once = invoke(env, workload, env.work[step.workload])
+            except VbenchError as error:
+                yield self._given_up(env, step.workload, "measure", error)
+                continue
+            env.expected[step.workload] = once.wall_s
+            yield self._measured(env, step, once)
+
+    def _expected(self, step: Step) -> float:
+        env = self._environments.get(step.stack)
+        return 0.0 if env is None or env.dead else env.expected.get(step.workload, 0.0)
+
+    def _measured(self, env: Environment, step: Step, once: Invocation, *, warmup: bool = False) -> Measured:
+        base, workload = env.stack.baseline(), self._workloads[step.workload]
+        return Measured(
+            stack=step.stack,
+            baseline=base.path if base else step.stack,
+            workload=step.workload,
+            params=canonical(workload.params),
+            block=step.block,
+            order=step.order,
+            arm=step.arm,
+            warmup=warmup,
+            work=env.work[step.workload] or 1,
+            clock=self._unit.clock,
+            values=tuple(
+                Value(metric=metric.name, unit=metric.unit, better=metric.better, value=value)
+                for metric, value in once.values
+            ),
+            guest_s=once.guest_s,
+            parent_s=once.parent_s,
+            cost=once.cost,
+            start=once.start,
+            stdout=once.stdout,
+        )
+
+    def _given_up(self, env: Environment, workload: str, stage: str, error: VbenchError) -> Failed:
+        """A cell that could not be measured; a lost connection ends the whole environment."""
+        env.failed.add(workload)
+        env.expected.pop(workload, None)
+        lost = isinstance(error, ConnectionLost) or not _answers(env)
+        if lost:
+            env.dead = str(error)
+        log.info("%s: %s is given up: %s", env.stack.path, workload, error)
+        return Failed.model_validate(
+            {
+                "stack": env.stack.path,
+                "workload": None if lost else workload,
+                "stage": stage,
+                "reason": str(error),
+            }
+        )
+
+    def _tear_down(self) -> None:
+        for env in self._environments.values():
+            for workload in self._workloads.values():
+                if workload.teardown is not None and not env.dead and workload.name in env.expected:
+                    argv = workload.render(workload.teardown.command, env.host.program, **places(env.host))
+                    with contextlib.suppress(
+                        VbenchError
+                    ):  # all is measured, and the environment goes away now
+                        env.host.run(argv, check=False, timeout=workload.teardown.timeout_s * env.slowdown)
 
 
 def _peer_at(host: Host) -> str:
     return host.peer_at or host.name
-
-
-def _birth(stack: Stack, hosts: Mapping[str, Host], shape: Shape) -> Birth | None:
-    """How another environment of this stack is opened; ``None`` where it is a machine of its own."""
-    layer, counted = stack.top(), stack.clock() != "wall"
-    if layer is None or stack.baseline() is None:
-        return Birth.bare(hosts[stack.path], counted)
-    if layer.own_machine:
-        return None
-    parent = hosts[stack.prefix(stack.depth - 1).path]
-    return Birth(parent, lambda: layer.open(parent, shape), counted)
-
-
-def _prepare(
-    env: Environment,
-    lane: Lane,
-    workloads: Mapping[str, Workload],
-    recorder: Recorder,
-    stop: threading.Event,
-) -> None:
-    """Set up, calibrate and warm up every workload; cells that cannot are recorded as failures."""
-    for name, workload in workloads.items():
-        _check(stop)
-        recorder.doing(f"calibrating {name} in {env.stack.path}", lane.name)
-        if env.dead or recorder.has_failed(env.stack, name):
-            continue
-        size = recorder.sizes.get((env.stack.path, name))
-        known = recorder.given.get((env.stack.path, name)) if size is None else size
-        try:
-            warm = prepare(env, workload, known if workload.work else None)
-        except VbenchError as error:
-            _give_up(env, recorder, name, "prepare", error, stop)
-            continue
-        if size is None:
-            recorder.sample(env, workload, Step(0, 0, name, env.stack.path, "A"), warm, warmup=True)
-        recorder.settled(env.stack, name, env.work[name])
-
-
-def _measure(
-    environments: Mapping[str, Environment],
-    lane: Lane,
-    steps: Sequence[Step],
-    workloads: Mapping[str, Workload],
-    recorder: Recorder,
-    stop: threading.Event,
-) -> None:
-    pending = [
-        step
-        for step in steps
-        if step.stack in environments
-        and (step.block, step.workload, step.stack, step.arm) not in recorder.measured
-    ]
-    for number, step in enumerate(pending):
-        _check(stop)
-        if recorder.enough(step.block):
-            break
-        env, workload = environments[step.stack], workloads[step.workload]
-        if env.dead or step.workload not in env.expected:
-            continue
-        left = sum(environments[later.stack].expected.get(later.workload, 0.0) for later in pending[number:])
-        recorder.doing(f"block {step.block + 1}: {step.workload} in {step.stack}", lane.name, left)
-        try:
-            once = invoke(env, workload, env.work[step.workload])
-        except VbenchError as error:
-            _give_up(env, recorder, step.workload, "measure", error, stop)
-            continue
-        env.expected[step.workload] = once.wall_s
-        recorder.sample(env, workload, step, once)
-
-
-def _tear_down(env: Environment, workloads: Mapping[str, Workload]) -> None:
-    for workload in workloads.values():
-        if workload.teardown is not None and not env.dead and workload.name in env.expected:
-            argv = workload.render(workload.teardown.command, env.host.program, **places(env.host))
-            with contextlib.suppress(VbenchError):  # all is measured, and the environment goes away now
-                env.host.run(argv, check=False, timeout=workload.teardown.timeout_s * env.slowdown)
-
-
-def _give_up(
-    env: Environment, recorder: Recorder, workload: str, stage: str, error: VbenchError, stop: threading.Event
-) -> None:
-    """Record that a cell could not be measured; a lost connection ends the whole environment."""
-    _check(stop)
-    if isinstance(error, BundleError):
-        raise error
-    env.expected.pop(workload, None)
-    lost = isinstance(error, ConnectionLost) or not _answers(env)
-    if lost:
-        env.dead = str(error)
-    recorder.failure(env.stack, None if lost else workload, stage, error)
 
 
 def _answers(env: Environment) -> bool:
@@ -224,8 +255,3 @@ def _answers(env: Environment) -> bool:
     except VbenchError:
         return False
     return True
-
-
-def _check(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise Stopped

@@ -1,0 +1,99 @@
+"""Handing units to workers, and what they tell to the recorder and to the user."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
+from typing import cast
+
+from vbench.errors import VbenchError
+from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened
+from vbench.harness.progress import Estimate, Progress
+from vbench.harness.recorder import Recorder
+from vbench.harness.units import WorkUnit
+from vbench.hosts.process import kill_all
+
+Place = Callable[[WorkUnit], Iterator[Event]]
+"""Where a unit is carried out: gives its events as they happen; leaving the iterator ends it."""
+
+
+class Dispatcher:
+    """Has units carried out: that of the wall clock alone and undisturbed, then the others side by side.
+
+    ``done``: invocations measured before. ``enough`` says before each block by the wall clock whether the run may
+    end there. ``found``: what is to be noted of a stack that has been opened.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        progress: Progress,
+        place: Place,
+        *,
+        done: int = 0,
+        enough: Callable[[int], bool] = lambda block: False,
+        found: Callable[[Opened], Iterable[Noted]] = lambda opened: (),
+    ) -> None:
+        self._recorder, self._progress, self._place = recorder, progress, place
+        self._done, self._enough, self._found = done, enough, found
+        self._stop = threading.Event()
+        self._opened = 0
+
+    def carry_out(self, units: Sequence[WorkUnit]) -> None:
+        """Have all units carried out; every event is recorded when it returns.
+
+        Raises ``VbenchError`` when there are units and no stack of any could be opened, and what a worker or the
+        recorder raises.
+        """
+        total = self._done + sum(len(unit.steps) for unit in units)
+        estimate = Estimate(self._progress, [unit.name for unit in units], self._done, total)
+        for unit in units:
+            if unit.clock == "wall":
+                self._follow(unit, estimate)
+        # The deepest first: they take longest, and the last one runs alone.
+        beside = sorted((unit for unit in units if unit.clock != "wall"), key=lambda unit: -unit.depth)
+        estimate.at_once = max(1, min(len(beside), len(os.sched_getaffinity(0))))
+        with ThreadPoolExecutor(estimate.at_once, thread_name_prefix="worker") as pool:
+            futures = [pool.submit(self._follow, unit, estimate) for unit in beside]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                # A worker ends what is its own when its iterator is left; ending its machines brings it there at once.
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                kill_all()
+                raise
+        if units and not self._opened and not self._done:
+            raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
+
+    def _follow(self, unit: WorkUnit, estimate: Estimate) -> None:
+        with closing(cast("Generator[Event]", self._place(unit))) as events:
+            for event in events:
+                if self._stop.is_set():
+                    return
+                if isinstance(event, Began):
+                    if unit.clock == "wall" and event.block is not None and self._enough(event.block):
+                        break
+                    estimate.began(unit.name, event)
+                    continue
+                if isinstance(event, Failed):
+                    self._progress.say(left_out(event))
+                self._recorder.take(event)
+                if isinstance(event, Opened):
+                    self._opened += 1
+                    for noted in self._found(event):
+                        self._recorder.take(noted)
+                elif isinstance(event, Measured) and not event.warmup:
+                    estimate.measured()
+        estimate.finished(unit.name)
+
+
+def left_out(event: Failed) -> str:
+    """A failure as a line for the user."""
+    what = f"{event.stack}: {event.workload}" if event.workload else event.stack
+    return f"{what} is left out, because {event.reason}"

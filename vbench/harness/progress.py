@@ -1,0 +1,88 @@
+"""How far a run is: what its journal holds already, and who is told what it does now."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vbench.bundle import tool_output
+from vbench.bundle.journal import problem
+from vbench.bundle.store import JOURNAL, Bundle
+from vbench.errors import BundleError
+from vbench.harness.events import Began
+from vbench.harness.plan import Step
+
+
+class Progress(Protocol):
+    """Told what a run is doing. All methods return at once."""
+
+    def say(self, text: str) -> None:
+        """One line worth keeping."""
+
+    def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
+        """What runs now; ``remaining_s`` from what invocations really took, ``None`` while unknown."""
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """What a journal holds: invocations measured, and by stack and workload the work sizes settled."""
+
+    measured: frozenset[tuple[int, str, str, str]] = frozenset()
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def has(self, step: Step) -> bool:
+        """Whether an invocation has been measured."""
+        return (step.block, step.workload, step.stack, step.arm) in self.measured
+
+
+def read_so_far(bundle: Bundle) -> SoFar:
+    """What a bundle's journal holds; half a line of tool output that a power cut left is cut off.
+
+    Raises BundleError for what only somebody else can have put there.
+    """
+    tool_output.mend(bundle.path)
+    path, measured, sizes = bundle.path / JOURNAL, set(), {}
+    with path.open() as journal:
+        for number, line in enumerate(journal, 1):
+            row = json.loads(line)
+            if wrong := problem(row):
+                raise BundleError(f"{path}:{number}: the line {wrong}")
+            if row["run"] != bundle.info.id:
+                raise BundleError(f"{path}:{number}: the sample is of another run, {row['run']!r:.80}")
+            if row["warmup"]:
+                sizes[row["stack"], row["workload"]] = row["work"]
+            else:
+                measured.add((row["block"], row["workload"], row["stack"], row["arm"]))
+    return SoFar(frozenset(measured), sizes)
+
+
+class Estimate:
+    """How long a run still takes, from what its units say of themselves; safe to use from several threads."""
+
+    def __init__(self, progress: Progress, units: Iterable[str], done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
+        self._left: dict[str, float | None] = dict.fromkeys(units)
+        self._lock = threading.Lock()
+        self.at_once = 1
+
+    def began(self, unit: str, event: Began) -> None:
+        """A unit begins something."""
+        with self._lock:
+            self._left[unit] = event.remaining_s
+            known = [seconds for seconds in self._left.values() if seconds is not None]
+            whole = max([*known, sum(known) / self.at_once]) if len(known) == len(self._left) else None
+            left = event.remaining_s if whole is None else whole
+            self._progress.doing(event, self._done, self._total, left)
+
+    def measured(self) -> None:
+        """One more invocation is done."""
+        with self._lock:
+            self._done += 1
+
+    def finished(self, unit: str) -> None:
+        """A unit has nothing more to do."""
+        with self._lock:
+            self._left[unit] = 0.0

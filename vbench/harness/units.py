@@ -1,0 +1,100 @@
+"""A piece of a run as a value: all that a worker needs, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vbench.harness.plan import Step
+from vbench.layers.base import Clock, Shape
+from vbench.layers.stack import Stack
+from vbench.workload.model import Workload
+
+Cell = tuple[str, str]
+"""Stack and workload."""
+
+
+class Frozen(BaseModel):
+    """A value that travels as JSON; bytes in it as base64."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Size(Frozen):
+    """The work size of a cell that was settled earlier. ``recorded``: its warm-up is in the journal already."""
+
+    stack: str
+    workload: str
+    work: int
+    recorded: bool = True
+
+
+class WorkUnit(Frozen):
+    """Stacks that are open together, and the invocations to measure in them, in order.
+
+    Stacks by the wall clock share one unit, because they must be compared moment by moment. Where a clock counts
+    instructions, nothing outside a stack can touch its figures: each stack is a unit of its own, with a testbed of
+    its own, and units run side by side. ``results`` is the folder that results go to, where the root can see it.
+    """
+
+    root: str
+    stacks: tuple[str, ...] = Field(min_length=1)  # lowest first
+    clock: Clock
+    workloads: tuple[Workload, ...]
+    steps: tuple[Step, ...]
+    sizes: tuple[Size, ...] = ()
+    shape: Shape
+    capsule: str  # digest
+    results: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other units of its run."""
+        return "wall clock" if self.clock == "wall" else self.stacks[0]
+
+    @property
+    def depth(self) -> int:
+        """Layers of its deepest stack."""
+        return max(path.count("/") for path in self.stacks)
+
+
+def units_of(
+    stacks: Sequence[Stack],
+    steps: Iterable[Step],
+    workloads: Mapping[str, Workload],
+    sizes: Sequence[Size],
+    *,
+    shape: Shape,
+    capsule: str,
+    results: str | None = None,
+    needed: Set[str] = frozenset(),
+) -> list[WorkUnit]:
+    """The units of a run, that of the wall clock first.
+
+    Only stacks with something left to measure are opened, and those in ``needed``, of which nothing is known yet.
+    """
+    order = list(steps)
+    busy = {step.stack for step in order} | needed
+    wanted = [stack for stack in stacks if stack.path in busy]
+    by_wall = [stack for stack in wanted if stack.clock() == "wall"]
+    groups = ([by_wall] if by_wall else []) + [[stack] for stack in wanted if stack not in by_wall]
+    found = []
+    for group in groups:
+        paths = tuple(stack.path for stack in group)
+        mine = tuple(step for step in order if step.stack in paths)
+        used = dict.fromkeys(step.workload for step in mine)
+        found.append(
+            WorkUnit(
+                root=group[0].root,
+                stacks=paths,
+                clock=group[0].clock(),
+                workloads=tuple(each for name, each in workloads.items() if name in used),
+                steps=mine,
+                sizes=tuple(size for size in sizes if size.stack in paths and size.workload in used),
+                shape=shape,
+                capsule=capsule,
+                results=results,
+            )
+        )
+    return found
