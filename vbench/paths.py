@@ -20,5 +20,20 @@ def state() -> Path:
 
 def workload_files() -> Path:
     """The workload files and the probe's sources that come with vbench."""
-    installed = Path(__file__).parent / "workloads"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "workloads"
+    return _shipped("workloads", "workloads")
+
+
+def reference_bundle() -> Path:
+    """The bundle of the instruction-counted testbed that comes with vbench."""
+    return _shipped("reference", "results/reference-testbed")
+
+
+def notebooks() -> Path:
+    """The notebooks that come with vbench."""
+    return _shipped("notebooks", "notebooks")
+
+
+def _shipped(installed: str, checkout: str) -> Path:
+    """A folder that comes with vbench: inside the package when installed, else in the checkout around it."""
+    inside = Path(__file__).parent / installed
+    return inside if inside.is_dir() else Path(__file__).parents[1] / checkout

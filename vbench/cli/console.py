@@ -104,7 +104,7 @@ class CliWatcher:
 
     def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
         """What runs now, and how long the rest takes if it goes on like this."""
-        left = "" if remaining_s is None else f"about {_span(remaining_s)} left"
+        left = "" if remaining_s is None else f"about {span(remaining_s)} left"
         if self._quiet:
             match now.stage:
                 case "opening":
@@ -122,6 +122,10 @@ class CliWatcher:
         self._progress.update(self._task, description=shown(text), completed=done, total=total, left=left)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A length of time: ``12 s``, ``3 min 05 s``, ``1 h 02 min``."""
+    if seconds >= 3600:
+        hours, rest = divmod(round(seconds / 60), 60)
+        return f"{hours} h {rest:02} min"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from vbench import __version__
-from vbench.cli import analysis, deciding, inside, knowledge, measuring, teaching, upkeep
+from vbench.cli import analysis, deciding, inside, knowledge, measuring, teaching, upkeep, work
 from vbench.cli.console import say, warn
 from vbench.errors import VbenchError, missing_extra
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What each layer of virtualization costs: identical workloads, alone and stacked.",
 )
-for module in (measuring, analysis, deciding, knowledge, teaching, inside, upkeep):
+for module in (measuring, analysis, deciding, knowledge, teaching, inside, upkeep, work):
     app.add_typer(module.app)
 
 

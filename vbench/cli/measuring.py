@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from vbench.cli import dry_run
 from vbench.cli.analysis import report, show_replay
 from vbench.cli.console import CliWatcher, say, show_table, warn
 from vbench.cli.options import Folder, Folders, Json, Names, Stacks, group, share, workloads_of
-from vbench.errors import VbenchError
+from vbench.errors import UsageError, VbenchError
 
 app = group()
 
@@ -83,6 +84,12 @@ def run(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be opened and measured, and how long it takes.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print JSON instead of a table.")
+    ] = False,
 ) -> None:
     """Measure stacks against their baselines; the result is a bundle that `vbench report` reads."""
     from vbench.bundle.store import read_info
@@ -101,6 +108,11 @@ def run(
         seed=seed,
         target_width=target_width,
     )
+    if dry:
+        dry_run.show(chosen, known, capsule.require(), json=json)
+        return
+    if json:
+        raise UsageError("--json goes with --dry-run", "vbench report BUNDLE --json gives figures")
     folder = _start(chosen, known, capsule.require(), out)
     say(f"next: vbench report {folder}")
 

@@ -16,13 +16,13 @@ from vbench.bundle.journal import read_table
 from vbench.bundle.store import JOURNAL, Bundle, Note, RunInfo, WorkloadInfo
 from vbench.capsule.capsule import Capsule
 from vbench.errors import BundleError, UsageError
-from vbench.harness.dispatch import Dispatcher, left_out
+from vbench.harness.dispatch import Dispatcher, Place, left_out
 from vbench.harness.events import Failed, Noted
+from vbench.harness.places import here
 from vbench.harness.plan import Plan, schedule, with_baselines
 from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
-from vbench.harness.worker import Worker
 from vbench.hosts.local import LocalHost
 from vbench.layers.stack import Stack, cpus_for
 from vbench.observe import facts, fairness
@@ -94,31 +94,34 @@ def plan_of(bundle: Bundle | Run, workloads: Library, only: Sequence[str] | None
 
 
 def units_for(
-    bundle: Bundle,
+    info: RunInfo,
+    plan: Plan,
     workloads: Library,
+    *,
     sizes: Mapping[tuple[str, str], int] | None = None,
     so_far: SoFar | None = None,
+    results: Path | None = None,
 ) -> list[WorkUnit]:
-    """What is left of a bundle's plan, as units.
+    """What is left of a run's plan, as units; all of it without ``so_far``.
 
-    ``sizes`` are work sizes by stack and workload that an earlier run settled, and that this one repeats.
+    ``sizes`` are work sizes by stack and workload that an earlier run settled, and that this one repeats;
+    ``results`` is the folder that results go to.
     """
     so_far = so_far or SoFar()
-    info, plan = bundle.info, plan_of(bundle, workloads)
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = with_baselines(plan.stacks)
     bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
-    by_wall = {stack.path for stack in stacks if stack.clock() == "wall"}
+    # Where instructions are counted, figures repeat and gain nothing by more blocks.
+    most = {stack.path: plan.most_blocks if stack.clock() == "wall" else plan.blocks for stack in stacks}
     given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
     steps = [
         step
-        for step in schedule(plan, list(todo), [stack.path for stack in stacks], bases)
+        for step in schedule(plan, list(todo), [*most], bases)
         if (step.stack, step.workload) not in given_up
-        and step.block
-        < (plan.most_blocks if step.stack in by_wall else plan.blocks)  # what repeats needs no more
+        and step.block < most[step.stack]
         and not so_far.has(step)
     ]
-    known = {**{cell: (work, False) for cell, work in (sizes or {}).items()}}
+    known = {cell: (work, False) for cell, work in (sizes or {}).items()}
     known |= {cell: (work, True) for cell, work in so_far.sizes.items()}
     return units_of(
         stacks,
@@ -127,8 +130,8 @@ def units_for(
         [Size(stack=s, workload=w, work=work, recorded=done) for (s, w), (work, done) in known.items()],
         shape=plan.shape(),
         capsule=str(info.capsule.get("digest")),
-        results=str(bundle.path),
-        needed={stack.path for stack in stacks} - info.hosts.keys(),
+        results=None if results is None else str(results),
+        needed=most.keys() - info.hosts.keys(),
     )
 
 
@@ -138,12 +141,13 @@ def execute(
     capsule: Capsule,
     progress: Progress,
     sizes: Mapping[tuple[str, str], int] | None = None,
+    place: Place | None = None,
 ) -> None:
     """Carry out the plan of a bundle, or what is left of it; every sample is in the journal when it returns.
 
-    ``sizes``: see :func:`units_for`. A stack that fails is recorded and the rest goes on. Raises ``DigestMismatch``
-    before anything is measured with wrong bytes, ``BundleError`` when results cannot be written, and ``VbenchError``
-    when no stack opens at all.
+    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process. A stack
+    that fails is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is measured with wrong
+    bytes, ``BundleError`` when results cannot be written, and ``VbenchError`` when no stack opens at all.
     """
     info = bundle.info
     if info.capsule.get("digest") != capsule.digest:
@@ -152,7 +156,7 @@ def execute(
             "import the capsule that it was begun with",
         )
     plan, so_far = plan_of(bundle, workloads), read_so_far(bundle)
-    units = units_for(bundle, workloads, sizes, so_far)
+    units = units_for(info, plan, workloads, sizes=sizes, so_far=so_far, results=bundle.path)
     info.status = "running"
     bundle.save()
     recorder = Recorder(bundle)
@@ -162,7 +166,7 @@ def execute(
     dispatcher = Dispatcher(
         recorder,
         progress,
-        lambda unit: Worker(unit, capsule).run(),
+        place or here(capsule),
         done=len(so_far.measured),
         enough=until_precise(plan, bundle.path),
         found=lambda opened: unlike(info, opened.stack),

@@ -22,6 +22,8 @@ from vbench.hosts.command import shorten
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vbench-spawner")
 
 
+PIPE = subprocess.PIPE
+
 MARK = "VBENCH_OWNER"
 """In the environment of what vbench starts on this machine: the process that it belongs to, see :func:`owner`."""
 

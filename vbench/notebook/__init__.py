@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vbench import paths
 from vbench.errors import UsageError, VbenchError
 
 if TYPE_CHECKING:
@@ -26,16 +27,9 @@ if TYPE_CHECKING:
     from vbench.stats.run import Run
 
 BUNDLE = "VBENCH_BUNDLE"
-_HERE = Path(__file__).parents[1]
 _SECTION = re.compile(r"^## (\S+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _DPI = 96
 _SHARP = 2  # pixels drawn for each pixel shown: screens of today have twice as many
-
-
-def _place(installed: str, checkout: str) -> Path:
-    """A folder that comes with vbench: inside the package when installed, else in the checkout around it."""
-    inside = _HERE / installed
-    return inside if inside.is_dir() else _HERE.parent / checkout
 
 
 def reference() -> Path:
@@ -45,7 +39,7 @@ def reference() -> Path:
     """
     if chosen := os.environ.get(BUNDLE):
         return Path(chosen)
-    found = _place("reference", "results/reference-testbed")
+    found = paths.reference_bundle()
     if not (found / "run.json").is_file():
         raise UsageError(
             f"there is no reference bundle in {found}", f"set {BUNDLE} to the folder of a bundle"
@@ -55,12 +49,12 @@ def reference() -> Path:
 
 def busy_machine() -> Path:
     """The bundle to study noise with: a few workloads by the wall clock, on a machine that was busy with other work."""
-    return _place("notebooks", "notebooks") / "busy-machine"
+    return paths.notebooks() / "busy-machine"
 
 
 def notebooks() -> dict[str, Path]:
     """The notebooks that come with vbench, by name, in the order of the course."""
-    return {path.stem: path for path in sorted(_place("notebooks", "notebooks").glob("[0-9][0-9]-*.ipynb"))}
+    return {path.stem: path for path in sorted(paths.notebooks().glob("[0-9][0-9]-*.ipynb"))}
 
 
 def find(name: str) -> Path:
@@ -199,7 +193,7 @@ def answer(key: str, **figures: Any) -> Folded:
     so that nobody reads them in a cell by accident. Their fields, as ``{cost[uml][cpu-int]:.2f}``, are filled with
     ``figures``. Raises ``UsageError`` for an unknown key, and where a figure is missing.
     """
-    text = (_place("notebooks", "notebooks") / "answers.md").read_text(encoding="utf-8")
+    text = (paths.notebooks() / "answers.md").read_text(encoding="utf-8")
     known = dict(_SECTION.findall(text))
     if key not in known:
         raise UsageError(f"there is no answer {key!r}", f"answers: {', '.join(known)}")

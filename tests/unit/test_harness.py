@@ -1,0 +1,292 @@
+"""Units, events and what is made of them, without a machine: events are told here as a worker tells them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vbench import load
+from vbench.bundle.store import Bundle, Note, RunInfo, WorkloadInfo
+from vbench.errors import VbenchError
+from vbench.harness.dispatch import Dispatcher
+from vbench.harness.events import (
+    Began,
+    Event,
+    Failed,
+    Measured,
+    Noted,
+    Opened,
+    Settled,
+    Value,
+    read_event,
+)
+from vbench.harness.forecast import expected, read_times, whole
+from vbench.harness.invoke import Cost
+from vbench.harness.plan import Plan, Step, schedule, with_baselines
+from vbench.harness.progress import SoFar, read_so_far
+from vbench.harness.recorder import Recorder
+from vbench.harness.run import units_for
+from vbench.harness.units import WorkUnit
+from vbench.paths import reference_bundle
+from vbench.workload.library import load_workloads
+
+KNOWN = load_workloads()
+COUNTED = ["local/testbed/chroot", "local/testbed/uml"]
+
+
+def planned(*stacks: str, blocks: int = 2, **more: object) -> Plan:
+    return Plan.model_validate(
+        {"stacks": [*stacks], "workloads": ["os-nullcall", "cpu-int"], "blocks": blocks, **more}
+    )
+
+
+def info_of(plan: Plan) -> RunInfo:
+    workloads = {
+        name: WorkloadInfo(
+            digest=KNOWN[name].digest, kind=KNOWN[name].kind, title="", primary=KNOWN[name].primary.name
+        )
+        for name in plan.workloads
+    }
+    return RunInfo(id="r", created="", seed=0, plan=plan.model_dump(), workloads=workloads)
+
+
+def measured(step: Step, *, warmup: bool = False) -> Measured:
+    return Measured(
+        stack=step.stack,
+        baseline="local/testbed",
+        workload=step.workload,
+        params="{}",
+        block=step.block,
+        order=step.order,
+        arm=step.arm,
+        warmup=warmup,
+        work=8,
+        clock="instructions" if "testbed" in step.stack else "wall",
+        values=(Value(metric="time", unit="s", better="lower", value=1.5),),
+        guest_s=0.5,
+        parent_s=1.0,
+        cost=Cost(host_cpu_s=0.25),
+        start="2026-11-25T00:00:00.000+00:00",
+        stdout=b"\xff\x00bytes that are no text",
+    )
+
+
+def told(unit: WorkUnit) -> Iterator[Event]:
+    """What a worker tells that has no trouble."""
+    sizes = {(size.stack, size.workload) for size in unit.sizes if size.recorded}
+    for stack in unit.stacks:
+        yield Began(stage="opening", stack=stack)
+        yield Opened(stack=stack, facts={"kernel": "Linux 6"})
+    for cell in dict.fromkeys((step.stack, step.workload) for step in unit.steps):
+        yield Began(stage="calibrating", stack=cell[0], workload=cell[1])
+        if cell not in sizes:
+            yield measured(Step(0, 0, cell[1], cell[0], "A"), warmup=True)
+        yield Settled(stack=cell[0], workload=cell[1], work=8)
+    for step in unit.steps:
+        yield Began(
+            stage="measuring", stack=step.stack, workload=step.workload, block=step.block, remaining_s=1.0
+        )
+        yield measured(step)
+
+
+class Heard:
+    """Keeps what a run says of its progress."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.done: list[tuple[int, int]] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
+        self.done.append((done, total))
+
+
+def test_a_unit_travels_as_json() -> None:
+    plan = planned(*COUNTED)
+    for unit in units_for(info_of(plan), plan, KNOWN, sizes={(COUNTED[0], "cpu-int"): 64}):
+        text = unit.model_dump_json(by_alias=True)
+        again = WorkUnit.model_validate_json(text)
+        assert again == unit
+        assert [each.digest for each in again.workloads] == [each.digest for each in unit.workloads]
+        with pytest.raises(ValueError, match="frozen"):
+            unit.root = "other"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Began(stage="measuring", stack="local", workload="cpu-int", block=3, remaining_s=2.5),
+        Opened(stack="local", facts={"kernel": "Linux", "work": {"a": 1}}),
+        Settled(stack="local", workload="cpu-int", work=None),
+        measured(Step(1, 2, "cpu-int", "local", "A'")),
+        Failed(stack="local/uml", stage="open", reason="it has no /dev/net/tun"),
+        Noted(notes=(Note(severity="warning", stacks=["local"], text="loaded"),), topic="noise"),
+    ],
+    ids=lambda event: event.kind,
+)
+def test_events_travel_as_json(event: Event) -> None:
+    line = event.model_dump_json()
+    assert "\n" not in line
+    assert read_event(line) == event
+
+
+@pytest.mark.parametrize("line", ["", "{}", '{"kind":"exploded"}', '{"kind":"settled","stack":1}', "[]"])
+def test_what_is_no_event_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        read_event(line)
+
+
+def test_each_counted_stack_is_a_unit_and_the_wall_clock_is_one() -> None:
+    plan = planned("local/uml", "local/chroot", *COUNTED)
+    units = units_for(info_of(plan), plan, KNOWN)
+    assert [unit.name for unit in units] == ["wall clock", "local/testbed", *COUNTED]
+    assert units[0].stacks == ("local", "local/uml", "local/chroot")
+    assert sum(len(unit.steps) for unit in units) == 2 * 2 * (4 + 4)
+    assert [unit.depth for unit in units] == [1, 1, 2, 2]
+
+
+def test_what_is_done_or_given_up_is_not_asked_for_again(tmp_path: Path) -> None:
+    plan = planned("local/chroot", *COUNTED)
+    info, stacks = info_of(plan), with_baselines(["local/chroot", *COUNTED])
+    info.hosts = {stack.path: {} for stack in stacks}
+    every = schedule(plan, plan.workloads, [s.path for s in stacks], {"local", "local/testbed"})
+    done = [step for step in every if step.stack.startswith("local/testbed") or step.block == 0]
+    so_far = SoFar(
+        frozenset((s.block, s.workload, s.stack, s.arm) for s in done), {("local", "cpu-int"): 512}
+    )
+    (unit,) = units_for(
+        info, plan, KNOWN, so_far=so_far, sizes={("local", "cpu-int"): 1, ("local", "os-nullcall"): 2}
+    )
+    assert unit.stacks == ("local", "local/chroot")
+    assert {step.block for step in unit.steps} == {1}
+    assert {(size.workload, size.work, size.recorded) for size in unit.sizes} == {
+        ("cpu-int", 512, True),
+        ("os-nullcall", 2, False),
+    }
+    given_up = Failed(stack="local/chroot", workload="cpu-int", stage="measure", reason="it failed")
+    with Bundle.create(tmp_path / "run", info) as bundle:
+        Recorder(bundle).take(given_up)
+        (unit,) = units_for(bundle.info, plan, KNOWN, so_far=so_far)
+    assert {step.workload for step in unit.steps if step.stack == "local/chroot"} == {"os-nullcall"}
+
+
+def test_a_stack_of_which_nothing_is_known_is_opened_though_all_is_left_out() -> None:
+    gaps = [{"stack": COUNTED[1], "workloads": ["os-nullcall", "cpu-int"], "reason": "too slow"}]
+    plan = planned(*COUNTED, leave_out=gaps)
+    units = units_for(info_of(plan), plan, KNOWN)
+    assert [(unit.name, bool(unit.steps)) for unit in units][-1] == (COUNTED[1], False)
+
+
+def test_a_whole_run_is_recorded(tmp_path: Path) -> None:
+    plan, heard = planned("local/chroot", *COUNTED), Heard()
+    with Bundle.create(tmp_path / "run", info_of(plan)) as bundle:
+        Dispatcher(Recorder(bundle), heard, told).carry_out(units_for(bundle.info, plan, KNOWN))
+        assert read_so_far(bundle).sizes.keys() >= {(COUNTED[0], "cpu-int"), ("local", "os-nullcall")}
+        assert not any(unit.steps for unit in units_for(bundle.info, plan, KNOWN, so_far=read_so_far(bundle)))
+        bundle.finish()
+    run = load(tmp_path / "run")
+    assert len(run.samples[~run.samples["warmup"]]) == 2 * 2 * (3 + 4)
+    assert run.facts["local/testbed"]["work"] == {"os-nullcall": 8, "cpu-int": 8}
+    assert heard.done[-1][1] == 28
+    assert max(done for done, _ in heard.done) == 27
+
+
+def test_it_stops_before_a_block_by_the_wall_clock_when_told_to(tmp_path: Path) -> None:
+    plan = planned("local/chroot", COUNTED[0], blocks=5)
+    with Bundle.create(tmp_path / "run", info_of(plan)) as bundle:
+        enough = Dispatcher(Recorder(bundle), Heard(), told, enough=lambda block: block == 2)
+        enough.carry_out(units_for(bundle.info, plan, KNOWN))
+        blocks = read_so_far(bundle).measured
+    assert max(block for block, _, stack, _ in blocks if "testbed" not in stack) == 1
+    assert max(block for block, _, stack, _ in blocks if "testbed" in stack) == 4
+
+
+def test_failures_and_findings_are_recorded_and_an_opened_stack_has_not_failed(tmp_path: Path) -> None:
+    info, heard = info_of(planned("local/uml")), Heard()
+    with Bundle.create(tmp_path / "run", info) as bundle:
+        recorder = Recorder(bundle)
+        recorder.take(Failed(stack="local/uml", stage="open", reason="no tun"))
+        recorder.take(Failed(stack="local/uml", stage="open", reason="still no tun"))
+        assert [each.reason for each in info.failures] == ["still no tun"]
+        recorder.take(Opened(stack="local/uml", facts={}))
+        assert info.failures == []
+        assert [note.text for note in info.notes] == [
+            "it was opened anew when the run was resumed, because still no tun"
+        ]
+        kept = len(info.notes)
+        for text in ("load 1", "load 2", "load 2"):
+            recorder.take(Noted(notes=(Note(severity="warning", text=text),), topic="noise"))
+        recorder.take(Noted(notes=(Note(severity="info", text="other"),)))
+        assert [note.text for note in info.notes[kept:]] == ["load 2", "other"]
+        assert json.loads((tmp_path / "run/run.json").read_text())["notes"][-1]["text"] == "other"
+
+        def nothing(unit: WorkUnit) -> Iterator[Event]:
+            yield Failed(stack=unit.stacks[0], stage="open", reason="no root")
+
+        plan = planned("local/uml")
+        with pytest.raises(VbenchError, match="no stack of the plan could be opened"):
+            Dispatcher(recorder, heard, nothing).carry_out(units_for(info, plan, KNOWN))
+        assert heard.said == ["local is left out, because no root"]
+
+
+def test_an_error_of_one_worker_ends_the_others(tmp_path: Path) -> None:
+    plan, began, closed = planned(*COUNTED), threading.Barrier(2, timeout=20), []
+
+    def one(unit: WorkUnit) -> Iterator[Event]:
+        try:
+            yield Opened(stack=unit.stacks[0], facts={})
+            if unit.name in COUNTED:
+                began.wait()
+            if unit.name == COUNTED[0]:
+                raise VbenchError("it broke")
+            for _ in range(10_000):
+                threading.Event().wait(0.01)
+                yield Began(stage="measuring", stack=unit.stacks[0])
+        finally:
+            closed.append(unit.name)
+
+    units = [unit for unit in units_for(info_of(plan), plan, KNOWN) if unit.name in COUNTED]
+    with (
+        Bundle.create(tmp_path / "run", info_of(plan)) as bundle,
+        pytest.raises(VbenchError, match="it broke"),
+    ):
+        Dispatcher(Recorder(bundle), Heard(), one).carry_out(units)
+    assert sorted(closed) == sorted(COUNTED)
+
+
+@given(st.permutations(range(28)), st.integers(0, 27))
+def test_however_a_run_is_cut_the_rest_completes_it(order: list[int], cut: int) -> None:
+    plan = planned("local/chroot", *COUNTED)
+    info = info_of(plan)
+    every = [step for unit in units_for(info, plan, KNOWN) for step in unit.steps]
+    done = [every[number] for number in order[:cut]]
+    so_far = SoFar(frozenset((s.block, s.workload, s.stack, s.arm) for s in done))
+    rest = [step for unit in units_for(info, plan, KNOWN, so_far=so_far) for step in unit.steps]
+    assert len(rest) + len(done) == len(every)
+    assert {*rest}.isdisjoint(done)
+
+
+def test_times_are_those_of_an_earlier_bundle() -> None:
+    plan = planned("local/testbed/uml", "local/chroot", blocks=6)
+    units = units_for(info_of(plan), plan, KNOWN)
+    times = read_times([reference_bundle()], units)
+    rows = {row.stack: row for row in expected(units, times)}
+    facts = load(reference_bundle()).facts
+    assert rows["local/testbed/uml"].opening_s == float(facts["local/testbed/uml"]["open_seconds"])
+    assert 1 < (rows["local/testbed/uml"].measuring_s or 0) < 600
+    assert rows["local/testbed/uml"].unknown == ()
+    assert rows["local/testbed"].invocations == 2 * rows["local/testbed/uml"].invocations == 24
+    assert (rows["local/chroot"].measuring_s, rows["local/chroot"].opening_s) == (None, None)
+    assert rows["local/chroot"].unknown == ("os-nullcall", "cpu-int")
+    counted = [row.seconds for row in rows.values() if row.clock != "wall"]
+    assert whole([*rows.values()], 1) == pytest.approx(sum(counted))
+    assert whole([*rows.values()], 2) == pytest.approx(max(counted))
+    assert read_times([reference_bundle() / "raw"], units).sources == []

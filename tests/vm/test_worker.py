@@ -1,0 +1,125 @@
+"""Units of a run in processes of their own: what they tell is what one process would have recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vbench import load
+from vbench.bundle.store import Bundle
+from vbench.bundle.verify import examine
+from vbench.capsule.capsule import Capsule
+from vbench.errors import VbenchError
+from vbench.harness.events import Began, Measured, Opened
+from vbench.harness.places import here, in_a_process
+from vbench.harness.plan import Plan, load_plan
+from vbench.harness.run import execute, new_run, units_for
+from vbench.harness.units import WorkUnit
+from vbench.workload.library import load_workloads
+
+KNOWN = load_workloads()
+
+
+class Silent:
+    """Told of progress, and does nothing with it."""
+
+    def say(self, text: str) -> None: ...
+
+    def doing(self, *args: object) -> None: ...
+
+
+def plan(*stacks: str, workloads: tuple[str, ...] = ("os-nullcall", "cpu-int"), blocks: int = 2) -> Plan:
+    return load_plan(None, KNOWN, stacks=[*stacks], workloads=[*workloads], blocks=blocks, seed=7)
+
+
+def unit_of(folder: Path, built: Capsule, asked: Plan) -> WorkUnit:
+    return units_for(new_run(asked, KNOWN, built), asked, KNOWN, results=folder)[0]
+
+
+def test_two_processes_make_the_bundle_that_one_makes(
+    built: Capsule, can: Callable[[str], None], tmp_path: Path
+) -> None:
+    can("testbed")
+    asked = plan("testbed/chroot", workloads=("os-nullcall",))
+    places = {"one": here(built), "two": in_a_process}
+    for name, place in places.items():
+        with Bundle.create(tmp_path / name, new_run(asked, KNOWN, built)) as bundle:
+            execute(bundle, KNOWN, built, Silent(), place=place)
+        assert examine(tmp_path / name) == []
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    key = ["stack", "workload", "params", "metric", "block", "arm", "warmup"]
+    joined = one.samples.merge(two.samples, on=key, how="outer", indicator=True)
+    assert (joined["_merge"] == "both").all()
+    assert len(joined) == len(one.samples)
+    counted = joined[~joined["warmup"]]
+    assert (counted["work_x"] == counted["work_y"]).all()
+    ratio = counted["value_x"] / counted["value_y"]
+    assert ((ratio - 1).abs() < 1e-3).all()
+
+
+def test_leaving_the_events_ends_everything(
+    built: Capsule, can: Callable[[str], None], tmp_path: Path
+) -> None:
+    can("uml")
+    unit = unit_of(tmp_path / "run", built, plan("uml"))
+    before = {process.pid for process in psutil.process_iter()}
+    for place in (here(built), in_a_process):
+        events = place(unit)
+        opened = [next(event for event in events if isinstance(event, Opened)) for _ in unit.stacks]
+        assert [each.stack for each in opened] == ["local", "local/uml"]
+        assert any(
+            "linux.uml" in " ".join(each.cmdline())
+            for each in psutil.process_iter()
+            if each.pid not in before
+        )
+        events.close()  # type: ignore[attr-defined]
+        end = time.monotonic() + 5
+        while left := [p for p in psutil.process_iter() if p.pid not in before and "uml" in p.name()]:
+            assert time.monotonic() < end, left
+
+
+def test_what_is_warm_already_waits_for_its_turn(
+    built: Capsule, can: Callable[[str], None], tmp_path: Path
+) -> None:
+    """A resumed run measures its first sample before it has warmed everything up."""
+    can("chroot")
+    unit = unit_of(tmp_path / "run", built, plan("chroot", blocks=1))
+    sizes = [
+        {"stack": stack, "workload": each.name, "work": 4096}
+        for stack in unit.stacks
+        for each in unit.workloads
+    ]
+    resumed = WorkUnit.model_validate({**unit.model_dump(by_alias=True), "sizes": sizes})
+    events = [event for event in here(built)(resumed) if isinstance(event, Began | Measured)]
+    kinds = [event.stage if isinstance(event, Began) else "measured" for event in events]
+    first = kinds.index("measured")
+    assert kinds[:first].count("calibrating") == 1
+    assert kinds.count("calibrating") == 4
+    measured = [event for event in events if isinstance(event, Measured)]
+    assert not any(event.warmup for event in measured)
+    assert {event.work for event in measured} == {4096}
+
+
+def test_a_worker_that_fails_says_so(tmp_path: Path, built: Capsule) -> None:
+    unit = unit_of(tmp_path / "run", built, plan("local"))
+    other = unit.model_copy(update={"capsule": "0" * 16})
+    with pytest.raises(
+        VbenchError, match="the worker of wall clock failed: the unit wall clock is for capsule 0000"
+    ):
+        list(in_a_process(other))
+    done = subprocess.run(
+        [sys.executable, "-m", "vbench.cli.main", "work"],
+        input=b"{}",
+        capture_output=True,
+        env={**os.environ},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"vbench: standard input is no unit of a run: root: Field required")

@@ -1,0 +1,30 @@
+"""vbench work: one unit of a run, carried out in this process for another one."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+
+from vbench.cli.options import group
+from vbench.errors import UsageError
+
+app = group()
+
+
+@app.command(hidden=True)
+def work() -> None:
+    """Carry out a unit of a run, read as JSON on standard input; its events go to standard output, one a line."""
+    from vbench.capsule import capsule
+    from vbench.harness.units import WorkUnit
+    from vbench.harness.worker import Worker
+
+    try:
+        unit = WorkUnit.model_validate_json(sys.stdin.buffer.read())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"standard input is no unit of a run: {where}: {first['msg']}") from None
+    for event in Worker(unit, capsule.require()).run():
+        sys.stdout.buffer.write(event.model_dump_json().encode() + b"\n")
+        sys.stdout.buffer.flush()

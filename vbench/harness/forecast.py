@@ -1,0 +1,119 @@
+"""What a run would do and how long it would take, from what earlier bundles took; nothing is opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vbench.bundle.store import read_info, read_samples
+from vbench.errors import BundleError
+from vbench.harness.units import Cell, WorkUnit
+from vbench.layers.stack import Stack
+
+
+@dataclass
+class Times:
+    """Seconds that stacks took to open, and cells to be prepared and to be measured once; ``sources``: bundles."""
+
+    opening: dict[str, float] = field(default_factory=dict)
+    preparing: dict[Cell, float] = field(default_factory=dict)
+    measuring: dict[Cell, float] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One stack of a run to come: what is done in it, and the seconds that this takes, as far as they are known.
+
+    ``unknown``: workloads of which no earlier bundle tells how long they take here.
+    """
+
+    stack: str
+    baseline: str
+    clock: str
+    workloads: int
+    invocations: int
+    opening_s: float | None
+    preparing_s: float | None
+    measuring_s: float | None
+    unknown: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The sum of what is known."""
+        return (self.opening_s or 0.0) + (self.preparing_s or 0.0) + (self.measuring_s or 0.0)
+
+
+def read_times(folders: Iterable[Path], wanted: Sequence[WorkUnit]) -> Times:
+    """What the bundles in ``folders`` tell of the units' stacks, the newest first; damaged ones are passed over."""
+    from vbench.stats.timing import timing  # noqa: PLC0415  (pandas, only where it is needed)
+
+    found = []
+    for folder in folders:
+        try:
+            info = read_info(folder)
+            if not {*info.hosts} & {stack for unit in wanted for stack in unit.stacks}:
+                continue
+            found.append((info.created, folder, info, timing(read_samples(folder, info))))
+        except BundleError:
+            continue
+    times = Times()
+    cells = {(step.stack, step.workload) for unit in wanted for step in unit.steps}
+    for _, folder, info, table in sorted(found, key=lambda each: each[0], reverse=True):
+        before = len(times.opening), len(times.preparing), len(times.measuring)
+        for unit in wanted:
+            for stack in unit.stacks:
+                seconds = str(info.hosts.get(stack, {}).get("open_seconds", ""))
+                if seconds.replace(".", "", 1).isdigit():
+                    times.opening.setdefault(stack, float(seconds))
+        for row in table.itertuples():
+            if (cell := (str(row.stack), str(row.workload))) in cells:
+                for known, value in ((times.preparing, row.prepare_s), (times.measuring, row.invoke_s)):
+                    if math.isfinite(float(str(value))):
+                        known.setdefault(cell, float(str(value)))
+        if (len(times.opening), len(times.preparing), len(times.measuring)) != before:
+            times.sources.append(str(folder))
+    return times
+
+
+def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
+    """Each stack of the units, with what is known of the time that it takes.
+
+    Preparing a cell of which only that is unknown counts as three invocations, the fewest that calibrating takes.
+    """
+    rows = []
+    for unit in units:
+        for path in unit.stacks:
+            steps = [step for step in unit.steps if step.stack == path]
+            names = dict.fromkeys(step.workload for step in steps)
+            base = Stack.parse(path).baseline()
+            once: Mapping[str, float] = {
+                name: times.measuring[path, name] for name in names if (path, name) in times.measuring
+            }
+            rows.append(
+                Expected(
+                    stack=path,
+                    baseline=base.path if base else "",
+                    clock=unit.clock,
+                    workloads=len(names),
+                    invocations=len(steps),
+                    opening_s=times.opening.get(path),
+                    preparing_s=sum(
+                        times.preparing.get((path, name), 3 * seconds) for name, seconds in once.items()
+                    )
+                    if once
+                    else None,
+                    measuring_s=sum(once.get(step.workload, 0.0) for step in steps) if once else None,
+                    unknown=tuple(name for name in names if name not in once),
+                )
+            )
+    return rows
+
+
+def whole(rows: Sequence[Expected], at_once: int) -> float:
+    """Seconds that the run takes, as far as they are known: stacks by the wall clock first, the others side by side."""
+    by_wall = sum(row.seconds for row in rows if row.clock == "wall")
+    beside = [row.seconds for row in rows if row.clock != "wall"]
+    return by_wall + max([0.0, *beside, sum(beside) / at_once])

@@ -1,0 +1,54 @@
+"""Where a unit is carried out: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from vbench.capsule.capsule import Capsule
+from vbench.errors import VbenchError
+from vbench.harness.dispatch import Place
+from vbench.harness.events import Event, read_event
+from vbench.harness.units import WorkUnit
+from vbench.harness.worker import Worker
+from vbench.hosts.process import PIPE, start
+
+PATIENCE_S = 30.0
+"""Seconds that a process has to close what it opened, when it is told to stop."""
+
+COMMAND = (sys.executable, "-m", "vbench.cli.main", "work")
+
+
+def here(capsule: Capsule) -> Place:
+    """In this process, on the thread that asks for the events."""
+    return lambda unit: Worker(unit, capsule).run()
+
+
+def in_a_process(unit: WorkUnit, command: tuple[str, ...] = COMMAND) -> Iterator[Event]:
+    """In a process of its own, which reads the unit as JSON and writes its events as JSON, one a line.
+
+    Leaving the iterator ends the process, and it what it opened. Raises ``VbenchError`` with the process' own
+    message when it fails.
+    """
+    with tempfile.TemporaryFile() as complaints:
+        child = start(command, stdin=PIPE, stderr=complaints.fileno())
+        try:
+            assert child.popen.stdin is not None  # noqa: S101
+            assert child.popen.stdout is not None  # noqa: S101
+            with child.popen.stdin as to:
+                to.write(unit.model_dump_json(by_alias=True).encode())
+            for line in child.popen.stdout:
+                yield read_event(line)
+            child.exited(PATIENCE_S)
+            if code := child.code():
+                complaints.seek(0)
+                said = complaints.read().decode(errors="replace").strip() or f"exit code {code}"
+                message, _, hint = said.removeprefix("vbench: ").partition("\n")
+                raise VbenchError(f"the worker of {unit.name} failed: {message}", hint.strip() or None)
+        finally:
+            if not child.exited():
+                child.signal(signal.SIGTERM)
+                child.exited(PATIENCE_S)
+            child.end()

@@ -1,0 +1,27 @@
+"""How long things took in a run, by when its invocations began: pandas in, pandas out."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def timing(samples: pd.DataFrame) -> pd.DataFrame:
+    """Seconds that each cell took as the harness saw it; one row per stack and workload.
+
+    Columns: stack, workload, ``prepare_s`` (setting up, calibrating and warming up) and ``invoke_s`` (one invocation,
+    with starting its server and writing it down), medians of the time from one invocation's beginning to the next one's
+    in the same unit; NaN where none follows. A unit is a stack where instructions are counted, and all stacks together
+    by the wall clock.
+    """
+    key = ["stack", "workload", "block", "arm", "warmup"]
+    once = samples.drop_duplicates(key)[[*key, "clock", "start"]].copy()
+    once["at"] = pd.to_datetime(once["start"], utc=True, format="ISO8601")
+    once["unit"] = once["stack"].where(once["clock"] != "wall", "")
+    once = once.sort_values(["unit", "at"], kind="stable")
+    by_unit = once.groupby("unit", sort=False)
+    once["after"] = (by_unit["at"].shift(-1) - once["at"]).dt.total_seconds()
+    once["before"] = (once["at"] - by_unit["at"].shift(1)).dt.total_seconds()
+    # A warm-up begins when its preparing is over, and the warm-up before it was an invocation of another cell.
+    once["prepare_s"] = once["before"].where(once["warmup"] & by_unit["warmup"].shift(1, fill_value=False))
+    once["invoke_s"] = once["after"].where(~once["warmup"])
+    return once.groupby(["stack", "workload"], as_index=False)[["prepare_s", "invoke_s"]].median()
