@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -28,44 +28,107 @@ class Need:
     fact: str
     good: frozenset[str]
     scope: Scope
-    phrase: Callable[[str], str]  # a value as a clause, to follow the entry's name
-
-
-def _need(name: str, about: str, fact: str, good: str, scope: Scope, *clauses: str) -> Need:
-    said = dict(clause.split(": ", 1) for clause in clauses)
-    return Need(name, about, fact, frozenset(good.split(", ")), scope, lambda value: said.get(value, value))
+    clauses: Mapping[str, str]  # each value as a clause, to follow the entry's name
 
 
 NEEDS: dict[str, Need] = {
     need.name: need
     for need in (
-        _need("other-os", "run another operating system than the host's", "other_os", "yes, ported", "innermost",
-              "yes: runs other systems", "ported: runs other systems that were ported to it",
-              "no: runs no other operating system", "not applicable: is the host's own system"),
-        _need("live-migration", "move to another host while running", "migration", "yes", "any",
-              "yes: migrates while running", "no: does not migrate", "experimental: migrates experimentally only",
-              "checkpoint: is stopped, copied and restored, not migrated live",
-              "not applicable: is no guest that could migrate"),
-        _need("no-hardware-support", "work on a processor without virtualization extensions", "hardware",
-              "none, optional", "all", "none: needs no hardware support", "optional: does without hardware support",
-              "required: needs hardware support"),
-        _need("unmodified-guest", "run an operating system as its maker ships it", "guest_kernel",
-              "unmodified, either, shared", "kernel", "unmodified: runs an unmodified kernel",
-              "either: runs unmodified kernels, too", "shared: has no guest kernel to modify",
-              "modified: needs a modified kernel"),
-        _need("open-source", "have its source under a free licence", "open_source", "yes", "all",
-              "yes: is open source", "in part: is open source in part", "no: is proprietary"),
-        _need("kernel-isolation", "let programs inside reach no kernel that others rely on", "boundary",
-              "user-space kernel, emulator process, hypervisor, hardware partition", "any",
-              "file names: hides files, nothing else", "shared kernel: shares the host's kernel",
-              "one privilege level: protects neither kernel from the other",
-              "user-space kernel: has a kernel of its own in user space",
-              "emulator process: emulates a machine in a process", "hypervisor: lies behind a hypervisor",
-              "hardware partition: is a partition of the hardware", "not applicable: controls the machine itself"),
-        _need("maintained", "still be maintained", "status", "active", "all", "active: is maintained",
-              "superseded: is superseded", "ended: has ended"),
+        Need(
+            name="other-os",
+            about="run another operating system than the host's",
+            fact="other_os",
+            good=frozenset({"yes", "ported"}),
+            scope="innermost",
+            clauses={
+                "yes": "runs other systems",
+                "ported": "runs other systems that were ported to it",
+                "no": "runs no other operating system",
+                "not applicable": "is the host's own system",
+            },
+        ),
+        Need(
+            name="live-migration",
+            about="move to another host while running",
+            fact="migration",
+            good=frozenset({"yes"}),
+            scope="any",
+            clauses={
+                "yes": "migrates while running",
+                "no": "does not migrate",
+                "experimental": "migrates experimentally only",
+                "checkpoint": "is stopped, copied and restored, not migrated live",
+                "not applicable": "is no guest that could migrate",
+            },
+        ),
+        Need(
+            name="no-hardware-support",
+            about="work on a processor without virtualization extensions",
+            fact="hardware",
+            good=frozenset({"none", "optional"}),
+            scope="all",
+            clauses={
+                "none": "needs no hardware support",
+                "optional": "does without hardware support",
+                "required": "needs hardware support",
+            },
+        ),
+        Need(
+            name="unmodified-guest",
+            about="run an operating system as its maker ships it",
+            fact="guest_kernel",
+            good=frozenset({"unmodified", "either", "shared"}),
+            scope="kernel",
+            clauses={
+                "unmodified": "runs an unmodified kernel",
+                "either": "runs unmodified kernels, too",
+                "shared": "has no guest kernel to modify",
+                "modified": "needs a modified kernel",
+            },
+        ),
+        Need(
+            name="open-source",
+            about="have its source under a free licence",
+            fact="open_source",
+            good=frozenset({"yes"}),
+            scope="all",
+            clauses={
+                "yes": "is open source",
+                "in part": "is open source in part",
+                "no": "is proprietary",
+            },
+        ),
+        Need(
+            name="kernel-isolation",
+            about="let programs inside reach no kernel that others rely on",
+            fact="boundary",
+            good=frozenset({"user-space kernel", "emulator process", "hypervisor", "hardware partition"}),
+            scope="any",
+            clauses={
+                "file names": "hides files, nothing else",
+                "shared kernel": "shares the host's kernel",
+                "one privilege level": "protects neither kernel from the other",
+                "user-space kernel": "has a kernel of its own in user space",
+                "emulator process": "emulates a machine in a process",
+                "hypervisor": "lies behind a hypervisor",
+                "hardware partition": "is a partition of the hardware",
+                "not applicable": "controls the machine itself",
+            },
+        ),
+        Need(
+            name="maintained",
+            about="still be maintained",
+            fact="status",
+            good=frozenset({"active"}),
+            scope="all",
+            clauses={
+                "active": "is maintained",
+                "superseded": "is superseded",
+                "ended": "has ended",
+            },
+        ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +162,7 @@ def judge(need: Need, entry: Entry) -> Judgement:
     sources = catalog.load().sources
     cited_as = "licence" if need.fact == "open_source" else need.fact
     pages = [sources[key].title for key, facts in entry.cites.items() if cited_as in facts]
-    told = f"{entry.name} {need.phrase(value)}" + (f" [{pages[0]}]" if pages else "")
+    told = f"{entry.name} {need.clauses.get(value, value)}" + (f" [{pages[0]}]" if pages else "")
     return Judgement(need.name, "met" if value in need.good else "not met", told)
 
 
