@@ -393,14 +393,14 @@ def test_needs_that_turn_the_ranking_are_told(tmp_path: Path) -> None:
 def test_blocks_that_would_decide_do_decide(tmp_path: Path) -> None:
     truth = {"local/chroot": dict.fromkeys(KINDS, 1.0), "local/bubblewrap": dict.fromkeys(KINDS, 1.02)}
     run = bundle(tmp_path / "few", truth, blocks=6, noise=0.03)
-    from vbench.advisor.ranking import weigh
+    from vbench.advisor.ranking import rank
 
     samples = run.samples[run.samples["metric"] == "m"]
-    weighed = weigh(samples, mix.expand({"cpu": 1.0}, KINDS))[0]
-    assert weighed.compare("local/chroot", ["local/bubblewrap"])["local/bubblewrap"][1] != "costlier"
+    ranking = rank(samples, mix.expand({"cpu": 1.0}, KINDS))[0]
+    assert ranking.compare("local/chroot", ["local/bubblewrap"])["local/bubblewrap"][1] != "costlier"
     many = bundle(tmp_path / "many", truth, blocks=80, noise=0.01)
     assert advise(many, mix="cpu").answers[0].choice == "local/chroot"
-    other = weigh(many.samples[many.samples["metric"] == "m"], mix.expand({"cpu": 1.0}, KINDS))[0]
+    other = rank(many.samples[many.samples["metric"] == "m"], mix.expand({"cpu": 1.0}, KINDS))[0]
     needed = other.blocks_needed("local/chroot", "local/bubblewrap")
     assert needed is not None
     assert needed < 80

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vbench.advisor.candidates import Answer, Candidates, about, judged
-from vbench.advisor.ranking import weigh
+from vbench.advisor.ranking import rank
 from vbench.advisor.requirements import Need, meeting, named
 from vbench.errors import VbenchError
 from vbench.workload.mix import Mix, expand, parse, profiles
@@ -131,11 +131,11 @@ def advise(
         )
     rows: list[dict[str, Any]] = []
     answers = []
-    for weighed in weigh(samples, mixed, level=level):
-        if not weighed.stacks:
+    for ranking in rank(samples, mixed, level=level):
+        if not ranking.stacks:
             continue
-        facts = run.facts.get(weighed.baseline, {})
-        group = Candidates(weighed, wanted, mixed, threshold, run.info.failures, facts, run.info.notes)
+        facts = run.facts.get(ranking.baseline, {})
+        group = Candidates(ranking, wanted, mixed, threshold, run.info.failures, facts, run.info.notes)
         rows += group.rows()
         answers.append(group.answer())
     rows += _never_opened(run, wanted, {row["stack"] for row in rows})

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from vbench.advisor import catalog, sensitivity
-from vbench.advisor.ranking import Estimate, Weighed
+from vbench.advisor.ranking import Estimate, Ranking
 from vbench.advisor.requirements import Judgement, Need, judge_stack
 from vbench.bundle.store import Failure, Note
 from vbench.stats.intervals import attained_level, min_blocks
@@ -45,16 +45,16 @@ class Answer:
 
 
 class Candidates:
-    """The stacks on one baseline, judged and weighed. ``failures`` and ``notes``: those of the run; ``facts``: of the
+    """The stacks on one baseline, judged and ranking. ``failures`` and ``notes``: those of the run; ``facts``: of the
     baseline.
 
-    A cell in which a candidate beats the baseline is no measure of it (see :meth:`Weighed.artefacts`): it is left out
+    A cell in which a candidate beats the baseline is no measure of it (see :meth:`Ranking.artefacts`): it is left out
     for all, so that candidates are compared by the same cells.
     """
 
     def __init__(
         self,
-        weighed: Weighed,
+        ranking: Ranking,
         wanted: list[Need],
         mix: Mix,
         threshold: float,
@@ -64,26 +64,26 @@ class Candidates:
     ) -> None:
         self.wanted, self.mix, self.threshold, self.failures = wanted, mix, threshold, failures
         self.facts, self.notes = facts or {}, notes
-        self.judged = {stack: judged(wanted, stack) for stack in weighed.stacks}
-        self.eligible = [s for s in weighed.stacks if _verdict_of(self.judged[s]) == "met"]
-        self.artefacts = weighed.artefacts(self.eligible)
-        self.weighed = weighed = weighed.without(self.artefacts)
-        self.estimates = weighed.estimates()
+        self.judged = {stack: judged(wanted, stack) for stack in ranking.stacks}
+        self.eligible = [s for s in ranking.stacks if _verdict_of(self.judged[s]) == "met"]
+        self.artefacts = ranking.artefacts(self.eligible)
+        self.ranking = ranking = ranking.without(self.artefacts)
+        self.estimates = ranking.estimates()
         self.logs = {stack: each.log for stack, each in self.estimates.items()}
         self.aside = self._set_aside()
         self.complete = sorted((s for s in self.eligible if s in self.logs), key=lambda s: self.logs[s])
         self.best = self.complete[0] if self.complete else None
-        self.compared = weighed.compare(self.best, self.complete[1:], threshold) if self.best else {}
+        self.compared = ranking.compare(self.best, self.complete[1:], threshold) if self.best else {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Of the table: eligible stacks first, the cheapest of them first."""
-        order = [*self.complete, *(s for s in self.weighed.stacks if s not in self.complete)]
+        order = [*self.complete, *(s for s in self.ranking.stacks if s not in self.complete)]
         for stack in order:
             known = self.estimates.get(stack, _NOTHING)
             yield {
                 **about(stack, self.judged[stack]),
-                "baseline": self.weighed.baseline,
-                "clock": self.weighed.clock,
+                "baseline": self.ranking.baseline,
+                "clock": self.ranking.clock,
                 "n": known.n,
                 **dict(zip(("ratio", "low", "high"), known.ratio, strict=True)),
                 "verdict": self._verdict(stack),
@@ -106,11 +106,11 @@ class Candidates:
         """The cells that a stack lacks, those with one reason together."""
         planned = {each.workload: each.reason for each in self.failures if each.stack == stack}
         by_reason: dict[str, list[str]] = {}
-        for cell, why in self.weighed.missing(stack).items():
+        for cell, why in self.ranking.missing(stack).items():
             reason = why or planned.get(cell[0], planned.get(None, ""))
-            by_reason.setdefault(reason, []).append(self.weighed.name(cell))
+            by_reason.setdefault(reason, []).append(self.ranking.name(cell))
         out = [f"{', '.join(cells)}{f' ({reason})' if reason else ''}" for reason, cells in by_reason.items()]
-        if not out and stack not in self.logs and self.weighed.weights:
+        if not out and stack not in self.logs and self.ranking.weights:
             out.append("no block holds every cell of the mix")
         return out
 
@@ -119,8 +119,8 @@ class Candidates:
         aside = {}
         for stack in self.eligible:
             planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.planned}
-            absent = self.weighed.missing(stack)
-            far = [self.weighed.name(cell) for cell, why in absent.items() if why == ELSEWHERE]
+            absent = self.ranking.missing(stack)
+            far = [self.ranking.name(cell) for cell, why in absent.items() if why == ELSEWHERE]
             gone = [cell[0] for cell, why in absent.items() if why != ELSEWHERE]
             if stack in self.logs or not absent or not {*gone} <= planned.keys():
                 continue
@@ -131,10 +131,10 @@ class Candidates:
 
     def _why_not(self) -> str:
         """Why the data do not carry a choice; empty where they do."""
-        if self.weighed.gone:
-            carried = self.weighed.carried
+        if self.ranking.gone:
+            carried = self.ranking.carried
             told = f"only {carried:.0%} of the mix" if carried else "nothing of the mix"
-            return f"the bundle carries {told} ({'; '.join(self.weighed.gone)})"
+            return f"the bundle carries {told} ({'; '.join(self.ranking.gone)})"
         if lacking := [s for s in self.eligible if s not in self.logs and s not in self.aside]:
             return "; ".join(f"{stack} lacks {', '.join(self._missing(stack))}" for stack in lacking)
         return (
@@ -145,9 +145,9 @@ class Candidates:
 
     def _why_not_best(self, best: str) -> str:
         """Why the cheapest is not chosen, although all that the question needs is there."""
-        if (n := self.estimates[best].n) < (few := min_blocks(self.weighed.level)):
+        if (n := self.estimates[best].n) < (few := min_blocks(self.ranking.level)):
             return f"{n} whole blocks are too few, {few} are needed"
-        if math.isnan(self.weighed.floor) and len(self.complete) > 1:
+        if math.isnan(self.ranking.floor) and len(self.complete) > 1:
             return "the baseline was not measured twice in enough blocks, so that noise has no measure"
         if ties := self._ties():
             return f"{listed([best, *ties])} are not distinguishable under this mix"
@@ -158,7 +158,7 @@ class Candidates:
         """Why a choice does not stand: it rests on a single cell. Empty where it rests on several."""
         if self.best is None or not self.compared:
             return ""
-        return sensitivity.by_cell(self.weighed, self.best, list(self.compared), self.threshold)
+        return sensitivity.by_cell(self.ranking, self.best, list(self.compared), self.threshold)
 
     def _ties(self) -> list[str]:
         return [stack for stack, (_, verdict) in self.compared.items() if verdict != "costlier"]
@@ -169,7 +169,7 @@ class Candidates:
         why = self._why_not()
         choice = None if why or self.best is None else self.best
         if not self.eligible:
-            unknown = [s for s in self.weighed.stacks if _verdict_of(self.judged[s]) == "unknown"]
+            unknown = [s for s in self.ranking.stacks if _verdict_of(self.judged[s]) == "unknown"]
             doubt = f"; {', '.join(unknown)}: not documented" if unknown else ""
             text = f"{_UNDECIDED if unknown else 'No measured stack meets the needs'}{doubt}."
         elif self.best is None:
@@ -177,31 +177,31 @@ class Candidates:
         else:
             text = f"{_UNDECIDED}: {why}. Lowest so far: {self._told(self.best)}." if why else self._choice()
             notes += [*self._rests_on(), *self._unlike(self.best)]
-            if not math.isnan(self.weighed.floor):
-                floor = share(math.expm1(self.weighed.floor))
+            if not math.isnan(self.ranking.floor):
+                floor = share(math.expm1(self.ranking.floor))
                 notes.append(f"Differences up to {floor} are noise: the baseline may differ so from itself.")
-            notes += sensitivity.by_weight(self.weighed, self.mix, self.best, self.complete[1:])
-            notes += [sensitivity.by_blocks(self.weighed, self.best, tie) for tie in self._ties()[:1]]
+            notes += sensitivity.by_weight(self.ranking, self.mix, self.best, self.complete[1:])
+            notes += [sensitivity.by_blocks(self.ranking, self.best, tie) for tie in self._ties()[:1]]
             asked = [need.name for need in self.wanted]
             notes += sensitivity.by_further_need(_layers(self.best), asked, self.best)
         notes += [f"Set aside: {stack}, because {why}." for stack, why in self.aside.items()]
         notes += sensitivity.by_need(self.judged, self.logs, self.best)
         notes += self._meaning()
-        return Answer(self.weighed.baseline, self.weighed.clock, choice, text, notes)
+        return Answer(self.ranking.baseline, self.ranking.clock, choice, text, notes)
 
     def _rests_on(self) -> Iterator[str]:
         """Which cells take no part, and which carry the answer then."""
         for cell, faster in self.artefacts.items():
             who = listed([f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items()])
-            yield f"Left out: {self.weighed.name(cell)}, in which {who} beats the baseline: usually an artefact."
-        names = [self.weighed.name(cell) for cell in self.weighed.weights]
+            yield f"Left out: {self.ranking.name(cell)}, in which {who} beats the baseline: usually an artefact."
+        names = [self.ranking.name(cell) for cell in self.ranking.weights]
         rest = ", ".join(names) if len(names) <= MOST_NAMED else f"the other {len(names)} cells"
         if self.artefacts:
             yield f"The answer rests on {rest}."
 
     def _unlike(self, stack: str) -> Iterator[str]:
         """What the run warns of beside cells of a stack that the answer rests on."""
-        rests_on = {workload for workload, _ in self.weighed.weights}
+        rests_on = {workload for workload, _ in self.ranking.weights}
         for note in self.notes:
             touched = not note.workloads or rests_on & {*note.workloads}
             if note.severity != "info" and stack in note.stacks and touched:
@@ -209,7 +209,7 @@ class Candidates:
 
     def _meaning(self) -> Iterator[str]:
         """What the baseline is, and what its clock leaves out: no figure is over a machine that nobody measured."""
-        if self.weighed.clock == "instructions":
+        if self.ranking.clock == "instructions":
             yield (
                 "These are counts of instructions: caches, TLB misses and what entering and leaving a guest costs a "
                 "processor are not in them. They say which work a technique adds, not how long a given machine takes."
@@ -218,7 +218,7 @@ class Candidates:
             below = [str(self.facts.get(name, "")) for name in ("virtualized", "container")]
             signs = [sign for sign in below if sign and not sign.startswith(("no sign", "unavailable"))]
             if signs:
-                told = f"{self.weighed.baseline} is itself virtualized ({'; '.join(signs)})"
+                told = f"{self.ranking.baseline} is itself virtualized ({'; '.join(signs)})"
                 yield f"{told}: costs are over that, not over bare hardware, and may differ there."
 
     def _choice(self) -> str:
@@ -229,8 +229,8 @@ class Candidates:
         return f"{text}; next is {second}, {against(*self.compared[second][0].ratio, str(self.best))}."
 
     def _told(self, stack: str) -> str:
-        level = attained_level(self.estimates[stack].n, self.weighed.level)
-        cost = against(*self.estimates[stack].ratio, self.weighed.baseline)
+        level = attained_level(self.estimates[stack].n, self.ranking.level)
+        cost = against(*self.estimates[stack].ratio, self.ranking.baseline)
         return f"{stack} ({cost}{f', {level:.1%} interval' if level else ''})"
 
 

@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
         return math.exp(self.log), math.exp(self.low), math.exp(self.high)
 
 
-class Weighed:
+class Ranking:
     """Stacks on one bare baseline, weighed by one mix, of which ``left_out`` are cells that take no part.
 
     The weight of a cell left out goes to the others of its atom (kind or workload), in proportion.
@@ -87,9 +87,9 @@ class Weighed:
         several = sum(workload == cell[0] for workload, _ in cell_names(self._base)) > 1
         return f"{cell[0]} {cell[1]}" if several else cell[0]
 
-    def without(self, cells: Iterable[Cell]) -> Weighed:
+    def without(self, cells: Iterable[Cell]) -> Ranking:
         """The same, with these cells left out, too."""
-        return Weighed(self._table, self.mix, self.level, {*self.left_out, *cells})
+        return Ranking(self._table, self.mix, self.level, {*self.left_out, *cells})
 
     def missing(self, stack: str) -> dict[Cell, str]:
         """The cells of the mix that a stack has no ratio for, and why where that is known."""
@@ -240,14 +240,14 @@ def _by_stack(table: pd.DataFrame) -> dict[str, Estimate]:
     return {stack: Estimate(*values) for stack, *values in zip(*columns, strict=True)}
 
 
-def weigh(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Weighed]:
+def rank(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Ranking]:
     """The stacks of a bundle, a group for each bare baseline. ``samples``: of primary metrics only."""
     all_costs = costs(samples)
     known = dict(zip(all_costs["stack"], all_costs["baseline"], strict=True))
     grounds: dict[str, list[str]] = {}
     for stack in sorted(known):
         grounds.setdefault(ground_of(known, stack), []).append(stack)
-    return [Weighed(table_of(all_costs, ground, members), mix, level) for ground, members in grounds.items()]
+    return [Ranking(table_of(all_costs, ground, members), mix, level) for ground, members in grounds.items()]
 
 
 def _shares(workloads: dict[str, float], measured: Sequence[Cell]) -> dict[Cell, float]:

@@ -11,7 +11,7 @@ from vbench.stats.blocks import stack_costs
 
 CELL_KEY = ["workload", "params"]
 Cell = tuple[str, str]
-"""A workload and its parameters, of which the primary metric is weighed."""
+"""A workload and its parameters, of which the primary metric is ranking."""
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from vbench.advisor.ranking import MOST_BLOCKS, Weighed
+from vbench.advisor.ranking import MOST_BLOCKS, Ranking
 from vbench.advisor.requirements import NEEDS, Judgement, judge_stack
 from vbench.stats.wording import against, listed, share
 from vbench.workload.mix import Mix
 
 
-def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> Iterator[str]:
+def by_weight(ranking: Ranking, mix: Mix, best: str, rivals: Sequence[str]) -> Iterator[str]:
     """Weights of one kind or workload at which another stack would come first, by mean log-ratios.
 
     The others keep their proportions. Mixed costs are linear in weights, so the crossing is exact.
     """
-    means = weighed.means
-    if means.empty or means[[best, *rivals]].isna().any().any() or weighed.gone or len(mix.atoms) < 2:
+    means = ranking.means
+    if means.empty or means[[best, *rivals]].isna().any().any() or ranking.gone or len(mix.atoms) < 2:
         return
     for atom, weight in mix.atoms.items():
         rest = {name: part / (1 - weight) for name, part in mix.atoms.items() if name != atom}
@@ -38,22 +38,22 @@ def by_weight(weighed: Weighed, mix: Mix, best: str, rivals: Sequence[str]) -> I
                 yield f"With {atom} {word} {crossing:.0%} of the mix (now {weight:.0%}), {rival} would come first."
 
 
-def by_cell(weighed: Weighed, best: str, rivals: Sequence[str], threshold: float) -> str:
+def by_cell(ranking: Ranking, best: str, rivals: Sequence[str], threshold: float) -> str:
     """Why a choice does not stand because of a single cell; empty where it stands without any one of them."""
-    if len(weighed.weights) == 1:
-        return f"the answer rests on one cell, {weighed.name(next(iter(weighed.weights)))}"
+    if len(ranking.weights) == 1:
+        return f"the answer rests on one cell, {ranking.name(next(iter(ranking.weights)))}"
     flips: dict[str, list[str]] = {}
-    for cell in weighed.weights:
-        rest = weighed.without([cell])
+    for cell in ranking.weights:
+        rest = ranking.without([cell])
         logs = {stack: each.log for stack, each in rest.estimates().items() if stack in {best, *rivals}}
         first = min(logs, key=lambda stack: logs[stack])
         if first != best:
-            flips.setdefault(f"{first} would come first", []).append(weighed.name(cell))
+            flips.setdefault(f"{first} would come first", []).append(ranking.name(cell))
             continue
         compared = rest.compare(best, rivals, threshold)
         if tied := [stack for stack, (_, verdict) in compared.items() if verdict != "costlier"]:
             text = f"{listed([best, *tied])} are not distinguishable"
-            flips.setdefault(text, []).append(weighed.name(cell))
+            flips.setdefault(text, []).append(ranking.name(cell))
     return "; ".join(f"without {' or '.join(cells)}, {outcome}" for outcome, cells in flips.items())
 
 
@@ -85,14 +85,14 @@ def by_further_need(layers: Sequence[str], asked: Sequence[str], best: str) -> I
         yield f"{best} would be ruled out by: {', '.join(against)}."
 
 
-def by_blocks(weighed: Weighed, best: str, rival: str) -> str:
+def by_blocks(ranking: Ranking, best: str, rival: str) -> str:
     """How many blocks would tell the two apart."""
-    now = weighed.difference(best, rival).size
-    if not weighed.difference(best, rival).any():
+    now = ranking.difference(best, rival).size
+    if not ranking.difference(best, rival).any():
         return f"{best} and {rival} cost the same in every block: more blocks will not part them."
-    needed = weighed.blocks_needed(best, rival)
+    needed = ranking.blocks_needed(best, rival)
     if needed is None:
-        floor = "" if math.isnan(weighed.floor) else f" ({share(math.expm1(weighed.floor))} now)"
+        floor = "" if math.isnan(ranking.floor) else f" ({share(math.expm1(ranking.floor))} now)"
         return (
             f"No number of blocks up to {MOST_BLOCKS} parts {best} and {rival} while the baseline differs from "
             f"itself as it does{floor}; that floor shrinks with more blocks, too."

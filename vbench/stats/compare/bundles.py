@@ -35,7 +35,7 @@ import pandas as pd
 from vbench.errors import NotComparable
 from vbench.stats.blocks import CELL
 from vbench.stats.compare.comparable import Difference, differences, obstacles, same_cells
-from vbench.stats.compare.differences import KEY, Side, judge, shifts
+from vbench.stats.compare.differences import KEY, Side, changes, judge
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
@@ -120,8 +120,8 @@ def _cells(before: Run, after: Run, level: float, threshold: float, absolute: bo
     floors = pd.concat([one.floors, two.floors]).groupby(["against", *CELL])["floor"]
     floor = floors.agg(lambda both: both.max(skipna=False) if len(both) == 2 else np.nan).reset_index()
     cells = cells.merge(floor, on=["against", *CELL], how="left")
-    values = judge(cells, shifts(one.values, two.values, level), level, threshold)
-    ratios = judge(cells, shifts(one.ratios, two.ratios, level), level, threshold)
+    values = judge(cells, changes(one.values, two.values, level), level, threshold)
+    ratios = judge(cells, changes(one.ratios, two.ratios, level), level, threshold)
     values, ratios = values.set_index(KEY), ratios.set_index(KEY)
     _attribute(values, ratios)
     by_value = (cells["clock"].ne("wall") | absolute).to_numpy()

@@ -70,7 +70,7 @@ class Side:
         )
 
 
-def shifts(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFrame:
+def changes(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFrame:
     """A row per cell of both, all in logs: each side's estimate, and the shift between them."""
     one, two = (
         {key: effect.to_numpy(dtype=float)[None, :] for key, effect in groups}
@@ -91,12 +91,12 @@ def shifts(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFr
     return no_narrower(out, "log", step.to_numpy(dtype=float))
 
 
-def judge(cells: pd.DataFrame, shifts: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
+def judge(cells: pd.DataFrame, changes: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
     """Shifts with their verdicts, a row for each of ``cells``; corrected for each clock by itself.
 
     Adds p_holm, verdict and why, as vbench.stats.compare.bundles.Comparison has them.
     """
-    out = cells.merge(shifts, on=KEY, how="left")
+    out = cells.merge(changes, on=KEY, how="left")
     few = ~(out[["n_before", "n_after"]].min(axis=1, skipna=False) >= min_blocks(level)).to_numpy()
     p = np.where(few, np.nan, out["p"].to_numpy(dtype=float))
     out["p_holm"] = holm(p, out["clock"].eq("wall").to_numpy(dtype=int))
