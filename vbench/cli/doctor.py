@@ -1,17 +1,39 @@
-"""What can open where, and why not."""
+"""`vbench doctor`: what can open where, and why not."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vbench.capsule import capsule
+import typer
+
+from vbench.cli.console import show_table
+from vbench.cli.options import Json, group
 from vbench.errors import VbenchError
-from vbench.layers.base import Available, Shape, Unavailable, layer_classes
-from vbench.layers.stack import Stack, open_stack
+
+if TYPE_CHECKING:
+    from vbench.layers.base import Available, Unavailable
+
+app = group()
+
+
+@app.command()
+def doctor(
+    parent: Annotated[str, typer.Argument(help="Where the layers would open.")] = "local", json: Json = False
+) -> None:
+    """Say of every layer whether it can open here, and if not, why and what mends it."""
+    rows = examine(parent)
+    if not json:
+        for row in rows:
+            row["detail"] += f"\nmend: {row['mend']}" if row["mend"] else ""
+    show_table(rows, json=json, columns=("layer", "technique", "status", "detail"))
 
 
 def examine(path: str) -> list[dict[str, Any]]:
     """One row a layer: whether it can open on the stack ``path``, and if not, why and what mends it."""
+    from vbench.capsule import capsule
+    from vbench.layers.base import Shape, Unavailable, layer_classes
+    from vbench.layers.stack import Stack, open_stack
+
     where = Stack.parse(path)
     answers: dict[str, Available | Unavailable]
     if (built := capsule.find()) is None:
@@ -29,6 +51,8 @@ def examine(path: str) -> list[dict[str, Any]]:
 
 
 def _row(where: str, name: str, answer: Available | Unavailable) -> dict[str, Any]:
+    from vbench.layers.base import Available, layer_classes
+
     available = isinstance(answer, Available)
     return {
         "layer": name,

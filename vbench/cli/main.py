@@ -14,7 +14,27 @@ import typer
 from typer.exceptions import TyperException
 
 from vbench import __version__
-from vbench.cli import analysis, deciding, inside, knowledge, measuring, teaching, upkeep
+from vbench.cli import (
+    advise,
+    blocks,
+    capsule,
+    catalog,
+    clean,
+    compare,
+    doctor,
+    exec,
+    layers,
+    notebook,
+    plot,
+    quickstart,
+    replay,
+    report,
+    resume,
+    run,
+    shell,
+    verify,
+    workloads,
+)
 from vbench.cli.console import say, warn
 from vbench.errors import VbenchError, missing_extra
 
@@ -25,8 +45,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What each layer of virtualization costs: identical workloads, alone and stacked.",
 )
-for module in (measuring, analysis, deciding, knowledge, teaching, inside, upkeep):
+for module in (
+    quickstart, run, resume, replay,
+    report, plot, verify, compare, blocks,
+    catalog, advise,
+    doctor, layers, workloads,
+    notebook,
+    exec, shell,
+    clean,
+):  # fmt: skip
     app.add_typer(module.app)
+app.add_typer(capsule.app, name="capsule")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""What commands share: their options, and the workloads that a user's folders add."""
+"""What commands share: their options, and what these name."""
 
 from __future__ import annotations
 
@@ -50,3 +50,12 @@ def workloads_of(folders: list[Path] | None) -> Any:
     from vbench.workload.library import load_workloads
 
     return load_workloads([paths.workload_files(), *(folders or [])])
+
+
+def opened(path: str) -> Any:
+    """The host on top of a stack, as a context manager."""
+    from vbench.capsule import capsule
+    from vbench.layers.base import Shape
+    from vbench.layers.stack import Stack, open_stack
+
+    return open_stack(Stack.parse(path), capsule.require(), Shape())

@@ -1,0 +1,43 @@
+"""Carrying out a plan, with the user watching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vbench.cli.console import CliWatcher, say, warn
+
+
+def start(plan: Any, known: Any, built: Any, out: Path | None, sizes: Any = None) -> Path:
+    """Measure a plan into a new bundle; returns its folder."""
+    from vbench.bundle.store import Bundle
+    from vbench.harness.run import new_run
+
+    info = new_run(plan, known, built)
+    folder = out or Path("results") / info.id
+    with turn(plan), Bundle.create(folder, info) as bundle:
+        say(f"results go to {folder}")
+        carry_out(bundle, known, built, sizes)
+    return folder
+
+
+def turn(plan: Any) -> Any:
+    """This machine for a run by the wall clock alone; those that count instructions share it."""
+    from vbench.harness.plan import with_baselines
+    from vbench.hosts.workspace import measuring
+
+    return measuring(alone=any(stack.clock() == "wall" for stack in with_baselines(plan.stacks)))
+
+
+def carry_out(bundle: Any, known: Any, built: Any, sizes: Any = None) -> None:
+    """Measure what is left of a bundle's plan."""
+    from vbench.harness.run import execute
+
+    with CliWatcher() as watcher:
+        try:
+            execute(bundle, known, built, watcher, sizes)
+        except KeyboardInterrupt:
+            warn(f"interrupted; every sample so far is kept: vbench resume {bundle.path}")
+            raise
+    left_out = len(bundle.info.failures)
+    say(f"{bundle.journal.rows} samples" + (f", {left_out} cells or stacks left out" if left_out else ""))
