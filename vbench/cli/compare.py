@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from json import dumps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vbench.cli.console import say, show_table
 from vbench.cli.options import Folder, Json, group, share
 from vbench.errors import UsageError, VbenchError
+
+if TYPE_CHECKING:
+    from vbench.stats.run import Run
 
 app = group()
 
@@ -59,7 +62,7 @@ def compare(
     raise typer.Exit(1 if len(found.changed) else 0 if decided else 3)
 
 
-def show_replay(one: Any, two: Any, *, json: bool, markdown: bool, part: bool = False) -> int:
+def show_replay(one: Run, two: Run, *, json: bool, markdown: bool, part: bool = False) -> int:
     """Show which instruction-counted cells came out the same; 1 where any did not."""
     from vbench.stats.compare.replay import replayed
     from vbench.stats.compare.summary import plain, share, table

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vbench.cli.console import CliWatcher, say, warn
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
-def start(plan: Any, known: Any, built: Any, out: Path | None, sizes: Any = None) -> Path:
+    from vbench.bundle.store import Bundle
+    from vbench.capsule.capsule import Capsule
+    from vbench.harness.plan import Plan
+    from vbench.workload.library import Library
+
+    Sizes = Mapping[tuple[str, str], int]
+
+
+def start(plan: Plan, known: Library, built: Capsule, out: Path | None, sizes: Sizes | None = None) -> Path:
     """Measure a plan into a new bundle; returns its folder."""
     from vbench.bundle.store import Bundle
     from vbench.harness.run import new_run
@@ -21,7 +32,7 @@ def start(plan: Any, known: Any, built: Any, out: Path | None, sizes: Any = None
     return folder
 
 
-def turn(plan: Any) -> Any:
+def turn(plan: Plan) -> AbstractContextManager[None]:
     """This machine for a run by the wall clock alone; those that count instructions share it."""
     from vbench.harness.plan import with_baselines
     from vbench.hosts.workspace import measuring
@@ -29,7 +40,7 @@ def turn(plan: Any) -> Any:
     return measuring(alone=any(stack.clock() == "wall" for stack in with_baselines(plan.stacks)))
 
 
-def carry_out(bundle: Any, known: Any, built: Any, sizes: Any = None) -> None:
+def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | None = None) -> None:
     """Measure what is left of a bundle's plan."""
     from vbench.harness.run import execute
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from vbench.hosts.base import Host
+    from vbench.workload.library import Library
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Stacks = Annotated[
@@ -44,7 +50,7 @@ def group() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def workloads_of(folders: list[Path] | None) -> Any:
+def workloads_of(folders: list[Path] | None) -> Library:
     """vbench's own workloads and those in further folders, by name."""
     from vbench import paths
     from vbench.workload.library import load_workloads
@@ -52,7 +58,7 @@ def workloads_of(folders: list[Path] | None) -> Any:
     return load_workloads([paths.workload_files(), *(folders or [])])
 
 
-def opened(path: str) -> Any:
+def opened(path: str) -> AbstractContextManager[Host]:
     """The host on top of a stack, as a context manager."""
     from vbench.capsule import capsule
     from vbench.layers.base import Shape

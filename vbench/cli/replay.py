@@ -59,6 +59,9 @@ def replay(
     if before.info.capsule.get("digest") != built.digest:
         warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
     rows = before.samples[before.samples["clock"] == "instructions"]
-    sizes = rows.groupby(["stack", "workload"])["work"].first().to_dict()
+    cells = rows.drop_duplicates(["stack", "workload"])[["stack", "workload", "work"]]
+    sizes = {
+        (stack, workload): int(work) for stack, workload, work in cells.itertuples(index=False, name=None)
+    }
     again = start(plan, known, built, out, sizes)
     raise typer.Exit(show_replay(before, load(again), json=json, markdown=False, part=True))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vbench.cli.console import say, show_table
 from vbench.cli.options import Folder, group
 from vbench.errors import UsageError, VbenchError
+
+if TYPE_CHECKING:
+    from vbench.bundle.store import Failure
 
 app = group()
 
@@ -81,7 +84,7 @@ def _write(page: str, target: Path, *, pdf: bool) -> None:
         ) from error
 
 
-def _show(rows: list[dict[str, Any]], failures: Any, *, cells: bool) -> None:
+def _show(rows: list[dict[str, Any]], failures: list[Failure], *, cells: bool) -> None:
     """The tables of a report, or every cell; then the sentences on them."""
     from shutil import get_terminal_size
 
