@@ -157,7 +157,7 @@ def test_other_commands_say_what_is_wrong(done: dict[str, Any], case: str) -> No
     assert code in {1, 2}
     first, *more = err.splitlines()
     assert first.startswith("vbench: ")
-    assert not more or (len(more) == 1 and more[0].startswith("  mend: "))
+    assert not more or (len(more) == 1 and more[0].startswith("  hint: "))
     assert says in err
 
 

@@ -120,7 +120,7 @@ def main() -> None:
         told = error if isinstance(error, VbenchError) else missing_extra(error)
         if told is None:
             raise
-        warn(told.message + (f"\n  mend: {told.hint}" if told.hint else ""))
+        warn(told.message + (f"\n  hint: {told.hint}" if told.hint else ""))
         code = told.exit_code
     except TyperException as error:
         warn(error.format_message())

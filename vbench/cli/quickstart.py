@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vbench.cli.console import say, show_table
+from vbench.cli.console import say
 from vbench.cli.execution import start
 from vbench.cli.options import group, workloads_of
 from vbench.cli.report import report
@@ -42,7 +42,7 @@ def quickstart(
     that this machine has.
     """
     from vbench.capsule import capsule
-    from vbench.cli.doctor import examine
+    from vbench.cli.doctor import examine, show_rows
     from vbench.cli.install import install_missing
     from vbench.harness.plan import load_plan
     from vbench.layers.base import layer_classes
@@ -51,12 +51,12 @@ def quickstart(
     built = capsule.build(say)
     known = workloads_of(None)
     rows = examine("local")
-    show_table(rows, json=False, columns=("layer", "technique", "status", "detail"))
-    open_here = [row for row in rows if row["available"]]
+    show_rows(rows)
+    open_here = [row for row in rows if row.available]
     stacks = []
     if only is not Where.testbed:
-        stacks += ["local", *(row["stack"] for row in open_here if not layer_classes()[row["layer"]].clock)]
-    if only is not Where.local and any(row["layer"] == "testbed" for row in open_here):
+        stacks += ["local", *(row.stack for row in open_here if not layer_classes()[row.layer].clock)]
+    if only is not Where.local and any(row.layer == "testbed" for row in open_here):
         stacks += [f"local/testbed/{each}" for each in TECHNIQUES]
     if not stacks:
         raise VbenchError("the testbed does not open here", "vbench doctor says why")
