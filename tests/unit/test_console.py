@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vbench.cli.console import say, show_table, warn
+from vbench.cli.console import ConsoleProgress, say, show_table, warn
 from vbench.errors import VbenchError, brief
 from vbench.workload import extract
 from vbench.workload.extract import Output, Reading, search
@@ -59,3 +59,23 @@ def test_brief() -> None:
         deep = [deep]
     for value in ("x" * 10_000, 10**5000, deep, {"a": ["b" * 100] * 100}, float("nan")):
         assert 0 < len(brief(value)) <= 80
+
+
+def test_progress_without_a_terminal_is_a_line_whenever_there_is_news(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ConsoleProgress() as progress:
+        progress.doing("opening", "local/uml", None, 0, 20, None)
+        for workload in ("cpu-int", "os-nullcall"):
+            progress.doing("calibrating", "local/uml", workload, 0, 20, None)
+        for done in range(20):
+            progress.doing("measuring", "local/uml", "cpu-int", done, 20, 20.0 - done + 60)
+        progress.say("local/kvm is left out")
+    out, err = capsys.readouterr()
+    first, second, *measuring, last = err.splitlines()
+    assert out == ""
+    assert (first, second) == ("opening local/uml (0/20)", "calibrating local/uml (0/20)")
+    assert measuring[0] == "measuring (0/20) about 1 min 20 s left"
+    assert measuring[-1] == "measuring (18/20) about 1 min 02 s left"
+    assert len(measuring) == 10
+    assert last == "local/kvm is left out"

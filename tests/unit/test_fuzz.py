@@ -509,7 +509,9 @@ class Silent:
 
     def say(self, text: str) -> None: ...
 
-    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None: ...
+    def doing(
+        self, stage: str, stack: str, workload: str | None, done: int, total: int, remaining_s: float | None
+    ) -> None: ...
 
 
 def read(folder: Path) -> None:

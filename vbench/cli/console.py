@@ -67,11 +67,11 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-class CliWatcher:
-    """Shows what a run is doing: a progress line on a terminal, a line a block elsewhere."""
+class ConsoleProgress:
+    """Shows what a run is doing: a progress bar on a terminal, else a line whenever there is news."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._bar = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
@@ -81,36 +81,40 @@ class CliWatcher:
             console=_err,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=None, left="")
+        self._task = self._bar.add_task("", total=None, left="")
         self._quiet = not _err.is_terminal
-        self._last = ""
+        self._shown: set[str] = set()
 
     def __enter__(self) -> Self:
         if not self._quiet:
-            self._progress.start()
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if not self._quiet:
+            self._bar.stop()
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        (_err if self._quiet else self._progress.console).print(shown(text))
+        _err.print(shown(text))
 
-    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None:
-        """What runs now, and how long the rest takes if it goes on like this."""
+    def doing(
+        self, stage: str, stack: str, workload: str | None, done: int, total: int, remaining_s: float | None
+    ) -> None:
+        """What runs now, how far the run is, and how long the rest takes at this rate."""
         left = "" if remaining_s is None else f"about {_span(remaining_s)} left"
-        if self._quiet:
-            stage = text if remaining_s is None else text.split(":", maxsplit=1)[0]
-            if stage.startswith("calibrating"):
-                stage = "calibrating in " + stage.rsplit(" ", 1)[-1]
-            if stage != self._last:
-                self._last = stage
-                _err.print(shown(f"{stage} ({done}/{total}) {left}".rstrip()))
+        if not self._quiet:
+            text = f"{stage} {workload} in {stack}" if workload else f"{stage} {stack}"
+            self._bar.update(self._task, description=shown(text), completed=done, total=total, left=left)
             return
-        self._progress.update(self._task, description=shown(text), completed=done, total=total, left=left)
+        # Without a terminal, a line for each stack that is prepared, and one for each tenth of the measurements.
+        measuring = stage == "measuring"
+        text = f"{stage} {100 * done // total // 10 * 10}%" if measuring and total else f"{stage} {stack}"
+        if text not in self._shown:
+            self._shown.add(text)
+            _err.print(shown(f"{stage if measuring else text} ({done}/{total}) {left}".rstrip()))
 
 
 def _span(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vbench.cli.console import CliWatcher, say, warn
+from vbench.cli.console import ConsoleProgress, say, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +44,9 @@ def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | Non
     """Measure what is left of a bundle's plan."""
     from vbench.harness.run import execute
 
-    with CliWatcher() as watcher:
+    with ConsoleProgress() as progress:
         try:
-            execute(bundle, known, built, watcher, sizes)
+            execute(bundle, known, built, progress, sizes)
         except KeyboardInterrupt:
             warn(f"interrupted; every sample so far is kept: vbench resume {bundle.path}")
             raise

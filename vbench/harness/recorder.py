@@ -25,8 +25,13 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """One line worth keeping."""
 
-    def doing(self, text: str, done: int, total: int, remaining_s: float | None) -> None:
-        """What runs now; ``remaining_s`` from what invocations really took, ``None`` while unknown."""
+    def doing(
+        self, stage: str, stack: str, workload: str | None, done: int, total: int, remaining_s: float | None
+    ) -> None:
+        """What runs now; ``stage`` is "opening", "calibrating" or "measuring".
+
+        ``remaining_s`` comes from what invocations really took, ``None`` while unknown.
+        """
 
 
 class Recorder:
@@ -66,13 +71,15 @@ class Recorder:
                 raise BundleError(f"{path}:{number}: the sample is of another run, {row['run']!r:.80}")
         return rows
 
-    def doing(self, text: str, lane: str, left: float | None = None) -> None:
+    def doing(
+        self, stage: str, stack: str, workload: str | None, lane: str, left: float | None = None
+    ) -> None:
         """Tell the watcher what a lane does now, and how long the whole run still takes by what is known."""
         with self._lock:
             self.left[lane] = left
             known = [seconds for seconds in self.left.values() if seconds is not None]
             whole = max([*known, sum(known) / self.at_once]) if len(known) == len(self.left) else left
-            self._watch.doing(text, self._done, self.total, whole)
+            self._watch.doing(stage, stack, workload, self._done, self.total, whole)
 
     def finished(self, lane: str) -> None:
         """A lane has nothing more to do."""

@@ -82,7 +82,7 @@ def _environments(
     with ExitStack() as opened:
         for stack in lane.stacks:
             _check(stop)
-            recorder.doing(f"opening {stack.path}", lane.name)
+            recorder.doing("opening", stack.path, None, lane.name)
             begin = time.monotonic()
             try:
                 for depth in range(stack.depth + 1):
@@ -149,7 +149,7 @@ def _prepare(
     """Set up, calibrate and warm up every workload; cells that cannot are recorded as failures."""
     for name, workload in workloads.items():
         _check(stop)
-        recorder.doing(f"calibrating {name} in {env.stack.path}", lane.name)
+        recorder.doing("calibrating", env.stack.path, name, lane.name)
         if env.dead or recorder.has_failed(env.stack, name):
             continue
         size = recorder.sizes.get((env.stack.path, name))
@@ -186,7 +186,7 @@ def _measure(
         if env.dead or step.workload not in env.expected:
             continue
         left = sum(environments[later.stack].expected.get(later.workload, 0.0) for later in pending[number:])
-        recorder.doing(f"block {step.block + 1}: {step.workload} in {step.stack}", lane.name, left)
+        recorder.doing("measuring", step.stack, step.workload, lane.name, left)
         try:
             once = invoke(env, workload, env.work[step.workload])
         except VbenchError as error:
