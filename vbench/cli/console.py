@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -14,16 +15,23 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+log = logging.getLogger(__name__)
+
 _out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 # What makes a terminal do something, turn text around, or cannot be encoded: it may come from a stranger.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def harmless(text: str) -> str:
+    """Text without what would make a terminal do something."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def shown(text: str) -> str:
-    """Text as rich prints it as it is: no markup of rich's, and no control character of the terminal's."""
-    return escape(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
+    """Harmless text as rich prints it as it is, with no markup of rich's."""
+    return escape(harmless(text))
 
 
 def say(text: str) -> None:
@@ -33,7 +41,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """One message on standard error."""
-    _err.print(shown(f"vbench: {text}"))
+    err.print(shown(f"vbench: {text}"))
 
 
 _SHORT = (
@@ -78,11 +86,11 @@ class ConsoleProgress:
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.description}"),
-            console=_err,
+            console=err,
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, left="")
-        self._quiet = not _err.is_terminal
+        self._quiet = not err.is_terminal
         self._shown: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -98,15 +106,17 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        _err.print(shown(text))
+        log.debug("%s", text)
+        err.print(shown(text))
 
     def doing(
         self, stage: str, stack: str, workload: str | None, done: int, total: int, remaining_s: float | None
     ) -> None:
         """What runs now, how far the run is, and how long the rest takes at this rate."""
         left = "" if remaining_s is None else f"about {_span(remaining_s)} left"
+        text = f"{stage} {workload} in {stack}" if workload else f"{stage} {stack}"
+        log.info("%s (%d/%d)", text, done, total)
         if not self._quiet:
-            text = f"{stage} {workload} in {stack}" if workload else f"{stage} {stack}"
             self._bar.update(self._task, description=shown(text), completed=done, total=total, left=left)
             return
         # Without a terminal, a line for each stack that is prepared, and one for each tenth of the measurements.
@@ -114,7 +124,7 @@ class ConsoleProgress:
         text = f"{stage} {100 * done // total // 10 * 10}%" if measuring and total else f"{stage} {stack}"
         if text not in self._shown:
             self._shown.add(text)
-            _err.print(shown(f"{stage if measuring else text} ({done}/{total}) {left}".rstrip()))
+            err.print(shown(f"{stage if measuring else text} ({done}/{total}) {left}".rstrip()))
 
 
 def _span(seconds: float) -> str:

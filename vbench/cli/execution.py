@@ -42,9 +42,10 @@ def turn(plan: Plan) -> AbstractContextManager[None]:
 
 def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | None = None) -> None:
     """Measure what is left of a bundle's plan."""
+    from vbench.cli.run_log import logged_into
     from vbench.harness.run import execute
 
-    with ConsoleProgress() as progress:
+    with logged_into(bundle.path), ConsoleProgress() as progress:
         try:
             execute(bundle, known, built, progress, sizes)
         except KeyboardInterrupt:
