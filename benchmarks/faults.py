@@ -337,7 +337,7 @@ def full_disk(bench: Bench) -> str:
             before <= keys(folder) and set(keys(folder).values()) == {1}, "samples were lost or counted twice"
         )
         require(examine(folder) == [], f"not whole: {examine(folder)}")
-        return "\n".join(line for line in err.splitlines() if "cannot write" in line or "mend" in line)
+        return "\n".join(line for line in err.splitlines() if "cannot write" in line or "hint:" in line)
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -399,7 +399,7 @@ def corrupted(bench: Bench) -> str:
         lines = done.stderr.splitlines()
         first = next(number for number, line in enumerate(lines) if "left out" in line)
         return "\n".join(
-            [*(line for line in said if "digest" in line or "mend" in line), *lines[first : first + 4]]
+            [*(line for line in said if "digest" in line or "hint:" in line), *lines[first : first + 4]]
         )
     finally:
         bench.environment["VBENCH_CACHE"] = str(bench.cache)

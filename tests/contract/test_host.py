@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
+import re
 import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -422,3 +425,27 @@ def test_dial_where_nothing_answers(host: Host) -> None:
         host.dial(("127.0.0.1", 1), 5)
     with pytest.raises(HostError):
         host.dial("/vbench/no/such/socket", 5)
+
+
+def test_what_fails_is_in_the_log_as_one_would_type_it(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "vbench")
+    host.run(["sh", "-c", 'echo "it\'s" $1 >&2; exit 7', "sh", "a  b"], check=False)
+    line, said = caplog.messages[-1].split("\n", 1)
+    match = re.fullmatch(rf"{re.escape(host.name)}: exit code 7 after \d+\.\d ms: (.+)", line)
+    assert match
+    assert said == "    | it's a b"
+    pasted = subprocess.run(["sh", "-c", match[1]], capture_output=True, text=True, check=False)
+    assert (pasted.returncode, pasted.stderr) == (7, "it's a b\n")
+
+
+def test_a_process_that_ends_is_in_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "vbench")
+    with host.spawn(["sh", "-c", "echo last words; exit 9"]) as process:
+        process.wait(30)
+    begun = f"{host.name}: process {process.pid} started: sh -c 'echo last words; exit 9'"
+    assert begun in caplog.messages
+    (ended,) = (event for event in caplog.messages if "had ended by itself" in event)
+    assert re.match(
+        rf"{re.escape(host.name)}: process {process.pid} had ended by itself: code 9, after \d", ended
+    )
+    assert ended.endswith("\n    | last words")

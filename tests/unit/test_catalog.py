@@ -273,4 +273,4 @@ def test_command(call: Call) -> None:
     assert re.search(r"VirtualBox .* not yet *\n", out)
     code, out, err = call("catalog", "xne")
     assert code == 2
-    assert err == "vbench: the catalogue has no entry 'xne'\n  mend: did you mean Xen?\n"
+    assert err == "vbench: the catalogue has no entry 'xne'\n  hint: did you mean Xen?\n"

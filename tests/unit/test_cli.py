@@ -90,7 +90,7 @@ def files(tmp_path: Path) -> Path:
 
 BAD = {
     "layer": (["exec", "local/nosuch", "--", "true"], "there is no layer 'nosuch'"),
-    "layer-near": (["exec", "local/quemu", "--", "true"], "mend: did you mean qemu?"),
+    "layer-near": (["exec", "local/quemu", "--", "true"], "hint: did you mean qemu?"),
     "layer-run": (["run", "--stack", "nosuch"], "there is no layer 'nosuch'"),
     "layer-doctor": (["doctor", "nosuch"], "there is no layer 'nosuch'"),
     "layer-shell": (["shell", "local/nosuch"], ""),
@@ -99,7 +99,7 @@ BAD = {
     "workload": (["run", "-s", "local", "-w", "cpu-imt"], "did you mean cpu-int?"),
     "workload-mix": (
         ["run", "-s", "local", "-w", "web"],
-        "mend: try app-nginx, or one of each kind: -w net-",
+        "hint: try app-nginx, or one of each kind: -w net-",
     ),
     "workload-row": (["run", "-s", "local", "-w", "cpu-int,os-nulcall"], "did you mean os-nullcall?"),
     "stack-row": (["run", "-s", "local,nosuch"], "there is no layer 'nosuch'"),
@@ -157,7 +157,7 @@ def test_bad_input(vbench: Vbench, files: Path, here: Path, case: str) -> None:
     assert done.stdout == ""
     first, *more = done.stderr.splitlines()
     assert first.startswith("vbench: ")
-    assert not more or (len(more) == 1 and more[0].startswith("  mend: "))
+    assert not more or (len(more) == 1 and more[0].startswith("  hint: "))
     assert says in done.stderr
     assert list(here.iterdir()) == []
 
@@ -166,7 +166,7 @@ def test_bad_input_to_a_real_process(here: Path) -> None:
     argv = [*VBENCH, "exec", "local/nosuch", "--", "true"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("vbench: there is no layer 'nosuch'\n  mend: known layers: ")
+    assert done.stderr.startswith("vbench: there is no layer 'nosuch'\n  hint: known layers: ")
     assert done.stderr.count("\n") == 2
 
 
@@ -205,9 +205,9 @@ def test_no_capsule(vbench: Vbench, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         done = vbench(*argv)
         assert done.returncode == 1
         assert done.stderr.splitlines()[0].startswith("vbench: no capsule has been built here")
-        assert "  mend: build one with: vbench capsule build" in done.stderr
+        assert "  hint: build one with: vbench capsule build" in done.stderr
     rows = json.loads(vbench("doctor", "--json").stdout)
-    assert {row["mend"] for row in rows} == {"vbench capsule build"}
+    assert {row["hint"] for row in rows} == {"vbench capsule build"}
 
 
 def test_cache_that_cannot_be_written(

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from vbench.cli.console import say, show_table, warn
+from vbench.cli.console import ConsoleProgress, say, show_table, warn
 from vbench.errors import VbenchError, brief
+from vbench.harness.events import Began
 from vbench.workload import extract
 from vbench.workload.extract import Output, Reading, search
 from vbench.workload.model import Server
@@ -59,3 +60,25 @@ def test_brief() -> None:
         deep = [deep]
     for value in ("x" * 10_000, 10**5000, deep, {"a": ["b" * 100] * 100}, float("nan")):
         assert 0 < len(brief(value)) <= 80
+
+
+def test_progress_without_a_terminal_is_a_line_whenever_there_is_news(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ConsoleProgress() as progress:
+        progress.doing(Began(stage="opening", stack="local/uml"), 0, 20, None)
+        for name in ("cpu-int", "os-nullcall"):
+            progress.doing(Began(stage="calibrating", stack="local/uml", workload=name), 0, 20, None)
+        for done in range(20):
+            now = Began(stage="measuring", stack="local/uml", workload="cpu-int", block=done // 10)
+            progress.doing(now, done, 20, 20.0 - done + 60)
+        progress.say("local/kvm is left out")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "opening local/uml (0/20)",
+        "calibrating local/uml (0/20)",
+        "block 1 (0/20) about 1 min 20 s left",
+        "block 2 (10/20) about 1 min 10 s left",
+        "local/kvm is left out",
+    ]

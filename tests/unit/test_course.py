@@ -240,11 +240,11 @@ def test_a_bundle_that_cannot_carry_it_opens_nothing(
         monkeypatch.setenv(notebook.BUNDLE, str(small))
     code, out, err = call("notebook", *chosen, *(["--bundle", small] if by == "option" else []))
     assert (code, out) == (2, "")
-    line, mend = err.splitlines()
+    line, hint = err.splitlines()
     assert line.startswith(f"vbench: {small} cannot carry 01-layers")
     assert ": it lacks the stacks local/testbed, local/testbed/chroot, " in line
     assert "; the workloads mem-pagefault, disk-rand-read, net-latency" in line
-    assert mend.startswith("  mend: measure local/testbed/chroot, ")
+    assert hint.startswith("  hint: measure local/testbed/chroot, ")
     assert everything(tmp_path) == set()
     assert opened == []
 

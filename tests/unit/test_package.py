@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from vbench import __version__, notebook
+from vbench.cli import capsule
 from vbench.cli import main as cli
-from vbench.cli import upkeep
 from vbench.errors import EXTRAS
 
 CHECKOUT = Path(cli.__file__).parents[2]
@@ -128,7 +128,7 @@ def names(app: Any) -> set[str]:
 def test_every_command_is_tried() -> None:
     tried = [*HARNESS, *BASE, *(argv for argv, _ in OTHERS.values())]
     assert {argv[0] for argv in tried} == names(cli.app)
-    assert {argv[1] for argv in tried if argv[0] == "capsule"} == names(upkeep.capsule_app)
+    assert {argv[1] for argv in tried if argv[0] == "capsule"} == names(capsule.app)
 
 
 @pytest.mark.parametrize("argv", HARNESS, ids=" ".join)
@@ -157,7 +157,7 @@ def test_other_commands_say_what_is_wrong(done: dict[str, Any], case: str) -> No
     assert code in {1, 2}
     first, *more = err.splitlines()
     assert first.startswith("vbench: ")
-    assert not more or (len(more) == 1 and more[0].startswith("  mend: "))
+    assert not more or (len(more) == 1 and more[0].startswith("  hint: "))
     assert says in err
 
 

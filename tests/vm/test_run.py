@@ -293,6 +293,6 @@ def test_doctor(vbench: Vbench) -> None:
     for row in answers.values():
         assert row["available"] == (row["status"] == "available")
         assert row["available"] or row["detail"].startswith("because ")
-        assert row["available"] or row["mend"]
+        assert row["available"] or row["hint"]
     if Path("/dev/kvm").exists() and not answers["kvm"]["available"]:
         assert "/dev/kvm exists" in answers["kvm"]["detail"] or "does not open" in answers["kvm"]["detail"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -17,16 +18,23 @@ from rich.table import Table
 if TYPE_CHECKING:
     from vbench.harness.events import Began
 
+log = logging.getLogger(__name__)
+
 _out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 # What makes a terminal do something, turn text around, or cannot be encoded: it may come from a stranger.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def harmless(text: str) -> str:
+    """Text without what would make a terminal do something."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def shown(text: str) -> str:
-    """Text as rich prints it as it is: no markup of rich's, and no control character of the terminal's."""
-    return escape(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
+    """Harmless text as rich prints it as it is, with no markup of rich's."""
+    return escape(harmless(text))
 
 
 def say(text: str) -> None:
@@ -36,7 +44,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """One message on standard error."""
-    _err.print(shown(f"vbench: {text}"))
+    err.print(shown(f"vbench: {text}"))
 
 
 _SHORT = (
@@ -70,56 +78,54 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-class CliWatcher:
-    """Shows what a run is doing: a progress line on a terminal, a line a block elsewhere."""
+class ConsoleProgress:
+    """Shows what a run is doing: a progress bar on a terminal, else a line whenever there is news."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._bar = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.description}"),
-            console=_err,
+            console=err,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=None, left="")
-        self._quiet = not _err.is_terminal
-        self._last = ""
+        self._task = self._bar.add_task("", total=None, left="")
+        self._quiet = not err.is_terminal
+        self._shown: set[str] = set()
 
     def __enter__(self) -> Self:
         if not self._quiet:
-            self._progress.start()
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if not self._quiet:
+            self._bar.stop()
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        (_err if self._quiet else self._progress.console).print(shown(text))
+        log.debug("%s", text)
+        err.print(shown(text))
 
     def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
-        """What runs now, and how long the rest takes if it goes on like this."""
+        """What runs now, how far the run is, and how long the rest takes at this rate."""
         left = "" if remaining_s is None else f"about {span(remaining_s)} left"
-        if self._quiet:
-            match now.stage:
-                case "opening":
-                    stage = f"opening {now.stack}"
-                case "calibrating":
-                    stage = f"calibrating in {now.stack}"
-                case "measuring":
-                    stage = f"block {(now.block or 0) + 1}"
-            if stage != self._last:
-                self._last = stage
-                _err.print(shown(f"{stage} ({done}/{total}) {left}".rstrip()))
-            return
         what = f"{now.stage} {now.workload} in {now.stack}" if now.workload else f"{now.stage} {now.stack}"
         text = what if now.block is None else f"block {now.block + 1}: {what}"
-        self._progress.update(self._task, description=shown(text), completed=done, total=total, left=left)
+        log.info("%s (%d/%d)", text, done, total)
+        if not self._quiet:
+            self._bar.update(self._task, description=shown(text), completed=done, total=total, left=left)
+            return
+        # Without a terminal, a line for each stack that is prepared, and one for each block.
+        line = f"{now.stage} {now.stack}" if now.block is None else f"block {now.block + 1}"
+        if line not in self._shown:
+            self._shown.add(line)
+            err.print(shown(f"{line} ({done}/{total}) {left}".rstrip()))
 
 
 def span(seconds: float) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from vbench.errors import VbenchError
+
+log = logging.getLogger(__name__)
 
 # Program -> Debian and Ubuntu package. Everything else that vbench runs comes with the capsule.
 NEEDED = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "setpriv": "util-linux", "tar": "tar"}
@@ -67,6 +71,7 @@ def install_missing(say: Callable[[str], None], *, tests: bool = False) -> None:
             # The runlevel of a single user keeps packages from starting their services.
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
         )
+        log.debug("exit code %d: %s", done.returncode, shlex.join(argv))
         if done.returncode != 0:
             error = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
             raise VbenchError(f"{' '.join(argv)} failed: {error}", f"as root: {' '.join(command)}")

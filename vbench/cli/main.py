@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import os
 import signal
 import sys
@@ -14,9 +15,33 @@ import typer
 from typer.exceptions import TyperException
 
 from vbench import __version__
-from vbench.cli import analysis, deciding, inside, knowledge, measuring, teaching, upkeep, work
+from vbench.cli import (
+    advise,
+    blocks,
+    capsule,
+    catalog,
+    clean,
+    compare,
+    doctor,
+    exec,
+    layers,
+    logs,
+    notebook,
+    plot,
+    quickstart,
+    replay,
+    report,
+    resume,
+    run,
+    shell,
+    verify,
+    work,
+    workloads,
+)
 from vbench.cli.console import say, warn
 from vbench.errors import VbenchError, missing_extra
+
+log = logging.getLogger("vbench.cli.main")  # also when this module is run as a program
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,12 +50,30 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What each layer of virtualization costs: identical workloads, alone and stacked.",
 )
-for module in (measuring, analysis, deciding, knowledge, teaching, inside, upkeep, work):
+_MODULES = (
+    quickstart, run, resume, replay,
+    report, plot, verify, compare, blocks,
+    catalog, advise,
+    doctor, layers, workloads,
+    notebook,
+    exec, shell,
+    clean, work,
+)  # fmt: skip
+for module in _MODULES:
     app.add_typer(module.app)
+app.add_typer(capsule.app, name="capsule")
+for module in (*_MODULES, capsule):
+    for command in module.app.registered_commands:
+        logs.accept_log_options(command)
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    verbose: logs.Verbose = False,
+    debug: logs.Debug = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    logs.show(verbose=verbose, debug=debug)
     if version:
         say(f"vbench {__version__}")
         raise typer.Exit
@@ -91,7 +134,8 @@ def main() -> None:
         told = error if isinstance(error, VbenchError) else missing_extra(error)
         if told is None:
             raise
-        warn(told.message + (f"\n  mend: {told.hint}" if told.hint else ""))
+        log.debug("the command failed", exc_info=logs.below_command(error))
+        warn(told.message + (f"\n  hint: {told.hint}" if told.hint else ""))
         code = told.exit_code
     except TyperException as error:
         warn(error.format_message())
@@ -102,6 +146,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
+    finally:
+        logs.hide()
     sys.exit(code if isinstance(code, int) else 0)
 
 

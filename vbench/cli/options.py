@@ -1,12 +1,18 @@
-"""What commands share: their options, and the workloads that a user's folders add."""
+"""What commands share: their options, and what these name."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from vbench.hosts.base import Host
+    from vbench.workload.library import Library
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Stacks = Annotated[
@@ -44,9 +50,18 @@ def group() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def workloads_of(folders: list[Path] | None) -> Any:
+def workloads_of(folders: list[Path] | None) -> Library:
     """vbench's own workloads and those in further folders, by name."""
     from vbench import paths
     from vbench.workload.library import load_workloads
 
     return load_workloads([paths.workload_files(), *(folders or [])])
+
+
+def opened(path: str) -> AbstractContextManager[Host]:
+    """The host on top of a stack, as a context manager."""
+    from vbench.capsule import capsule
+    from vbench.layers.base import Shape
+    from vbench.layers.stack import Stack, open_stack
+
+    return open_stack(Stack.parse(path), capsule.require(), Shape())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import selectors
@@ -18,9 +19,12 @@ from pathlib import Path
 import psutil
 
 from vbench.errors import CommandTimeout, HostError
+from vbench.hosts import trace
 from vbench.hosts.base import Address, Argv, Host, Payload, Process, Result, Usage
 from vbench.hosts.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
 from vbench.hosts.process import Child, living, start
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
 
@@ -39,6 +43,7 @@ class LocalHost(Host):
         super().__init__(name, payload, scratch, traits=dict(traits or {}))
         self.cpus = cpus
 
+    @trace.commands
     def run(
         self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
     ) -> Result:
@@ -82,10 +87,8 @@ class LocalHost(Host):
         except OSError as error:
             raise HostError(f"{self.name}: {shorten(argv)} does not start: {error.strerror}") from error
         process = _LocalProcess(self.name, argv, child)
-        try:
+        with trace.life(self.name, process, process.close):
             yield process
-        finally:
-            process.close()
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
         """Write a file whole."""
@@ -97,6 +100,7 @@ class LocalHost(Host):
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(draft, path)  # noqa: PTH104 - a Path would drop what it thinks is not needed
+            log.debug("%s: put %d bytes into %s, mode %o", self.name, len(data), path, mode)
         except OSError as error:
             raise HostError(f"{self.name}: cannot write {path}: {error.strerror}") from error
         finally:

@@ -32,6 +32,8 @@ _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of 
 _PAUSE = 0.1
 _KEEPALIVE = 30
 
+log = logging.getLogger(__name__)
+
 # What the transport logs comes as an exception too; without this, Python would print it.
 _LOG = "vbench.transport"
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
@@ -154,6 +156,7 @@ def remote(user: str, host: str, port: int = 22) -> Iterator[SshHost]:
         transport = client.get_transport()
         assert transport is not None  # noqa: S101
         _tune(transport)
+        log.info("%s: logged in", place)
         peer = cast(socket.socket, transport.sock).getsockname()[0]
         yield SshHost(transport, name=place, peer=peer, posix=False)
     finally:
@@ -183,8 +186,13 @@ class _Login:
         """Try until a transport is logged in."""
         patience = _FIRST_PATIENCE
         trouble: object = "no time to try"
+        begin, tries, logged = time.monotonic(), 0, None
         while (left := self.end - time.monotonic()) > 0:
+            if trouble != logged and tries:  # the same trouble is met ten times a second while a guest boots
+                log.debug("%s: login attempt %d at %s: %s", self.name, tries, address, trouble)
+                logged = trouble
             self.alive()
+            tries += 1
             try:
                 connection = parent.dial(address, min(left, 10.0))
             except ConnectionLost:
@@ -200,10 +208,13 @@ class _Login:
                     trouble = str(error) or type(error).__name__
                     if not transport.remote_version:
                         patience *= 2
-                except BaseException:
+                except BaseException as error:
                     _close(transport)
+                    log.debug("%s: login attempt %d at %s, the last: %s", self.name, tries, address, error)
                     raise
                 else:
+                    seconds = time.monotonic() - begin
+                    log.info("%s: logged in after %.1f s, at attempt %d", self.name, seconds, tries)
                     return transport
             time.sleep(_PAUSE)
         raise HostError(f"{self.name}: no SSH login at {address} in time: {trouble}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import shlex
 import signal
@@ -13,10 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
-from vbench.hosts import accounting
+from vbench.hosts import accounting, trace
 from vbench.hosts.base import Address, Argv, Connection, Host, Payload, Process, Result, Usage
 from vbench.hosts.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
+
+log = logging.getLogger(__name__)
 
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
 
@@ -71,6 +74,7 @@ class SshHost(Host):
         self._posix = posix
         self._gate = threading.Lock()
 
+    @trace.commands
     def run(
         self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
     ) -> Result:
@@ -103,10 +107,8 @@ class SshHost(Host):
                 self._code(command, lambda: ring.text().encode())
                 raise HostError(f"{self.name}: {shorten(argv)} does not start")
             process = _SshProcess(self, command, command.pid, ring)
-            try:
+            with trace.life(self.name, process, lambda: self._end(command, process.pid)):
                 yield process
-            finally:
-                self._end(command, command.pid)
         finally:
             command.close()
 
@@ -119,6 +121,7 @@ class SshHost(Host):
         if result.code:
             reason = result.stderr.decode(errors="replace").strip() or "it did not arrive whole"
             raise HostError(f"{self.name}: cannot write {path}: {reason}")
+        log.debug("%s: put %d bytes into %s, mode %o", self.name, len(data), path, mode)
 
     def get(self, path: str) -> bytes:
         """Read a file."""

@@ -1,4 +1,4 @@
-"""Commands that say what there is."""
+"""`vbench layers`: the layers that there are, and stacks drawn."""
 
 from __future__ import annotations
 
@@ -10,24 +10,10 @@ from typing import Annotated
 import typer
 
 from vbench.cli.console import say, show_table
-from vbench.cli.options import Folders, Json, group, workloads_of
+from vbench.cli.options import Json, group
 from vbench.errors import UsageError
 
 app = group()
-
-
-@app.command()
-def doctor(
-    parent: Annotated[str, typer.Argument(help="Where the layers would open.")] = "local", json: Json = False
-) -> None:
-    """Say of every layer whether it can open here, and if not, why and what mends it."""
-    from vbench.cli.doctor import examine
-
-    rows = examine(parent)
-    if not json:
-        for row in rows:
-            row["detail"] += f"\nmend: {row['mend']}" if row["mend"] else ""
-    show_table(rows, json=json, columns=("layer", "technique", "status", "detail"))
 
 
 @app.command()
@@ -110,20 +96,3 @@ def _draw_stacks(
         say(line if _can_print(line) else diagram.plain(line))
     if note:
         say(f"\n{note}")
-
-
-@app.command()
-def workloads(
-    name: Annotated[str | None, typer.Argument(help="Show one workload whole.")] = None,
-    files: Folders = None,
-    json: Json = False,
-) -> None:
-    """List the workloads, or say of one what it measures, what it does not, and what it exposes."""
-    from vbench.workload.selection import find, page, summary
-
-    known = workloads_of(files)
-    if name is not None:
-        lines = page(find(known, name))
-        show_table([lines] if json else [{"": key, " ": text} for key, text in lines.items()], json=json)
-    else:
-        show_table([summary(each) for each in known.values()], json=json)

@@ -1,17 +1,15 @@
-"""Commands that run something inside a stack."""
+"""`vbench exec`: one command inside a stack."""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vbench.cli.console import say
-from vbench.cli.options import StackPath, group
-from vbench.errors import UsageError
+from vbench.cli.options import StackPath, group, opened
 
 app = group()
 
@@ -21,7 +19,7 @@ def exec_(
     stack: StackPath, argv: Annotated[list[str], typer.Argument(help="The command, after --.")]
 ) -> None:
     """Run one command inside a stack; its exit code is ours."""
-    with _opened(stack) as host:
+    with opened(stack) as host:
         data = sys.stdin.buffer.read() if _is_fed() else None
         argv = argv[1:] if argv[0] == "--" else argv
         done = host.run(argv, check=False, timeout=None, input=data)
@@ -35,24 +33,3 @@ def _is_fed() -> bool:
     """Whether standard input is a file or a pipe, to be handed on; a terminal is not waited for."""
     mode = os.fstat(0).st_mode if sys.stdin else 0
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-@app.command()
-def shell(stack: StackPath) -> None:
-    """Open an interactive shell inside a stack."""
-    if not sys.stdin.isatty():
-        raise UsageError("a shell needs a terminal", "for one command: vbench exec STACK -- COMMAND")
-    from vbench.cli.terminal import interact
-
-    with _opened(stack) as host:
-        say(f"a shell in {host.name}; leave it with exit")
-        code = interact(host)
-    raise typer.Exit(code)
-
-
-def _opened(path: str) -> Any:
-    from vbench.capsule import capsule
-    from vbench.layers.base import Shape
-    from vbench.layers.stack import Stack, open_stack
-
-    return open_stack(Stack.parse(path), capsule.require(), Shape())

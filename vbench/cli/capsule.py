@@ -1,4 +1,4 @@
-"""Commands that keep the capsule and the caches."""
+"""`vbench capsule ...`: the payload that runs everywhere."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from typing import Annotated
 import typer
 
 from vbench.cli.console import say, warn
-from vbench.cli.options import Json, group
+from vbench.cli.options import Json
 
-app = group()
-
-
-capsule_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="The payload that runs everywhere."
-)
-app.add_typer(capsule_app, name="capsule")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The payload that runs everywhere.")
 
 
-@capsule_app.command("build")
-def capsule_build(
+@app.command("build")
+def build(
     mirror: Annotated[str | None, typer.Option(help="A Debian mirror, as mmdebstrap takes it.")] = None,
     update_lock: Annotated[bool, typer.Option(help="Make the lock file say what was built.")] = False,
 ) -> None:
@@ -38,8 +32,8 @@ def capsule_build(
     say(f"capsule {built.digest}")
 
 
-@capsule_app.command("show")
-def capsule_show(json: Json = False) -> None:
+@app.command("show")
+def show(json: Json = False) -> None:
     """What the capsule holds, and how it differs from the lock file."""
     from vbench.capsule import capsule
 
@@ -56,8 +50,8 @@ def capsule_show(json: Json = False) -> None:
     say(f"programs  {', '.join(sorted(manifest.programs))}")
 
 
-@capsule_app.command("export")
-def capsule_export(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
+@app.command("export")
+def export(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
     """Write the capsule to one file, to be imported on another machine."""
     from vbench.capsule import capsule
 
@@ -65,31 +59,9 @@ def capsule_export(file: Annotated[Path, typer.Argument(help="The file to write.
     say(f"wrote {file}")
 
 
-@capsule_app.command("import")
-def capsule_import(file: Annotated[Path, typer.Argument(help="A file that export wrote.")]) -> None:
+@app.command("import")
+def import_(file: Annotated[Path, typer.Argument(help="A file that export wrote.")]) -> None:
     """Take in an exported capsule, after checking its digest."""
     from vbench.capsule import capsule
 
     say(f"capsule {capsule.import_(file, say).digest}")
-
-
-@app.command()
-def clean(
-    capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule, too.")] = False,
-) -> None:
-    """Remove what killed runs and builds left behind, and with --capsules the capsule."""
-    from contextlib import nullcontext
-
-    from vbench.capsule import capsule
-    from vbench.hosts.workspace import end_orphans, nobody_else, remove_stale
-
-    orphans = end_orphans()
-    gone = remove_stale()
-    with nobody_else("removing the capsule") if capsules else nullcontext():
-        gone += capsule.remove(partial_only=not capsules)
-    for number in orphans:
-        say(f"ended process {number}, which a killed vbench had left behind")
-    for folder in gone:
-        say(f"removed {folder}")
-    if not gone and not orphans:
-        say("nothing to remove")

@@ -1,4 +1,4 @@
-"""Commands for teaching: the course, as notebooks."""
+"""`vbench notebook`: the course, as notebooks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""`vbench clean`: remove what was left behind."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vbench.cli.console import say
+from vbench.cli.options import group
+
+app = group()
+
+
+@app.command()
+def clean(
+    capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule, too.")] = False,
+) -> None:
+    """Remove what killed runs and builds left behind, and with --capsules the capsule."""
+    from contextlib import nullcontext
+
+    from vbench.capsule import capsule
+    from vbench.hosts.workspace import end_orphans, nobody_else, remove_stale
+
+    orphans = end_orphans()
+    gone = remove_stale()
+    with nobody_else("removing the capsule") if capsules else nullcontext():
+        gone += capsule.remove(partial_only=not capsules)
+    for number in orphans:
+        say(f"ended process {number}, which a killed vbench had left behind")
+    for folder in gone:
+        say(f"removed {folder}")
+    if not gone and not orphans:
+        say("nothing to remove")

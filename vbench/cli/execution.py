@@ -1,0 +1,55 @@
+"""Carrying out a plan, with the user watching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vbench.cli.console import ConsoleProgress, say, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from vbench.bundle.store import Bundle
+    from vbench.capsule.capsule import Capsule
+    from vbench.harness.plan import Plan
+    from vbench.workload.library import Library
+
+    Sizes = Mapping[tuple[str, str], int]
+
+
+def start(plan: Plan, known: Library, built: Capsule, out: Path | None, sizes: Sizes | None = None) -> Path:
+    """Measure a plan into a new bundle; returns its folder."""
+    from vbench.bundle.store import Bundle
+    from vbench.harness.run import new_run
+
+    info = new_run(plan, known, built)
+    folder = out or Path("results") / info.id
+    with turn(plan), Bundle.create(folder, info) as bundle:
+        say(f"results go to {folder}")
+        carry_out(bundle, known, built, sizes)
+    return folder
+
+
+def turn(plan: Plan) -> AbstractContextManager[None]:
+    """This machine for a run by the wall clock alone; those that count instructions share it."""
+    from vbench.harness.plan import with_baselines
+    from vbench.hosts.workspace import measuring
+
+    return measuring(alone=any(stack.clock() == "wall" for stack in with_baselines(plan.stacks)))
+
+
+def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | None = None) -> None:
+    """Measure what is left of a bundle's plan."""
+    from vbench.cli.run_log import logged_into
+    from vbench.harness.run import execute
+
+    with logged_into(bundle.path), ConsoleProgress() as progress:
+        try:
+            execute(bundle, known, built, progress, sizes)
+        except KeyboardInterrupt:
+            warn(f"interrupted; every sample so far is kept: vbench resume {bundle.path}")
+            raise
+    left_out = len(bundle.info.failures)
+    say(f"{bundle.journal.rows} samples" + (f", {left_out} cells or stacks left out" if left_out else ""))

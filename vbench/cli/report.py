@@ -1,0 +1,112 @@
+"""`vbench report`: what each layer costs, as tables and as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vbench.cli.console import say, show_table
+from vbench.cli.options import Folder, group
+from vbench.errors import UsageError, VbenchError
+
+if TYPE_CHECKING:
+    from vbench.bundle.store import Failure
+
+app = group()
+
+
+@app.command()
+def report(
+    folder: Folder,
+    output: Annotated[Path | None, typer.Option("-o", help="The .html or .pdf file to write.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF in place of HTML.")] = False,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="List every cell: all metrics, intervals and verdicts.")
+    ] = False,
+    lang: Annotated[
+        Literal["en", "fr"], typer.Option(help="Language shown first in the report; the HTML can switch.")
+    ] = "en",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print every cell as JSON; write no report unless -o is given.")
+    ] = False,
+) -> None:
+    """Show what each layer costs, and write a self-contained report, in English and French."""
+    from vbench import load
+    from vbench.report import render, require_pdf, summary_table
+
+    kind = output.suffix.lower() if output else ".pdf" if pdf else ".html"
+    if kind not in (".html", ".htm", ".pdf") or (pdf and kind != ".pdf"):
+        raise UsageError(
+            f"{output}: a report is written as {'.pdf' if pdf else '.html or .pdf'}",
+            "cells as data: --json; a figure: vbench plot",
+        )
+    pdf = kind == ".pdf"
+    if pdf:
+        require_pdf()
+    loaded = load(folder)
+    target = output or folder / f"report{kind}"
+    if not target.parent.is_dir():
+        raise VbenchError(
+            f"cannot write {target}: there is no folder {target.parent}", "choose another file with -o"
+        )
+    rows = summary_table(loaded)
+    if not rows:
+        raise VbenchError(
+            f"{folder} has nothing to report: {len(loaded.samples)} samples, none beside its baseline",
+            f"finish the run: vbench resume {folder}",
+        )
+    if json:
+        show_table(rows, json=True)
+        if output is None:
+            return
+    else:
+        _show(rows, loaded.info.failures, cells=cells)
+    if output is None and target.is_symlink():
+        target.unlink()  # it may be a stranger's, and leads out of the bundle
+    _write(render(loaded, lang=lang, printed=pdf), target, pdf=pdf)
+    if not json:
+        say(f"report: {target}")
+
+
+def _write(page: str, target: Path, *, pdf: bool) -> None:
+    from vbench.report import write_pdf
+
+    try:
+        if pdf:
+            write_pdf(page, target)
+        else:
+            target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise VbenchError(
+            f"cannot write {target}: {error.strerror}", "choose another file with -o"
+        ) from error
+
+
+def _show(rows: list[dict[str, Any]], failures: list[Failure], *, cells: bool) -> None:
+    """The tables of a report, or every cell; then the sentences on them."""
+    from shutil import get_terminal_size
+
+    from vbench.report import overview
+    from vbench.stats.wording import cost, interval
+
+    if cells:
+        known = [
+            row | {"cost": cost(row["ratio"]), "interval": interval(row["low"], row["high"])} for row in rows
+        ]
+        shown = ("stack", "workload", "params", "metric", "clock", "n", "cost", "interval", "verdict")
+        show_table(known, json=False, columns=[name for name in shown if name != "params" or _sweeps(rows)])
+    else:
+        width = max(overview.WIDTH, min(get_terminal_size().columns, 2 * overview.WIDTH))
+        for line in overview.tables(rows, width):
+            say(line)
+    say("")
+    for line in overview.sentences(rows, failures):
+        say(line)
+
+
+def _sweeps(rows: list[dict[str, Any]]) -> bool:
+    """Whether a workload was measured with several parameters, which then tell its rows apart."""
+    pairs = {(row["workload"], row["params"]) for row in rows}
+    return len(pairs) > len({workload for workload, _ in pairs})

@@ -1,0 +1,68 @@
+"""`vbench run`: measure stacks against their baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vbench.cli import dry_run
+from vbench.cli.console import say
+from vbench.cli.execution import start
+from vbench.cli.options import Folders, Names, Stacks, group, share, workloads_of
+from vbench.errors import UsageError
+
+app = group()
+
+
+@app.command()
+def run(
+    plan: Annotated[
+        Path | None, typer.Argument(help="A plan file in TOML, or a bundle whose plan is carried out anew.")
+    ] = None,
+    stack: Stacks = None,
+    workload: Names = None,
+    files: Folders = None,
+    blocks: Annotated[int | None, typer.Option(help="How many blocks; 6 give a 95% interval.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the order of everything.")] = None,
+    target_width: Annotated[
+        float | None,
+        typer.Option(
+            parser=share,
+            metavar="SHARE",
+            help="Add blocks until every interval's half-width is below this (wall-clock stacks); 0.02 or 2%.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be opened and measured, and how long it takes.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print JSON instead of a table.")
+    ] = False,
+) -> None:
+    """Measure stacks against their baselines; the result is a bundle that `vbench report` reads."""
+    from vbench.bundle.store import read_info
+    from vbench.capsule import capsule
+    from vbench.harness.plan import load_plan
+
+    known = workloads_of(files)
+    bundle = plan if plan is not None and plan.is_dir() else None
+    chosen = load_plan(
+        None if bundle else plan,
+        known,
+        begin=read_info(bundle).plan if bundle else None,
+        stacks=stack,
+        workloads=workload,
+        blocks=blocks,
+        seed=seed,
+        target_width=target_width,
+    )
+    if dry:
+        dry_run.show(chosen, known, capsule.require(), json=json)
+        return
+    if json:
+        raise UsageError("--json goes with --dry-run", "for figures: vbench report BUNDLE --json")
+    folder = start(chosen, known, capsule.require(), out)
+    say(f"next: vbench report {folder}")
