@@ -13,7 +13,7 @@ from vbench.hosts.keys import HostKey
 from vbench.hosts.ssh.connect import SshHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
-from vbench.layers.chroot import ROOT_SCRIPT, needs_root, server
+from vbench.layers.chroot import ROOT, needs_root, server
 
 # bwrap itself runs inside the new root: it is the capsule's, with the capsule's own loader.
 SANDBOX = [
@@ -52,8 +52,7 @@ class Bubblewrap(Layer):
         traits = {**parent.traits, "network": "virtual Ethernet pair"}
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
-            script = f'set -e\n{ROOT_SCRIPT}\ncd /; exec chroot "$root" "$@"'
-            argv = ["unshare", "--mount", "--net", "sh", "-c", script, "sh", payload.directory, work]
+            argv = ["unshare", "--mount", "--net", "sh", "-c", ROOT, "sh", payload.directory, work]
             with parent.spawn([*argv, *SANDBOX, *server(link)]) as process:
                 _lead_in(parent, link, process)
                 deadline = guest.patience(parent, 20)

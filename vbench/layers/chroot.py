@@ -7,31 +7,14 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench.hosts.base import Host
+from vbench.hosts.command import script
 from vbench.hosts.keys import HostKey
 from vbench.hosts.ssh.connect import SshHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 
-# Run by the parent's shell in a private mount namespace: a copy-on-write root over the capsule's tree, held
-# in memory, with the parent's devices in it. $1 capsule folder, $2 working folder, then what to run, in
-# which ROOT stands for the new root. Every mount is gone with the namespace.
-ROOT_SCRIPT = """
-capsule=$1 work=$2; shift 2
-mkdir -p "$work/mnt" "$work/scratch"
-mount -t tmpfs -o mode=755 vbench "$work/mnt"
-mkdir "$work/mnt/data" "$work/mnt/work" "$work/mnt/root"
-root=$work/mnt/root
-mount -t overlay -o "lowerdir=$capsule/tree,upperdir=$work/mnt/data,workdir=$work/mnt/work" vbench "$root"
-mkdir -p "$root/capsule" "$root/scratch"
-tar -xf "$work/seed" -C "$root"
-mount --rbind "$capsule" "$root/capsule"
-mount -o remount,bind,ro "$root/capsule"
-mount --bind "$work/scratch" "$root/scratch"
-mount -t proc proc "$root/proc"
-mount --rbind /sys "$root/sys"
-mount --rbind /dev "$root/dev"
-mount -t tmpfs -o mode=1777 tmp "$root/tmp"
-"""
+ROOT = script(guest.SCRIPTS / "root.sh")
+"""Makes a root of its own over the capsule, and runs in it what follows the two folders: see the file."""
 
 
 def server(link: guest.Link) -> list[str]:
@@ -76,9 +59,8 @@ class Chroot(Layer):
         key, link = HostKey.generate(), guest.loopback_link()
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
-            script = f'set -e\n{ROOT_SCRIPT}\nexec chroot "$root" "$@"'
             namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-            argv = [*namespaces, "sh", "-c", script, "sh", payload.directory, work, *server(link)]
+            argv = [*namespaces, "sh", "-c", ROOT, "sh", payload.directory, work, *server(link)]
             with (
                 parent.spawn(argv) as process,
                 guest.log_in(

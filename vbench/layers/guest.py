@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from vbench.errors import BootError, HostError
 from vbench.hosts.base import Host, Payload, Process
@@ -20,6 +21,8 @@ from vbench.layers.base import Shape
 
 NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
 """A file system that the kernel has no work left to do on, which would run beside a measurement."""
+
+SCRIPTS = Path(__file__).parent / "scripts"
 
 DIRECTORY = "/capsule"
 """Where the capsule lies inside every environment."""

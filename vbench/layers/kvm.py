@@ -7,6 +7,7 @@ import time
 from typing import ClassVar
 
 from vbench.hosts.base import Host
+from vbench.hosts.command import script
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Technique, Unavailable
 from vbench.layers.qemu import Qemu, emulator
@@ -14,13 +15,7 @@ from vbench.layers.qemu import Qemu, emulator
 PROBE_SECONDS = 12.0
 # The initrd finds no disk in the probe's guest and says so: the kernel and its first process have then run.
 SIGN_OF_LIFE = "vbench: no disk found"
-
-
-# What a machine says of itself: a hypervisor below it, its kind of processor, and what that can do.
-_SIGNS = (
-    "cat /sys/hypervisor/type; test ! -d /proc/xen || echo xen; sed -n '/^vendor_id/{p;q}' /proc/cpuinfo; "
-    "grep -m1 -owE 'vmx|svm|hypervisor' /proc/cpuinfo"
-)
+_SIGNS = script(guest.SCRIPTS / "kvm-signs.sh")
 
 
 def _what_gives_it(parent: Host) -> str:

@@ -13,6 +13,7 @@ from typing import ClassVar
 from vbench.errors import BootError
 from vbench.hosts import accounting
 from vbench.hosts.base import Boot, Host, Payload, Process
+from vbench.hosts.command import script
 from vbench.hosts.keys import HostKey
 from vbench.layers import guest, testbed
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
@@ -95,19 +96,8 @@ def _toolstack(dom0: Host) -> Iterator[None]:
             yield
 
 
-# Run by xl when a guest's disk or interface appears in dom0, to say that it is ready. Xen's own scripts take
-# locks and look for conflicts that cannot be here, which takes minutes on an emulated machine.
-_BLOCK = """#!/bin/sh
-[ "$1" = add ] || exit 0
-device=$(xenstore-read "$XENBUS_PATH/params")
-number=$(stat -L -c %t:%T "$device")
-xenstore-write "$XENBUS_PATH/physical-device" "$number" "$XENBUS_PATH/physical-device-path" "$device" \\
-    "$XENBUS_PATH/hotplug-status" connected
-"""
-_VIF = """#!/bin/sh
-{ip} addr add {address}/30 dev "$vif" && {ip} link set "$vif" up
-xenstore-write "$XENBUS_PATH/hotplug-status" connected
-"""
+_BLOCK = script(guest.SCRIPTS / "xen-block.sh")
+_VIF = script(guest.SCRIPTS / "xen-vif.sh")
 
 
 class Pv(Layer):
@@ -144,10 +134,10 @@ class Pv(Layer):
         with guest.workdir(parent, self.name) as work, ExitStack() as opened:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             guest.scratch_disk(parent, f"{work}/scratch", shape)
-            ip = shlex.join(parent.program("ip"))
-            parent.put(_VIF.format(ip=ip, address=link.parent).encode(), f"{work}/vif", 0o755)
+            told = shlex.join([link.parent, *parent.program("ip")])
+            parent.put(f"#!/bin/sh\nset -- {told}\n{_VIF}".encode(), f"{work}/vif", 0o755)
             image = parent.run(["readlink", "-f", payload.image]).text
-            parent.put(_BLOCK.encode(), f"{work}/block", 0o755)
+            parent.put(f"#!/bin/sh\n{_BLOCK}".encode(), f"{work}/block", 0o755)
             first, second, third = (f"xvd{letter}" for letter in self.letters)
             disks = [_disk(first, "r", image, work)]
             for there, name, mode in ((second, "seed", "r"), (third, "scratch", "w")):

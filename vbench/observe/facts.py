@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from vbench.errors import HostError
 from vbench.hosts.base import Host
+from vbench.hosts.command import script
 
 UNAVAILABLE = "unavailable: "
 ON_THE_MACHINE = "the machine"
@@ -40,21 +41,8 @@ _FILES = {
 _PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities")
 _KERNEL = ("/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/version")
 _MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
-_GLOBS = (
-    f"{_CPU}/vulnerabilities/*",
-    "/sys/class/block/*/dev",
-    "/sys/class/block/*/queue/rotational",
-    "/sys/class/block/*/queue/scheduler",
-    "/sys/class/block/*/device/model",
-)
-# $1 how many folders follow, whose real paths are told; then files. The first line is the time of day.
-_SCRIPT = f"""
-LC_ALL=C; export LC_ALL
-date +%s.%N; uname -m
-count=$1; shift
-while [ $count -gt 0 ]; do (cd -P -- "$1" 2>/dev/null && pwd -P || echo); shift; count=$((count - 1)); done
-exec head -v -c 131072 -- "$@" {" ".join(_GLOBS)}
-"""
+_SCRIPTS = Path(__file__).parent / "scripts"
+_READ = script(_SCRIPTS / "read-facts.sh")
 _HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
 _TROUBLE = re.compile(r"head: (?:cannot open|error reading) '(.+?)'(?: for reading)?: (.+)")
 
@@ -116,7 +104,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
     folders = {"scratch": host.scratch} | ({"results": str(results)} if results is not None else {})
     files = [*_FILES.values(), *_PROC, *_KERNEL, *_MARKS]
     begin = time.time()
-    argv = ["sh", "-c", _SCRIPT, "sh", str(len(folders)), *folders.values(), *files]
+    argv = ["sh", "-c", _READ, "sh", str(len(folders)), *folders.values(), *files]
     done = host.run(argv, check=False, timeout=120)
     end = time.time()
     read = _Files(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
@@ -253,27 +241,12 @@ def harness(host: Host, checkout: Path) -> str:
     return done.text if done.code == 0 else f"{UNAVAILABLE}git: {said[0] if said else done.code}"
 
 
-# Process numbers go on above 4096: where they pass it, the kernel's table of them grows by a level, and what looks a
-# process up takes longer ever after (delivering a signal by 0.2%, fork by 0.3%, in the midst of a run). Then wait for
-# a second in which the processor had less than 3% to do beyond this check, by its own count; half a minute at most.
-_REST = r"""
-numbers=/proc/sys/kernel/ns_last_pid
-if [ -w $numbers ] && [ "$(cat $numbers)" -lt 5000 ]; then { echo 5000 > $numbers; } 2> /dev/null; fi
-busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; now=$((user + nice + system + irq + soft)); }
-busy; before=$now; sleep 0; busy; own=$((now - before))
-tries=0; before=$now
-while [ $tries -lt 30 ]; do
-    sleep 1; busy
-    [ $((now - before - own)) -lt 3 ] && exit 0
-    before=$now; tries=$((tries + 1))
-done
-exit 1
-"""
+_REST = script(_SCRIPTS / "come-to-rest.sh")
 
 
 def come_to_rest(host: Host) -> bool:
     """Wait until a machine of ours just booted has no work of its own left; whether it came to that.
 
-    It is given a state that lasts, first: see above.
+    It is given a state that lasts, first: see the script.
     """
     return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0

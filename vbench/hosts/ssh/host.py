@@ -10,41 +10,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
 from vbench.hosts import accounting
 from vbench.hosts.base import Address, Argv, Connection, Host, Payload, Process, Result, Usage
-from vbench.hosts.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
+from vbench.hosts.command import (
+    OUTPUT_LIMIT,
+    Capped,
+    Ring,
+    checked,
+    not_started,
+    require_success,
+    script,
+    shorten,
+)
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
 
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
 
 _KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
-# Zombies do not count: where process 1 reaps nobody, as in many a container, they stay for ever.
-_END_GROUP = """
-left() {
-    kill -0 "-$1" 2>/dev/null || kill -0 "$1" 2>/dev/null || return 1
-    for stat in /proc/[0-9]*/stat; do
-        { read -r line <"$stat"; } 2>/dev/null || continue
-        pid=${stat#/proc/}; set -- "$1" ${line##*) }
-        case $2 in Z | X) continue ;; esac
-        [ "$4" = "$1" ] || [ "${pid%/stat}" = "$1" ] && return 0
-    done
-    return 1
-}
-kill -TERM "-$1" 2>/dev/null || kill -TERM "$1" 2>/dev/null; i=0
-while left "$1"; do
-    [ $i = 20 ] && kill -KILL "-$1" 2>/dev/null
-    [ $i = 70 ] && exit 1
-    i=$((i + 1)); sleep 0.1
-done
-"""
-_PUT = """
-umask 077
-[ ! -d "$2" ] || { echo "is a directory" >&2; exit 1; }
-cat >"$1" && [ "$(wc -c <"$1")" -eq "$3" ] && chmod "$4" "$1" && mv -f "$1" "$2" || { rm -f "$1"; exit 1; }
-"""
+_SCRIPTS = Path(__file__).parents[1] / "scripts"
+_END_GROUP = script(_SCRIPTS / "end-group.sh")
+_PUT = script(_SCRIPTS / "put.sh")
 
 
 class SshHost(Host):
