@@ -100,7 +100,7 @@ def _environments(
                 seconds = f"{time.monotonic() - begin:.2f}"
                 counted = lane.clock == "instructions"
                 below = [hosts[stack.prefix(n).path] for n in range(stack.depth, 0, -1)] if counted else []
-                quiet = tuple(each for each in below if each.traits.get("clock") == "instructions")
+                quiet = tuple(each for each in below if each.placement.clock == "instructions")
                 for each in quiet:
                     if not facts.come_to_rest(each):
                         recorder.note("warning", stack.path, f"{each.name} did not come to rest")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vbench.errors import HostError
+from vbench.hosts.placement import Placement
 
 Argv = Sequence[str]
 Address = tuple[str, int] | str
@@ -185,9 +186,9 @@ class Host(ABC):
     ``bind`` is where a server on the parent listens to answer there.
     ``peer_at`` names the host that runs the other end of network workloads, "" for this very one. ``admit`` leads
     a network behind this host to there, and says whether it could; ``None`` in the network of that machine itself.
-    ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
-    feed the fairness checks. ``reboot`` is set on machines that vbench emulates, for layers that sit under
-    the operating system. ``process`` is the parent's process that carries the environment, where there is one.
+    ``placement`` is how the layer gave it its resources; it feeds the fairness checks. ``reboot`` is set on machines
+    that vbench emulates, for layers that sit under the operating system. ``process`` is the parent's process that
+    carries the environment, where there is one.
     """
 
     name: str
@@ -197,7 +198,7 @@ class Host(ABC):
     bind: str = "127.0.0.1"
     peer_at: str = ""
     admit: Callable[[str], AbstractContextManager[bool]] | None = None
-    traits: dict[str, str] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Placement)
     reboot: Reboot | None = None
     process: Process | None = None
 

@@ -9,12 +9,11 @@ from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.hosts.base import Host, Payload
-
-Clock = Literal["wall", "instructions"]
+from vbench.hosts.placement import Clock
 
 
 class Technique(StrEnum):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 from vbench.errors import BootError
 from vbench.hosts.base import Host, Process
 from vbench.hosts.keys import HostKey
+from vbench.hosts.placement import Network, Way
 from vbench.hosts.ssh.connect import SshHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
@@ -49,7 +51,7 @@ class Bubblewrap(Layer):
         """Takes well under a second. Memory and disk are the parent's own: shape's cannot be enforced."""
         payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {**parent.traits, "network": "virtual Ethernet pair"}
+        placement = replace(parent.placement, network=Network(Way.VETH))
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             argv = ["unshare", "--mount", "--net", "sh", "-c", ROOT, "sh", payload.directory, work]
@@ -57,7 +59,7 @@ class Bubblewrap(Layer):
                 _lead_in(parent, link, process)
                 deadline = guest.patience(parent, 20)
                 name = f"{parent.name}/{self.name}"
-                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
+                with guest.log_in(parent, name, link, key, process, placement, deadline) as host:
                     yield host
 
 

@@ -69,7 +69,7 @@ class Chroot(Layer):
                     link,
                     key,
                     process,
-                    dict(parent.traits),
+                    parent.placement,
                     guest.patience(parent, 20),
                 ) as host,
             ):

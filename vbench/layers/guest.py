@@ -16,6 +16,7 @@ from pathlib import Path
 from vbench.errors import BootError, HostError
 from vbench.hosts.base import Host, Payload, Process
 from vbench.hosts.keys import HostKey, client_public_key
+from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.connect import SshHost, connect
 from vbench.layers.base import Shape
 
@@ -140,7 +141,7 @@ def log_in(
     link: Link,
     key: HostKey,
     process: Process,
-    traits: dict[str, str],
+    placement: Placement,
     deadline: float,
 ) -> Iterator[SshHost]:
     """The SSH connection to an environment just started, which is then the host that its layer yields.
@@ -161,7 +162,7 @@ def log_in(
                     payload=Payload(DIRECTORY, here.digest, here.programs, here.files),
                     scratch="/scratch",
                     peer=link.parent,
-                    traits=traits,
+                    placement=placement,
                     deadline=deadline,
                     alive=lambda: alive(process, name),
                     usage=process.usage,
@@ -274,4 +275,4 @@ def load_modules(host: Host, *names: str) -> None:
 
 def patience(parent: Host, seconds: float) -> float:
     """A deadline for something that takes ``seconds`` at most on hardware, stretched on emulated parents."""
-    return seconds * float(parent.traits.get("slowdown", "1"))
+    return seconds * parent.placement.slowdown

@@ -53,7 +53,7 @@ class Kvm(Qemu):
         if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
             hint = "let it have the device" if guest.is_root(parent) else "add yourself to the group kvm"
             return Unavailable(f"/dev/kvm on {parent.name} does not open", hint)
-        if parent.traits.get("clock") == "instructions":
+        if parent.placement.clock == "instructions":
             return Available(
                 "the emulated processor's AMD-V"
             )  # it boots; showing it would take half a minute

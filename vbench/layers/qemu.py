@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 from vbench.hosts.base import Boot, Host, Payload
 from vbench.hosts.keys import HostKey
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.hosts.ssh.connect import SshHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
@@ -59,14 +61,15 @@ class Qemu(Layer):
             parent.put(guest.seed(key, self.name, inside), f"{work}/seed", 0o600)
             guest.scratch_disk(parent, f"{work}/scratch", shape)
             cache = _cache_mode(parent, work)
-            traits = {
-                **parent.traits,
-                "vcpus": str(shape.vcpus),
-                "memory": f"{shape.memory_mib} MiB",
-                "disk": f"virtio-blk on a raw file, cache={cache}",
-                "network": "virtio-net on a tap" if tap else "virtio-net on QEMU's user-mode network",
-                **self.more_traits(),
-            }
+            placement = self.place(
+                replace(
+                    parent.placement,
+                    vcpus=shape.vcpus,
+                    memory_mib=shape.memory_mib,
+                    disk=Disk(Medium.RAW_FILE, "virtio-blk", cache),
+                    network=Network(Way.TAP if tap else Way.USER_MODE, "virtio-net"),
+                )
+            )
             network = (
                 f"tap,id=net,ifname={link.interface},script=no,downscript=no"
                 if tap
@@ -86,7 +89,7 @@ class Qemu(Layer):
             with parent.spawn(argv) as process:
                 if tap:
                     guest.configure_link(parent, link, process, deadline)
-                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
+                with guest.log_in(parent, name, link, key, process, placement, deadline) as host:
                     if not tap:
                         host.peer = inside.parent
                     yield host
@@ -107,9 +110,9 @@ class Qemu(Layer):
         arguments = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests {like}"
         return Boot(payload.boot("vmlinux"), arguments, payload.boot("initrd"))
 
-    def more_traits(self) -> dict[str, str]:
-        """What this layer states about its guests beyond the common traits."""
-        return {"cpu": f"QEMU {self.cpu}, {self.accelerator}"}
+    def place(self, placement: Placement) -> Placement:
+        """The placement of this layer's guests, made from what all of them have in common."""
+        return replace(placement, cpu=f"QEMU {self.cpu}, {self.accelerator}")
 
 
 def _drive(name: str, path: str, options: str) -> list[str]:
@@ -118,7 +121,7 @@ def _drive(name: str, path: str, options: str) -> list[str]:
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
-def _cache_mode(parent: Host, work: str) -> str:
-    """``none`` (the guest's own cache only) where the parent's file system has direct I/O."""
+def _cache_mode(parent: Host, work: str) -> Cache:
+    """None (the guest's own cache only) where the parent's file system has direct I/O."""
     argv = ["dd", "if=/dev/zero", f"of={work}/direct", "bs=4096", "count=1", "oflag=direct"]
-    return "none" if parent.run(argv, check=False).code == 0 else "writeback"
+    return Cache.NONE if parent.run(argv, check=False).code == 0 else Cache.WRITEBACK

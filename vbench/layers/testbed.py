@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from vbench.hosts.base import Boot, Host, Payload
+from vbench.hosts.placement import Clock, Disk, Medium, Placement
 from vbench.hosts.ssh.connect import SshHost
 from vbench.layers import guest
-from vbench.layers.base import Clock, Shape, Technique
+from vbench.layers.base import Shape, Technique
 from vbench.layers.qemu import Qemu
 
 CHOICES = "mitigations=off norandmaps transparent_hugepage=never"
@@ -53,14 +54,16 @@ class Testbed(Qemu):
         """
         return super().linux(payload, CHOICES)
 
-    def more_traits(self) -> dict[str, str]:
-        """What a second is, and how much longer than on hardware things may take before they count as hung."""
-        return {
-            "cpu": f"QEMU {self.cpu}",
-            "memory": f"{MEMORY_MIB} MiB",
-            "clock": "instructions",
-            "slowdown": "12",
-        }
+    def place(self, placement: Placement) -> Placement:
+        """One vCPU, memory of its own, also as scratch storage, and a clock that counts instructions."""
+        return Placement(
+            vcpus=1,
+            memory_mib=MEMORY_MIB,
+            disk=Disk(Medium.TIMED_MEMORY),
+            cpu=f"QEMU {self.cpu}",
+            clock="instructions",
+            slowdown=12,
+        )
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
@@ -77,10 +80,6 @@ class Testbed(Qemu):
             guest.load_modules(host, "tun", "kvm_amd")
             _move_scratch(host, 3 * shape.disk_mib)
             host.peer, host.bind, host.peer_at, host.admit = "127.0.0.1", "127.0.0.1", "", None
-            host.traits |= {
-                "disk": "ext4 in the testbed's own memory, with a fixed service time",
-                "network": "loopback",
-            }
             yield host
 
 

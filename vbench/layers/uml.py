@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 from vbench.hosts.base import Host
 from vbench.hosts.command import script
 from vbench.hosts.keys import HostKey
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Way
 from vbench.hosts.ssh.connect import SshHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
@@ -39,13 +41,13 @@ class Uml(Layer):
         """Takes about two seconds on hardware."""
         payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {
-            **parent.traits,
-            "vcpus": "1",
-            "memory": f"{shape.memory_mib} MiB",
-            "disk": "ubd on a raw file, through the parent's page cache",
-            "network": "vector device on a tap",
-        }
+        placement = replace(
+            parent.placement,
+            vcpus=1,
+            memory_mib=shape.memory_mib,
+            disk=Disk(Medium.RAW_FILE, "ubd", Cache.WRITEBACK),
+            network=Network(Way.TAP, "vector"),
+        )
         with guest.workdir(parent, self.name) as work:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             guest.scratch_disk(parent, f"{work}/scratch", shape)
@@ -63,7 +65,7 @@ class Uml(Layer):
                 deadline = guest.patience(parent, 30)
                 guest.configure_link(parent, link, process, deadline)
                 name = f"{parent.name}/{self.name}"
-                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
+                with guest.log_in(parent, name, link, key, process, placement, deadline) as host:
                     yield host
 
 

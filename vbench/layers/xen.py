@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 from vbench.errors import BootError
@@ -15,6 +16,7 @@ from vbench.hosts import accounting
 from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.command import script
 from vbench.hosts.keys import HostKey
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Way
 from vbench.layers import guest, testbed
 from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
 
@@ -70,7 +72,7 @@ class Xen(Layer):
             return
         with parent.reboot(_under_xen) as dom0:
             dom0.name = name
-            dom0.traits["memory"] = f"{DOM0_MIB} MiB"
+            dom0.placement = replace(dom0.placement, memory_mib=DOM0_MIB)
             guest.load_modules(
                 dom0,
                 *("xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd"),
@@ -124,13 +126,13 @@ class Pv(Layer):
         """Creates the domain with xl, and destroys it on leaving."""
         payload = self.require(parent)
         key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {
-            **parent.traits,
-            "vcpus": str(shape.vcpus),
-            "memory": f"{shape.memory_mib} MiB",
-            "disk": "xen-blkfront on a loop device",
-            "network": "xen-netfront",
-        }
+        placement = replace(
+            parent.placement,
+            vcpus=shape.vcpus,
+            memory_mib=shape.memory_mib,
+            disk=Disk(Medium.LOOP_DEVICE, "xen-blkfront", Cache.NONE),
+            network=Network(Way.VIF, "xen-netfront"),
+        )
         with guest.workdir(parent, self.name) as work, ExitStack() as opened:
             parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
             guest.scratch_disk(parent, f"{work}/scratch", shape)
@@ -169,7 +171,7 @@ class Pv(Layer):
                 parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as console,
                 _destroyed(parent, domain),
                 guest.log_in(
-                    parent, name, link, key, _Domain(parent, domain, console), traits, deadline
+                    parent, name, link, key, _Domain(parent, domain, console), placement, deadline
                 ) as host,
             ):
                 yield host

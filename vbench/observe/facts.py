@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vbench.errors import HostError
 from vbench.hosts.base import Host
@@ -95,8 +97,10 @@ class _Files:
         return f"{UNAVAILABLE}{path}: {self.trouble.get(path, f'it has no line {name}')}"
 
 
-def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
+def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
     """Facts of one host, read inside it by one command; keys are stable, none is left out.
+
+    All are text but ``placement``, the table of :class:`vbench.hosts.placement.Placement`.
 
     ``results`` is the folder that results go to, where that is on this host. Raises ``HostError`` when the
     host has gone.
@@ -112,7 +116,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
         why = done.stderr.decode(errors="replace").strip()[:200] or f"exit code {done.code}"
         raise HostError(f"{host.name}: its facts cannot be read: {why}")
     clock, machine, *places = read.preamble
-    known = {
+    known: dict[str, str] = {
         "kernel": " ".join(read.text(path) for path in _KERNEL[:2]),
         "kernel_build": read.text(_KERNEL[2]),
         "machine": machine,
@@ -134,7 +138,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
         known["mitigations"] = f"{UNAVAILABLE}{_CPU}/vulnerabilities: the kernel does not tell"
     for name, place in zip(folders, places, strict=False):
         known |= _storage(read, name, place, folders[name])
-    return {**known, **{f"trait_{key}": value for key, value in host.traits.items()}}
+    return {**known, "placement": asdict(host.placement)}
 
 
 def _processor(read: _Files) -> dict[str, str]:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +22,7 @@ from paramiko.packet import Packetizer
 from vbench.errors import ConnectionLost, HostError
 from vbench.hosts.base import Address, Connection, Host, Payload, Usage
 from vbench.hosts.keys import HostKey, KeyPair, client_key
+from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.host import SshHost
 
 __all__ = ["SshHost", "connect", "remote"]
@@ -97,7 +98,7 @@ def connect(
     payload: Payload | None = None,
     scratch: str = "/tmp",  # noqa: S108
     peer: str = "127.0.0.1",
-    traits: Mapping[str, str] | None = None,
+    placement: Placement | None = None,
     deadline: float,
     alive: Callable[[], None] | None = None,
     usage: Callable[[], Usage | None] | None = None,
@@ -118,7 +119,7 @@ def connect(
             payload=payload,
             scratch=scratch,
             peer=peer,
-            traits=traits,
+            placement=placement,
             usage=usage,
         )
     finally:

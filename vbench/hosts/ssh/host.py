@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from vbench.hosts.command import (
     script,
     shorten,
 )
+from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
 
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
@@ -50,11 +51,11 @@ class SshHost(Host):
         payload: Payload | None = None,
         scratch: str = "/tmp",  # noqa: S108
         peer: str = "127.0.0.1",
-        traits: Mapping[str, str] | None = None,
+        placement: Placement | None = None,
         usage: Callable[[], Usage | None] | None = None,
         posix: bool = True,
     ) -> None:
-        super().__init__(name, payload, scratch, peer, traits=dict(traits or {}))
+        super().__init__(name, payload, scratch, peer, placement=placement or Placement())
         self._transport = transport
         self._usage = usage
         self._posix = posix
