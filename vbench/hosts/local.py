@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from vbench.errors import CommandTimeout, HostError
-from vbench.hosts.base import Address, Argv, Host, Payload, Process, Result, Usage
+from vbench.hosts.base import Address, Argv, Host, Payload, Process, Result, Setting, Usage
 from vbench.hosts.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
 from vbench.hosts.placement import Placement
 from vbench.hosts.process import Child, living, start
@@ -37,7 +37,7 @@ class LocalHost(Host):
         cpus: frozenset[int] | None = None,
         placement: Placement | None = None,
     ) -> None:
-        super().__init__(name, payload, scratch, placement=placement or Placement())
+        super().__init__(Setting(name, payload, scratch, placement=placement or Placement()))
         self.cpus = cpus
 
     def run(

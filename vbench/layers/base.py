@@ -66,6 +66,9 @@ class Layer(ABC):
     own_machine: ClassVar[bool] = False
     """Whether it is a machine with a time of its own, in which its parent's end of a network cannot answer."""
 
+    takes_system: ClassVar[bool] = False
+    """Whether it can be booted with another system under or in place of its kernel: the host has a ``reboot``."""
+
     @abstractmethod
     def probe(self, parent: Host) -> Available | Unavailable:
         """Whether the layer can open on ``parent``, tried for real where looking is not enough."""

@@ -61,7 +61,7 @@ class Kvm(Qemu):
 
     def _boot(self, parent: Host) -> Available | Unavailable:
         assert parent.payload is not None  # noqa: S101 - probe checked
-        boot = self.linux(parent.payload, guest.kernel_choices(parent))
+        boot = self.boot(parent.payload, guest.kernel_choices(parent))
         argv = [
             *emulator(parent.payload),
             *self.machine(Shape()),

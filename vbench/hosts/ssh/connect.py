@@ -20,9 +20,8 @@ from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_REQUEST
 from paramiko.packet import Packetizer
 
 from vbench.errors import ConnectionLost, HostError
-from vbench.hosts.base import Address, Connection, Host, Payload, Usage
+from vbench.hosts.base import Address, Connection, Host, Setting
 from vbench.hosts.keys import HostKey, KeyPair, client_key
-from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.host import SshHost
 
 __all__ = ["SshHost", "connect", "remote"]
@@ -90,38 +89,23 @@ class _Sender:
 def connect(
     parent: Host,
     address: Address,
+    setting: Setting,
     *,
-    name: str,
     host_key: HostKey,
+    deadline: float,
     user: str = "root",
     key: KeyPair | None = None,
-    payload: Payload | None = None,
-    scratch: str = "/tmp",  # noqa: S108
-    peer: str = "127.0.0.1",
-    placement: Placement | None = None,
-    deadline: float,
-    alive: Callable[[], None] | None = None,
-    usage: Callable[[], Usage | None] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[SshHost]:
-    """Log in to an environment that may still be starting, through its parent.
+    """Log in to an environment that may still be starting, through its parent; it becomes a host in ``setting``.
 
     Tries until ``deadline`` seconds have passed, calling ``alive`` in between, which raises when there is
     nothing left to wait for. Only ``host_key`` is accepted, only ``key`` (vbench's own) is offered.
     """
-    login = _Login(
-        name, user, key or client_key(), host_key, time.monotonic() + deadline, alive or (lambda: None)
-    )
+    login = _Login(setting.name, user, key or client_key(), host_key, time.monotonic() + deadline, alive)
     transport = login.persist(parent, address)
     try:
-        yield SshHost(
-            transport,
-            name=name,
-            payload=payload,
-            scratch=scratch,
-            peer=peer,
-            placement=placement,
-            usage=usage,
-        )
+        yield SshHost(transport, setting)
     finally:
         _close(transport)
 
@@ -156,7 +140,7 @@ def remote(user: str, host: str, port: int = 22) -> Iterator[SshHost]:
         assert transport is not None  # noqa: S101
         _tune(transport)
         peer = cast(socket.socket, transport.sock).getsockname()[0]
-        yield SshHost(transport, name=place, peer=peer, posix=False)
+        yield SshHost(transport, Setting(place, peer=peer), posix=False)
     finally:
         client.close()
 

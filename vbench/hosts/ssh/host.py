@@ -15,7 +15,7 @@ from typing import Any
 
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
 from vbench.hosts import accounting
-from vbench.hosts.base import Address, Argv, Connection, Host, Payload, Process, Result, Usage
+from vbench.hosts.base import Address, Argv, Connection, Host, Process, Result, Setting, Usage
 from vbench.hosts.command import (
     OUTPUT_LIMIT,
     Capped,
@@ -26,7 +26,6 @@ from vbench.hosts.command import (
     script,
     shorten,
 )
-from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
 
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
@@ -43,21 +42,9 @@ class SshHost(Host):
     ``posix`` says that the user's login shell there is a POSIX shell, which saves starting one.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        name: str,
-        payload: Payload | None = None,
-        scratch: str = "/tmp",  # noqa: S108
-        peer: str = "127.0.0.1",
-        placement: Placement | None = None,
-        usage: Callable[[], Usage | None] | None = None,
-        posix: bool = True,
-    ) -> None:
-        super().__init__(name, payload, scratch, peer, placement=placement or Placement())
+    def __init__(self, transport: Transport, setting: Setting, *, posix: bool = True) -> None:
+        super().__init__(setting)
         self._transport = transport
-        self._usage = usage
         self._posix = posix
         self._gate = threading.Lock()
 
@@ -133,10 +120,6 @@ class SshHost(Host):
         channel.get_pty(kind, columns, lines)
         channel.invoke_shell()
         return channel
-
-    def usage(self) -> Usage | None:
-        """What this environment has cost its parent."""
-        return self._usage() if self._usage else None
 
     def _start(
         self,
