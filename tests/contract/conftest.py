@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench.hosts.base import Host, Process
+from vbench.hosts.base import Host, Process, Setting
 from vbench.hosts.keys import HostKey, KeyPair
 from vbench.hosts.local import LocalHost
 from vbench.hosts.ssh.connect import connect
@@ -44,14 +44,14 @@ class Server:
     user: str
 
     def connect(self, parent: Host, **options: object) -> AbstractContextManager[Host]:
+        setting = Setting(str(options.pop("name", "there")))
         given = {
-            "name": "there",
             "user": self.user,
             "host_key": self.host_key,
             "key": self.client,
             "deadline": 30.0,
         }
-        return connect(parent, self.address, **(given | options))  # type: ignore[arg-type]
+        return connect(parent, self.address, setting, **(given | options))  # type: ignore[arg-type]
 
     def kill(self) -> None:
         """Kill the server and the processes it has started for its connections."""

@@ -104,6 +104,7 @@ def test_nothing_is_left_of_a_handshake_given_up() -> None:
     script = """
 import sys, threading, time
 from vbench.errors import BootError
+from vbench.hosts.base import Setting
 from vbench.hosts.keys import HostKey, KeyPair
 from vbench.hosts.local import LocalHost
 from vbench.hosts.ssh.connect import connect
@@ -111,7 +112,7 @@ end = time.monotonic() + 1.5
 def alive():
     if time.monotonic() > end: raise BootError("dead")
 try:
-    with connect(LocalHost(), ("127.0.0.1", int(sys.argv[1])), name="x", host_key=HostKey.generate(),
+    with connect(LocalHost(), ("127.0.0.1", int(sys.argv[1])), Setting("x"), host_key=HostKey.generate(),
                  key=KeyPair.generate(), deadline=300, alive=alive): pass
 except BootError:
     time.sleep(0.5)

@@ -253,6 +253,34 @@ def test_another_emulator_counts_otherwise(tmp_path: Path) -> None:
     ]
 
 
+def test_resources_are_compared_in_the_form_that_both_bundles_tell_them_in(tmp_path: Path) -> None:
+    """Older bundles have a fact in prose for each resource, others a table of values."""
+
+    def told(name: str, stacks: dict[str, float], clock: str, **facts: Any) -> Run:
+        hosts = dict.fromkeys(stacks, facts)
+        return bundle(tmp_path / name, stacks=stacks, clock=clock, hosts=hosts)
+
+    counted = {"local/testbed": 1.0, "local/testbed/chroot": 1.0}
+    table: dict[str, Any] = {"clock": "instructions", "cpu": "EPYC", "vcpus": 1}
+    old = told("old", counted, "instructions", trait_clock="instructions", trait_cpu="EPYC", trait_vcpus="1")
+    new = told("new", counted, "instructions", placement=table)
+    assert compare(old, new).differences == []
+    assert [
+        str(each)
+        for each in compare(
+            new, told("more", counted, "instructions", placement={**table, "vcpus": 2})
+        ).differences
+    ] == ["placement.vcpus: 1 and 2"]
+    for other in ("other", "elder"):
+        facts = (
+            {"placement": {**table, "cpu": "Milan"}}
+            if other == "other"
+            else {"trait_clock": "instructions", "trait_cpu": "Milan"}
+        )
+        with pytest.raises(NotComparable, match=r"hosts.local/testbed.placement.cpu: EPYC and Milan"):
+            compare(new, told(other, counted, "instructions", **facts))
+
+
 def test_nothing_in_common(tmp_path: Path) -> None:
     run = bundle(tmp_path / "a")
     other = replace(run, samples=run.samples.assign(workload="w" + run.samples["workload"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -11,14 +12,18 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import TypeAdapter
 
 from vbench.hosts.base import Argv, Result
 from vbench.hosts.local import LocalHost
+from vbench.hosts.placement import Cache, Disk, Medium, Placement
 from vbench.observe import facts
+
+PLACEMENT = Placement(vcpus=1, disk=Disk(Medium.RAW_FILE, "ubd", Cache.WRITEBACK))
 
 
 def test_of_this_machine(tmp_path: Path) -> None:
-    host = LocalHost(scratch=str(tmp_path), traits={"disk": "a folder", "vcpus": "1"})
+    host = LocalHost(scratch=str(tmp_path), placement=PLACEMENT)
     found = facts.collect(host, results=tmp_path)
     assert found["kernel"] == f"{platform.system()} {platform.release()}"
     assert found["kernel_build"] == platform.version()
@@ -34,7 +39,10 @@ def test_of_this_machine(tmp_path: Path) -> None:
     assert found["scratch_file_system"].split(" on ")[0] == nearest.fstype
     assert found["results_file_system"] == found["scratch_file_system"]
     assert found["results_storage"] == found["scratch_storage"]
-    assert (found["trait_disk"], found["trait_vcpus"]) == ("a folder", "1")
+    written = json.loads(json.dumps(found["placement"]))
+    assert written["disk"] == {"medium": "raw-file", "driver": "ubd", "cache": "writeback"}
+    assert (written["vcpus"], written["memory_mib"], written["slowdown"]) == (1, None, 1.0)
+    assert TypeAdapter(Placement).validate_python(written) == PLACEMENT
     offset, _, within = found["clock_offset_s"].partition(" within ")
     assert abs(float(offset)) <= float(within) + 0.001
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from vbench.errors import VbenchError
 from vbench.hosts.local import LocalHost
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.observe import noise
 from vbench.observe.fairness import Finding, unequal
 
-BASE = {
-    "trait_vcpus": "1",
-    "trait_memory": "512 MiB",
+UBD = Disk(Medium.RAW_FILE, "ubd", Cache.WRITEBACK)
+BASE: dict[str, Any] = {
+    "placement": asdict(Placement(1, 512)),
     "cpu_flags": "fpu sse2 avx2",
     "mitigation_mds": "Not affected",
 }
@@ -36,14 +39,32 @@ def test_likes_are_alike() -> None:
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ({"trait_vcpus": "2"}, Finding("warning", "local/b", "virtual CPUs: 2; in local: 1")),
         (
-            {"trait_memory": "not limited"},
+            {"placement": asdict(Placement(2, 512))},
+            Finding("warning", "local/b", "virtual CPUs: 2; in local: 1"),
+        ),
+        (
+            {"placement": asdict(Placement(1, None))},
             Finding("info", "local/b", "memory: not limited; in local: 512 MiB", ("memory",)),
         ),
         (
-            {"trait_disk": "ubd"},
-            Finding("warning", "local/b", "disk path and cache mode: ubd; in local: unknown", ("disk",)),
+            {"placement": asdict(Placement(1, 512, UBD))},
+            Finding(
+                "warning",
+                "local/b",
+                "disk path and cache mode: ubd on a raw file, through the parent's page cache; "
+                "in local: a folder on the root's file system",
+                ("disk",),
+            ),
+        ),
+        (
+            {"placement": asdict(Placement(1, 512, network=Network(Way.VIF, "xen-netfront")))},
+            Finding(
+                "info",
+                "local/b",
+                "network path: xen-netfront on a Xen vif; in local: loopback",
+                ("network",),
+            ),
         ),
         (
             {"clocksource": "unavailable: no such file"},
@@ -83,8 +104,19 @@ def test_likes_are_alike() -> None:
         ),
     ],
 )
-def test_a_difference_is_found(change: dict[str, str], finding: Finding) -> None:
+def test_a_difference_is_found(change: dict[str, Any], finding: Finding) -> None:
     assert unequal({"local": BASE, "local/b": {**BASE, **change}}, "local") == [finding]
+
+
+def test_what_is_the_parents_own_is_no_difference() -> None:
+    """A chroot's disk and network are those of its baseline, whatever these are; read back from a bundle, too."""
+    guest = Placement(1, 512, UBD, Network(Way.TAP, "vector"), clock="instructions", slowdown=12)
+    written = json.loads(json.dumps({**BASE, "placement": asdict(guest)}))
+    host = {**BASE, "placement": asdict(guest)}
+    assert unequal({"local/uml": written, "local/uml/chroot": host}, "local/uml") == []
+    with_veth = {**BASE, "placement": asdict(replace(guest, network=Network(Way.VETH)))}
+    (found,) = unequal({"local/uml": written, "local/uml/x": with_veth}, "local/uml")
+    assert found.text == "network path: virtual Ethernet pair; in local/uml: vector on a tap"
 
 
 def test_a_clock_that_may_be_right_is_not_blamed() -> None:

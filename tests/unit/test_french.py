@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from vbench.capsule.errata import ERRATA
 from vbench.errors import BootError
 from vbench.hosts.local import LocalHost
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import fairness, noise
 from vbench.observe.fairness import unequal
@@ -32,12 +33,10 @@ ENGLISH = re.compile(
 )
 BUNDLES = Path(__file__).parents[2]
 
-BASE = {
+PLACED = Placement(1, 512, Disk(Medium.RAW_FILE, "virtio-blk", Cache.NONE), Network(Way.TAP, "virtio-net"))
+BASE: dict[str, Any] = {
     "peer": "the machine",
-    "trait_vcpus": "1",
-    "trait_memory": "512 MiB",
-    "trait_disk": "virtio-blk on a raw file, cache=none",
-    "trait_network": "virtio-net on a tap",
+    "placement": asdict(PLACED),
     "clocksource": "tsc",
     "kernel": "Linux 6.1.0",
     "cpu_flags": "fpu avx avx2 aes fma ssse3 vaes gfni sha_ni",
@@ -45,20 +44,14 @@ BASE = {
     "huge_pages": "[always] madvise never",
     "files_digest": "f",
 }
-OTHERS: tuple[dict[str, str], ...] = (
+OTHERS: tuple[dict[str, Any], ...] = (
     {"peer": "local/testbed/kvm"},
-    {"trait_vcpus": "2"},
-    {"trait_memory": "not limited"},
-    {"trait_disk": "a folder on the parent's file system", "trait_network": "the parent's loopback"},
-    {"trait_disk": "a folder on the root's file system", "trait_network": "loopback"},
-    {
-        "trait_disk": "ubd on a raw file, through the parent's page cache",
-        "trait_network": "vector device on a tap",
-    },
-    {"trait_disk": "xen-blkfront on a loop device", "trait_network": "xen-netfront"},
-    {"trait_disk": "ext4 in the testbed's own memory, with a fixed service time"},
-    {"trait_network": "virtio-net on QEMU's user-mode network"},
-    {"trait_network": "virtual Ethernet pair"},
+    {"placement": asdict(replace(PLACED, vcpus=2))},
+    {"placement": asdict(replace(PLACED, memory_mib=None))},
+    *({"placement": asdict(replace(PLACED, disk=Disk(medium)))} for medium in Medium),
+    *({"placement": asdict(replace(PLACED, disk=Disk(Medium.RAW_FILE, "x", cache)))} for cache in Cache),
+    *({"placement": asdict(replace(PLACED, network=Network(way, "x")))} for way in Way),
+    {"placement": asdict(replace(PLACED, network=Network(Way.VETH)))},
     {"clocksource": "unavailable: no such file", "kernel": "Linux 6.2"},
     {"cpu_flags": f"{BASE['cpu_flags']} more"},
     {"cpu_flags": "fpu avx2"},

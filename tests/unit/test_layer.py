@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import FrozenInstanceError
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -129,6 +130,18 @@ def test_cpus() -> None:
     assert everything == rest == usable
     with pytest.raises(UsageError, match=f"{len(usable) + 1} vCPUs asked for, this machine has"):
         cpus_for(Shape(vcpus=len(usable) + 1))
+
+
+def test_a_host_is_complete_and_equals_itself_only() -> None:
+    host = LocalHost()
+    assert host != LocalHost()
+    assert len({host, LocalHost(), host}) == 2
+    with pytest.raises(FrozenInstanceError):
+        host.peer_at = "elsewhere"  # type: ignore[misc]
+    other = host.but(name="local/xen")
+    assert (other.name, other.scratch, other.cpus) == ("local/xen", host.scratch, host.cpus)
+    assert host.name == "local"
+    assert other != host
 
 
 def test_probes_without_a_capsule() -> None:

@@ -14,6 +14,7 @@ from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import CommandFailed, CommandTimeout
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
+from vbench.hosts.placement import Disk, Network
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import facts
 
@@ -71,15 +72,9 @@ def test_has_its_own_processes(host: Host) -> None:
 
 def test_gets_the_shape(host: Host) -> None:
     known = facts.collect(host)
-    assert {key for key in known if key.startswith("trait_")} >= {
-        "trait_vcpus",
-        "trait_memory",
-        "trait_disk",
-        "trait_network",
-    }
     if layer(host) in {"uml", "qemu"}:
-        assert known["cpus"] == known["trait_vcpus"] == "1"
-        assert known["trait_memory"] == f"{SHAPE.memory_mib} MiB"
+        assert known["cpus"] == str(host.placement.vcpus) == "1"
+        assert host.placement.memory_mib == SHAPE.memory_mib
         assert 0.75 < int(known["memory_kib"]) / 1024 / SHAPE.memory_mib <= 1
         size = int(host.run(["df", "-Pk", host.scratch]).text.split()[-5])
         assert 0.8 < size / 1024 / SHAPE.disk_mib <= 1
@@ -97,9 +92,9 @@ def test_states_what_the_facts_show(host: Host) -> None:
 
     one_kernel = same("cat", "/proc/sys/kernel/random/boot_id")
     assert one_kernel == (layer(host) in {"chroot", "bubblewrap"})
-    assert (host.traits["disk"] == "a folder on the root's file system") == one_kernel
+    assert (host.placement.disk == Disk()) == one_kernel
     one_network = one_kernel and same("readlink", "/proc/self/ns/net")
-    assert (host.traits["network"] == "loopback") == one_network == (layer(host) == "chroot")
+    assert (host.placement.network == Network()) == one_network == (layer(host) == "chroot")
     chosen = [re.findall(r"\[\w+\]", facts.collect(each)["huge_pages"]) for each in (here, host)]
     assert chosen[0] == chosen[1] or layer(host) == "uml"  # which has none
 

@@ -43,7 +43,7 @@ def keeps_registers(registers: bytes, *hosts: Host) -> None:
 
 def test_kvm_really_runs_on_it(opener: Opener, registers: bytes) -> None:
     with opener("testbed/kvm") as host:
-        assert host.traits["clock"] == "instructions"
+        assert host.placement.clock == "instructions"
         assert "hypervisor" in host.run(["grep", "-m1", "flags", "/proc/cpuinfo"]).text
         sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource"
         assert "kvm-clock" in host.run(["cat", sources]).text

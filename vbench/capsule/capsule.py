@@ -316,20 +316,8 @@ def _unpack(archive: Path, work: Path) -> None:
     """
     (work / "tree").mkdir()
     mebibytes = archive.stat().st_size // 2**20 * 5 // 4 + 64
-    # fakeroot's own library is found by LD_LIBRARY_PATH, which the loader's option would hide.
-    loader = (
-        f"tree/{rootfs.LOADER} --library-path"
-        f" tree/{rootfs.LIBRARIES[0]}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
-    )
-    script = (
-        "tar -xf rootfs.tar -C tree --exclude='./dev/*' && "
-        f"truncate -s {mebibytes}M image && "
-        f"MKE2FS_CONFIG=tree/etc/mke2fs.conf E2FSPROGS_FAKE_TIME={rootfs.EPOCH} {loader} tree/usr/sbin/mke2fs"
-        " -q -F -t ext4 -b 4096 -m 0 -O ^has_journal,^metadata_csum,^64bit,^orphan_file -d tree"
-        " -U 76626e63-6800-4000-8000-000000000000 -E hash_seed=76626e63-6800-4000-8000-000000000001"
-        " image && chmod a-w image"
-    )
-    argv = ["sh", "-ec", script]
+    script = (Path(__file__).parent / "unpack.sh").read_text()
+    argv = ["sh", "-c", script, "sh", str(mebibytes), str(rootfs.EPOCH), rootfs.LOADER, rootfs.LIBRARIES[0]]
     if os.geteuid() != 0:
         if shutil.which("fakeroot") is None:
             raise VbenchError("fakeroot is not installed, and vbench runs without root", "install fakeroot")

@@ -26,6 +26,7 @@ FOR_TESTS = {
     "ip": "iproute2",
     "fio": "fio",
     "chromium": "chromium",
+    "shellcheck": "shellcheck",
 }
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 FILES = {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"}

@@ -14,7 +14,7 @@ from vbench.bundle.store import Note
 from vbench.harness.invoke import Cost
 from vbench.harness.plan import Arm
 from vbench.harness.units import Frozen
-from vbench.layers.base import Clock
+from vbench.hosts.placement import Clock
 
 Stage = Literal["opening", "calibrating", "measuring"]
 

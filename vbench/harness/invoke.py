@@ -45,7 +45,7 @@ class Environment:
     @property
     def slowdown(self) -> float:
         """How much longer than on hardware things may take here before they count as hung."""
-        return float(self.host.traits.get("slowdown", "1"))
+        return self.host.placement.slowdown
 
     def patience(self, workload: Workload) -> float:
         """Seconds after which an invocation counts as hung: far beyond what it took before."""

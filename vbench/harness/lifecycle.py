@@ -35,11 +35,7 @@ class Birth:
         @contextmanager
         def start() -> Iterator[Host]:
             with host.spawn([*host.program("busybox"), "sleep", "86400"]) as process:
-                before, host.process = host.process, process
-                try:
-                    yield host
-                finally:
-                    host.process = before
+                yield host.but(process=process)
 
         return cls(host, start, counted)
 

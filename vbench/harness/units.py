@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pydantic import BaseModel, ConfigDict, Field
 
 from vbench.harness.plan import Step
-from vbench.layers.base import Clock, Shape
+from vbench.hosts.placement import Clock
+from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
 from vbench.workload.model import Workload
 

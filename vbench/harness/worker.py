@@ -125,7 +125,7 @@ class Worker:
         else:
             peer = hosts[at]
         below = [hosts[stack.prefix(depth).path] for depth in range(stack.depth, 0, -1)]
-        quiet = [each for each in below if each.traits.get("clock") == "instructions"]
+        quiet = [each for each in below if each.placement.clock == "instructions"]
         return Environment(stack, host, peer, self._birth(stack, hosts), tuple(quiet))
 
     def _birth(self, stack: Stack, hosts: Mapping[str, Host]) -> Birth | None:

@@ -6,14 +6,16 @@ host, so nothing above this module knows whether a command runs here, in a chroo
 
 from __future__ import annotations
 
+import copy
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import Protocol, Self
 
 from vbench.errors import HostError
+from vbench.hosts.placement import Placement
 
 Argv = Sequence[str]
 Address = tuple[str, int] | str
@@ -172,22 +174,37 @@ class Boot:
     initrd: str
 
 
-Reboot = Callable[[Callable[[Payload, str], Boot]], AbstractContextManager["Host"]]
-"""Starts a machine once more with another kernel; what it gives lives beside the machine it was asked of."""
+@dataclass(frozen=True)
+class System:
+    """What an emulated machine is booted with in place of its own kernel.
+
+    ``layer`` is the name of the layer that this makes; ``memory_mib`` what its operating system is left with; ``boot``
+    picks kernel and arguments from a capsule, given what a command line takes over to be alike.
+    """
+
+    layer: str
+    memory_mib: int
+    boot: Callable[[Payload, str], Boot]
 
 
-@dataclass
-class Host(ABC):
-    """A machine, or what looks like one from inside.
+Reboot = Callable[[System], AbstractContextManager["Host"]]
+"""Starts a machine once more with another system; what it gives lives beside the machine it was asked of."""
+Admit = Callable[["Host", str], AbstractContextManager[bool]]
+"""Leads a network behind a host to where its peer is, and says whether it could."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What is known of a machine before anybody connects to it. A host has all of it from the beginning, for good.
 
     ``name`` is the stack path (``local/uml``). ``scratch`` is a directory for this run's files on the
     storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here;
     ``bind`` is where a server on the parent listens to answer there.
-    ``peer_at`` names the host that runs the other end of network workloads, "" for this very one. ``admit`` leads
-    a network behind this host to there, and says whether it could; ``None`` in the network of that machine itself.
-    ``traits`` are what the layer states about this environment (vCPUs, memory, disk and network path); they
-    feed the fairness checks. ``reboot`` is set on machines that vbench emulates, for layers that sit under
-    the operating system. ``process`` is the parent's process that carries the environment, where there is one.
+    ``peer_at`` names the host that runs the other end of network workloads, "" for this very one. ``admit`` is
+    ``None`` in the network of that machine itself.
+    ``placement`` is how the layer gave it its resources; it feeds the fairness checks. ``reboot`` is set on machines
+    that vbench emulates, for layers that sit under the operating system. ``process`` is the parent's process that
+    carries the environment, where there is one.
     """
 
     name: str
@@ -196,10 +213,26 @@ class Host(ABC):
     peer: str = "127.0.0.1"
     bind: str = "127.0.0.1"
     peer_at: str = ""
-    admit: Callable[[str], AbstractContextManager[bool]] | None = None
-    traits: dict[str, str] = field(default_factory=dict)
+    admit: Admit | None = None
+    placement: Placement = field(default_factory=Placement)
     reboot: Reboot | None = None
     process: Process | None = None
+
+
+class Host(Setting, ABC):
+    """A machine, or what looks like one from inside: a setting, and a way to run commands in it.
+
+    A host equals itself only.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(**{each.name: getattr(setting, each.name) for each in fields(Setting)})
+
+    def but(self, *, name: str | None = None, process: Process | None = None) -> Self:
+        """This machine, by the same connection, under another name or carried by another process."""
+        other = copy.copy(self)
+        other.__dict__ |= {"name": name or self.name, "process": process or self.process}
+        return other
 
     @abstractmethod
     def run(
@@ -232,7 +265,7 @@ class Host(ABC):
 
     def usage(self) -> Usage | None:
         """What this environment has cost its parent since it opened, or ``None`` where unknown."""
-        return None
+        return self.process.usage() if self.process else None
 
     def program(self, name: str) -> list[str]:
         """The argv prefix of a capsule program on this host."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections import deque
+from pathlib import Path
 
 from vbench.errors import CommandFailed, HostError
 from vbench.hosts.base import Argv, Result
@@ -13,6 +14,12 @@ OUTPUT_LIMIT = 64 << 20
 """Most bytes of one stream that ``Host.run`` takes."""
 TAIL_LIMIT = 64 << 10
 """Bytes of output that a ``Process`` keeps."""
+
+
+def script(path: Path) -> str:
+    """The text of a shell script of vbench's, for ``sh -c`` on a host that has no such file; without its comments."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
 def checked(argv: Argv) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import psutil
 
 from vbench.errors import CommandTimeout, HostError
 from vbench.hosts import trace
-from vbench.hosts.base import Address, Argv, Host, Payload, Process, Result, Usage
+from vbench.hosts.base import Address, Argv, Host, Payload, Process, Result, Setting, Usage
 from vbench.hosts.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
+from vbench.hosts.placement import Placement
 from vbench.hosts.process import Child, living, start
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ class LocalHost(Host):
         payload: Payload | None = None,
         scratch: str = "/var/tmp",  # noqa: S108 - on a disk, where /tmp is often memory
         cpus: frozenset[int] | None = None,
-        traits: Mapping[str, str] | None = None,
+        placement: Placement | None = None,
     ) -> None:
-        super().__init__(name, payload, scratch, traits=dict(traits or {}))
+        super().__init__(Setting(name, payload, scratch, placement=placement or Placement()))
         self.cpus = cpus
 
     @trace.commands

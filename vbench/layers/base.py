@@ -9,12 +9,11 @@ from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.hosts.base import Host, Payload
-
-Clock = Literal["wall", "instructions"]
+from vbench.hosts.placement import Clock
 
 
 class Technique(StrEnum):
@@ -66,6 +65,9 @@ class Layer(ABC):
     """What a second means inside; ``None``: the same as in the parent."""
     own_machine: ClassVar[bool] = False
     """Whether it is a machine with a time of its own, in which its parent's end of a network cannot answer."""
+
+    takes_system: ClassVar[bool] = False
+    """Whether it can be booted with another system under or in place of its kernel: the host has a ``reboot``."""
 
     @abstractmethod
     def probe(self, parent: Host) -> Available | Unavailable:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import ClassVar
 
 from vbench.errors import BootError
 from vbench.hosts.base import Host, Process
-from vbench.hosts.keys import HostKey
-from vbench.hosts.ssh.connect import SshHost
+from vbench.hosts.placement import Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
-from vbench.layers.chroot import ROOT_SCRIPT, needs_root, server
+from vbench.layers.base import Available, Technique, Unavailable
+from vbench.layers.environment import EnvironmentLayer, Site
+from vbench.layers.isolation import ROOT, needs_root, server
 
 # bwrap itself runs inside the new root: it is the capsule's, with the capsule's own loader.
 SANDBOX = [
@@ -23,8 +23,11 @@ SANDBOX = [
 ]
 
 
-class Bubblewrap(Layer):
-    """Mount, PID, IPC, UTS and network namespaces, set up by bubblewrap."""
+class Bubblewrap(EnvironmentLayer):
+    """Mount, PID, IPC, UTS and network namespaces, set up by bubblewrap.
+
+    Memory and disk are the parent's own: a shape's cannot be enforced.
+    """
 
     name: ClassVar[str] = "bubblewrap"
     technique: ClassVar[Technique] = Technique.ISOLATOR
@@ -44,39 +47,32 @@ class Bubblewrap(Layer):
             )
         return Available(version.text)
 
-    @contextmanager
-    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
-        """Takes well under a second. Memory and disk are the parent's own: shape's cannot be enforced."""
-        payload = self.require(parent)
-        key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {**parent.traits, "network": "virtual Ethernet pair"}
-        with guest.workdir(parent, self.name) as work:
-            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
-            script = f'set -e\n{ROOT_SCRIPT}\ncd /; exec chroot "$root" "$@"'
-            argv = ["unshare", "--mount", "--net", "sh", "-c", script, "sh", payload.directory, work]
-            with parent.spawn([*argv, *SANDBOX, *server(link)]) as process:
-                _lead_in(parent, link, process)
-                deadline = guest.patience(parent, 20)
-                name = f"{parent.name}/{self.name}"
-                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
-                    yield host
+    def place(self, site: Site) -> Placement:
+        """The parent's, but for the network."""
+        return replace(site.parent.placement, network=Network(Way.VETH))
 
+    def start(self, site: Site) -> AbstractContextManager[Process]:
+        """Takes well under a second."""
+        root = ["unshare", "--mount", "--net", "sh", "-c", ROOT, "sh", site.payload.directory, site.work]
+        return site.parent.spawn([*root, *SANDBOX, *server(site.link)])
 
-def _lead_in(parent: Host, link: guest.Link, process: Process) -> None:
-    """Put one end of a virtual Ethernet pair into the sandbox's network namespace; it dies with that."""
-    ours = parent.run(["readlink", "/proc/self/ns/net"]).text
-    end = time.monotonic() + guest.patience(parent, 10)
-    while True:
-        theirs = parent.run(["readlink", f"/proc/{process.pid}/ns/net"], check=False).text
-        if theirs not in ("", ours):
-            break
-        guest.alive(process, "bubblewrap")
-        if time.monotonic() > end:
-            raise BootError(f"the sandbox on {parent.name} got no network namespace", process.tail())
-        time.sleep(0.01)
-    ip, pid = parent.program("ip"), str(process.pid)
-    parent.run([*ip, "link", "add", link.interface, "type", "veth", "peer", "name", "eth0", "netns", pid])
-    guest.configure_link(parent, link, process, 5)
-    inside = f"addr add {link.guest}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
-    inside += f"route add default via {link.parent}\n"
-    parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode())
+    def join(self, site: Site, process: Process) -> None:
+        """Put one end of a virtual Ethernet pair into the sandbox's network namespace; it dies with that."""
+        parent, link = site.parent, site.link
+        ours = parent.run(["readlink", "/proc/self/ns/net"]).text
+        end = time.monotonic() + guest.patience(parent, 10)
+        while True:
+            theirs = parent.run(["readlink", f"/proc/{process.pid}/ns/net"], check=False).text
+            if theirs not in ("", ours):
+                break
+            guest.alive(process, "bubblewrap")
+            if time.monotonic() > end:
+                raise BootError(f"the sandbox on {parent.name} got no network namespace", process.tail())
+            time.sleep(0.01)
+        ip, pid = parent.program("ip"), str(process.pid)
+        pair = ["type", "veth", "peer", "name", "eth0", "netns", pid]
+        parent.run([*ip, "link", "add", link.interface, *pair])
+        super().join(site, process)
+        inside = f"addr add {link.address}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
+        inside += f"route add default via {link.gateway}\n"
+        parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode())

@@ -1,4 +1,4 @@
-"""What every environment opened from the capsule shares: working files, seed, network link, SSH."""
+"""What environments opened from the capsule are made of: working files, seed, disks, a network link, kernel choices."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import io
 import random
 import re
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from vbench.errors import BootError, HostError
-from vbench.hosts.base import Host, Payload, Process
+from vbench.errors import BootError
+from vbench.hosts.base import Host, Process
 from vbench.hosts.keys import HostKey, client_public_key
-from vbench.hosts.ssh.connect import SshHost, connect
 from vbench.layers.base import Shape
 
 NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
 """A file system that the kernel has no work left to do on, which would run beside a measurement."""
+
+SCRIPTS = Path(__file__).parent / "scripts"
 
 DIRECTORY = "/capsule"
 """Where the capsule lies inside every environment."""
@@ -29,14 +30,27 @@ DIRECTORY = "/capsule"
 class Link:
     """A network link between an environment and its parent: a /30 of our own, or the parent's loopback.
 
-    ``nat``: what is inside reaches the parent's network by translated addresses only, and is not reached itself.
+    On the parent, ``interface`` has the address ``parent``, and ``guest`` and ``port`` are where the environment
+    answers. Inside, its own address is ``address``, and the parent answers at ``gateway``: the same, but for ``nat``,
+    where what is inside reaches the parent's network by translated addresses only, and is not reached itself.
     """
 
     interface: str
     parent: str
     guest: str
-    port: int = 22
-    nat: bool = False
+    port: int
+    address: str
+    gateway: str
+
+    @property
+    def nat(self) -> bool:
+        """Whether addresses are translated between the two."""
+        return self.address != self.guest
+
+    @property
+    def shared(self) -> bool:
+        """Whether the environment has no network but its parent's."""
+        return self.interface == "lo" and not self.nat
 
 
 def private_link(host: Host) -> Link:
@@ -53,13 +67,22 @@ def private_link(host: Host) -> Link:
         if interface not in taken:
             prefix = f"10.{level}.{number >> 6}"
             offset = (number & 63) * 4
-            return Link(interface, f"{prefix}.{offset + 1}", f"{prefix}.{offset + 2}")
+            parent, guest = f"{prefix}.{offset + 1}", f"{prefix}.{offset + 2}"
+            return Link(interface, parent, guest, 22, guest, parent)
 
 
-def loopback_link(*, nat: bool = False) -> Link:
-    """For an environment that shares its parent's network, or hides behind it: a port of the parent's loopback."""
-    port = random.randrange(20000, 32000)  # noqa: S311 - below the ports that kernels give out by themselves
-    return Link("lo", "127.0.0.1", "127.0.0.1", port, nat)
+def loopback_link() -> Link:
+    """For an environment that shares its parent's network: a port of the parent's loopback."""
+    return Link("lo", "127.0.0.1", "127.0.0.1", _port(), "127.0.0.1", "127.0.0.1")
+
+
+def translated_link() -> Link:
+    """For a guest on QEMU's user-mode network, behind a port of the parent's loopback."""
+    return Link("lo", "127.0.0.1", "127.0.0.1", _port(), "10.0.2.1", "10.0.2.2")
+
+
+def _port() -> int:
+    return random.randrange(20000, 32000)  # noqa: S311 - below the ports that kernels give out by themselves
 
 
 @contextmanager
@@ -77,7 +100,7 @@ def seed(key: HostKey, name: str, link: Link) -> bytes:
 
     A tar archive, padded to whole sectors so that it can stand as a disk.
     """
-    config = f"NAME={name}\nADDRESS={link.guest}/30\nGATEWAY={link.parent}\n"
+    config = f"NAME={name}\nADDRESS={link.address}/30\nGATEWAY={link.gateway}\n"
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for path, data, mode in (
@@ -130,106 +153,6 @@ def alive(process: Process, name: str) -> None:
         raise BootError(f"{name} ended while starting, with exit code {code}", process.tail())
 
 
-@contextmanager
-def log_in(
-    parent: Host,
-    name: str,
-    link: Link,
-    key: HostKey,
-    process: Process,
-    traits: dict[str, str],
-    deadline: float,
-) -> Iterator[SshHost]:
-    """The SSH connection to an environment just started, which is then the host that its layer yields.
-
-    The process is the environment: what it uses, the environment costs, and who kills it kills that.
-    """
-    if parent.payload is None:
-        raise BootError(f"{parent.name} holds no capsule")
-    here = parent.payload
-    with ExitStack() as opened:
-        try:
-            host = opened.enter_context(
-                connect(
-                    parent,
-                    (link.guest, link.port),
-                    name=name,
-                    host_key=key,
-                    payload=Payload(DIRECTORY, here.digest, here.programs, here.files),
-                    scratch="/scratch",
-                    peer=link.parent,
-                    traits=traits,
-                    deadline=deadline,
-                    alive=lambda: alive(process, name),
-                    usage=process.usage,
-                )
-            )
-        except BootError:
-            raise
-        except HostError as error:
-            raise BootError(error.message, process.tail()) from error
-        host.process = process
-        over = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(process, over, opened.close), daemon=True)
-        watcher.start()
-        try:
-            with _meeting_peer(parent, link, host):
-                yield host
-        finally:
-            over.set()
-            watcher.join()
-
-
-@contextmanager
-def _meeting_peer(parent: Host, link: Link, host: Host) -> Iterator[None]:
-    """Let an environment's network workloads meet the peer that its parent's meet, where that can be reached.
-
-    All environments on one machine then have the same peer: what a layer in a guest costs is not read from a path
-    that never leaves the guest, held against one that does.
-    """
-
-    @contextmanager
-    def admit(network: str) -> Iterator[bool]:
-        forward = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
-        ip, route = parent.program("ip"), [network, "via", link.guest, "dev", link.interface]
-        led = host.run(forward, check=False).code == 0
-        led = led and parent.run([*ip, "route", "add", *route], check=False).code == 0
-        try:
-            with parent.admit(network) if led and parent.admit else nullcontext(led) as reached:
-                yield reached
-        finally:
-            if led:
-                with suppress(HostError):  # the parent itself may be gone, and its routes with it
-                    parent.run([*ip, "route", "del", *route], check=False)
-
-    shared = link.interface == "lo" and not link.nat
-    host.admit = parent.admit if shared else admit if not link.nat else lambda network: nullcontext(False)
-    host.peer, host.bind, host.peer_at = link.parent, link.parent, parent.name
-    if parent.admit is None:  # in the network of the machine itself
-        host.peer_at = parent.peer_at or parent.name
-        yield
-    elif shared:
-        host.peer, host.bind, host.peer_at = parent.peer, parent.bind, parent.peer_at
-        yield
-    else:
-        with nullcontext(False) if link.nat else parent.admit(f"{link.guest}/32") as reached:
-            if reached:
-                host.peer, host.bind, host.peer_at = parent.peer, parent.bind, parent.peer_at
-            yield
-
-
-def _watch(process: Process, over: threading.Event, hang_up: Callable[[], None]) -> None:
-    """Hang up when an environment's process ends: TCP does not notice that the far end of a tap is gone."""
-    while not over.wait(0.25):
-        try:
-            if process.poll() is None:
-                continue
-        except HostError:
-            pass  # the parent itself is gone
-        hang_up()
-        return
-
-
 _HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
@@ -271,4 +194,4 @@ def load_modules(host: Host, *names: str) -> None:
 
 def patience(parent: Host, seconds: float) -> float:
     """A deadline for something that takes ``seconds`` at most on hardware, stretched on emulated parents."""
-    return seconds * float(parent.traits.get("slowdown", "1"))
+    return seconds * parent.placement.slowdown

@@ -7,6 +7,7 @@ import time
 from typing import ClassVar
 
 from vbench.hosts.base import Host
+from vbench.hosts.command import script
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Technique, Unavailable
 from vbench.layers.qemu import Qemu, emulator
@@ -14,13 +15,7 @@ from vbench.layers.qemu import Qemu, emulator
 PROBE_SECONDS = 12.0
 # The initrd finds no disk in the probe's guest and says so: the kernel and its first process have then run.
 SIGN_OF_LIFE = "vbench: no disk found"
-
-
-# What a machine says of itself: a hypervisor below it, its kind of processor, and what that can do.
-_SIGNS = (
-    "cat /sys/hypervisor/type; test ! -d /proc/xen || echo xen; sed -n '/^vendor_id/{p;q}' /proc/cpuinfo; "
-    "grep -m1 -owE 'vmx|svm|hypervisor' /proc/cpuinfo"
-)
+_SIGNS = script(guest.SCRIPTS / "kvm-signs.sh")
 
 
 def _what_gives_it(parent: Host) -> str:
@@ -58,7 +53,7 @@ class Kvm(Qemu):
         if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
             hint = "let it have the device" if guest.is_root(parent) else "add yourself to the group kvm"
             return Unavailable(f"/dev/kvm on {parent.name} does not open", hint)
-        if parent.traits.get("clock") == "instructions":
+        if parent.placement.clock == "instructions":
             return Available(
                 "the emulated processor's AMD-V"
             )  # it boots; showing it would take half a minute
@@ -66,7 +61,7 @@ class Kvm(Qemu):
 
     def _boot(self, parent: Host) -> Available | Unavailable:
         assert parent.payload is not None  # noqa: S101 - probe checked
-        boot = self.linux(parent.payload, guest.kernel_choices(parent))
+        boot = self.boot(parent.payload, guest.kernel_choices(parent))
         argv = [
             *emulator(parent.payload),
             *self.machine(Shape()),

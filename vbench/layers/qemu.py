@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import ClassVar
 
-from vbench.hosts.base import Boot, Host, Payload
-from vbench.hosts.keys import HostKey
-from vbench.hosts.ssh.connect import SshHost
+from vbench.hosts.base import Boot, Host, Payload, Process
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
+from vbench.layers.base import Available, Shape, Technique, Unavailable
+from vbench.layers.environment import EnvironmentLayer, Site
+from vbench.layers.guest import Link
 
 
 def emulator(payload: Payload) -> list[str]:
@@ -20,7 +21,7 @@ def emulator(payload: Payload) -> list[str]:
     return ["env", modules, *payload.command("qemu-system-x86_64"), *share]
 
 
-class Qemu(Layer):
+class Qemu(EnvironmentLayer):
     """An emulated x86-64 PC: the guest's instructions are translated, not executed."""
 
     name: ClassVar[str] = "qemu"
@@ -28,7 +29,7 @@ class Qemu(Layer):
     summary: ClassVar[str] = "QEMU with an emulated processor, virtio disk and network"
     accelerator: ClassVar[str] = "tcg"
     cpu: ClassVar[str] = "max"
-    boot_seconds: ClassVar[float] = 60
+    seconds: ClassVar[float] = 60
     may_use_tap: ClassVar[bool] = True
 
     def probe(self, parent: Host) -> Available | Unavailable:
@@ -40,56 +41,46 @@ class Qemu(Layer):
             return Unavailable(f"the capsule's QEMU does not run on {parent.name}: {done.stderr.decode()}")
         return Available(done.text.splitlines()[0])
 
-    @contextmanager
-    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
-        """Boots the capsule's kernel directly, in a few seconds on hardware."""
-        with self.start(parent, shape, self.linux) as host:
-            guest.huge_pages_as(parent, host)
-            yield host
-
-    @contextmanager
-    def start(self, parent: Host, shape: Shape, choose: Callable[[Payload, str], Boot]) -> Iterator[SshHost]:
-        """Boot what ``choose`` makes of the parent's capsule, and log in."""
-        payload = self.require(parent)
+    def link(self, parent: Host) -> Link:
+        """A tap where there can be one, else QEMU's own network, which needs no privilege."""
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
-        key, boot = HostKey.generate(), choose(payload, guest.kernel_choices(parent))
-        link = guest.private_link(parent) if tap else guest.loopback_link(nat=True)
-        inside = link if tap else guest.Link("eth0", "10.0.2.2", "10.0.2.1")
-        with guest.workdir(parent, self.name) as work:
-            parent.put(guest.seed(key, self.name, inside), f"{work}/seed", 0o600)
-            guest.scratch_disk(parent, f"{work}/scratch", shape)
-            cache = _cache_mode(parent, work)
-            traits = {
-                **parent.traits,
-                "vcpus": str(shape.vcpus),
-                "memory": f"{shape.memory_mib} MiB",
-                "disk": f"virtio-blk on a raw file, cache={cache}",
-                "network": "virtio-net on a tap" if tap else "virtio-net on QEMU's user-mode network",
-                **self.more_traits(),
-            }
-            network = (
-                f"tap,id=net,ifname={link.interface},script=no,downscript=no"
-                if tap
-                else f"user,id=net,hostfwd=tcp:127.0.0.1:{link.port}-{inside.guest}:22"
-            )
-            argv = [
-                *emulator(payload),
-                *self.machine(shape),
-                *("-kernel", boot.kernel, "-append", boot.arguments, "-initrd", boot.initrd),
-                *_drive("root", payload.image, "readonly=on"),
-                *_drive("seed", f"{work}/seed", "readonly=on"),
-                *_drive("scratch", f"{work}/scratch", f"cache={cache}"),
-                *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
-            ]
-            name = f"{parent.name}/{self.name}"
-            deadline = guest.patience(parent, self.boot_seconds)
-            with parent.spawn(argv) as process:
-                if tap:
-                    guest.configure_link(parent, link, process, deadline)
-                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
-                    if not tap:
-                        host.peer = inside.parent
-                    yield host
+        return guest.private_link(parent) if tap else guest.translated_link()
+
+    def place(self, site: Site) -> Placement:
+        """CPUs, memory and disk of the shape's size."""
+        return replace(
+            site.parent.placement,
+            vcpus=site.shape.vcpus,
+            memory_mib=site.shape.memory_mib,
+            disk=Disk(Medium.RAW_FILE, "virtio-blk", _cache_mode(site)),
+            network=Network(Way.USER_MODE if site.link.nat else Way.TAP, "virtio-net"),
+            cpu=f"QEMU {self.cpu}, {self.accelerator}",
+        )
+
+    def start(self, site: Site) -> AbstractContextManager[Process]:
+        """Boots the capsule's kernel directly, in a few seconds on hardware."""
+        parent, payload, link, work = site.parent, site.payload, site.link, site.work
+        guest.scratch_disk(parent, f"{work}/scratch", site.shape)
+        boot = self.boot(payload, guest.kernel_choices(parent))
+        network = (
+            f"user,id=net,hostfwd=tcp:{link.guest}:{link.port}-{link.address}:22"
+            if link.nat
+            else f"tap,id=net,ifname={link.interface},script=no,downscript=no"
+        )
+        argv = [
+            *emulator(payload),
+            *self.machine(site.shape),
+            *("-kernel", boot.kernel, "-append", boot.arguments, "-initrd", boot.initrd),
+            *_drive("root", payload.image, "readonly=on"),
+            *_drive("seed", f"{work}/seed", "readonly=on"),
+            *_drive("scratch", f"{work}/scratch", f"cache={site.placement.disk.cache or _cache_mode(site)}"),
+            *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
+        ]
+        return parent.spawn(argv)
+
+    def settle(self, site: Site, host: Host) -> None:
+        """Its kernel takes its parent's choice of huge pages."""
+        guest.huge_pages_as(site.parent, host)
 
     def machine(self, shape: Shape) -> list[str]:
         """The options that say what the emulated computer is."""
@@ -102,14 +93,10 @@ class Qemu(Layer):
             *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
         ]
 
-    def linux(self, payload: Payload, like: str) -> Boot:
+    def boot(self, payload: Payload, like: str) -> Boot:
         """The capsule's own kernel; ``like`` is what its command line takes over from the parent's."""
         arguments = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests {like}"
         return Boot(payload.boot("vmlinux"), arguments, payload.boot("initrd"))
-
-    def more_traits(self) -> dict[str, str]:
-        """What this layer states about its guests beyond the common traits."""
-        return {"cpu": f"QEMU {self.cpu}, {self.accelerator}"}
 
 
 def _drive(name: str, path: str, options: str) -> list[str]:
@@ -118,7 +105,7 @@ def _drive(name: str, path: str, options: str) -> list[str]:
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
-def _cache_mode(parent: Host, work: str) -> str:
-    """``none`` (the guest's own cache only) where the parent's file system has direct I/O."""
-    argv = ["dd", "if=/dev/zero", f"of={work}/direct", "bs=4096", "count=1", "oflag=direct"]
-    return "none" if parent.run(argv, check=False).code == 0 else "writeback"
+def _cache_mode(site: Site) -> Cache:
+    """None (the guest's own cache only) where the parent's file system has direct I/O."""
+    argv = ["dd", "if=/dev/zero", f"of={site.work}/direct", "bs=4096", "count=1", "oflag=direct"]
+    return Cache.NONE if site.parent.run(argv, check=False).code == 0 else Cache.WRITEBACK

@@ -12,8 +12,9 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
+from vbench.hosts.placement import Clock, Placement
 from vbench.hosts.workspace import session
-from vbench.layers.base import Clock, Layer, Shape, make_layer
+from vbench.layers.base import Layer, Shape, make_layer
 
 LOCAL = "local"
 DEEPEST = 8
@@ -116,14 +117,9 @@ def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True)
         inside, _ = cpus_for(shape)
         scratch = folder / "scratch"
         scratch.mkdir()
-        host = LocalHost(LOCAL, capsule.payload(), scratch=str(scratch), cpus=inside if pinned else None)
-        host.traits |= {
-            "vcpus": str(shape.vcpus),
-            "memory": "not limited",
-            "disk": "a folder on the root's file system",
-            "network": "loopback",
-        }
-        yield host
+        yield LocalHost(
+            LOCAL, capsule.payload(), str(scratch), inside if pinned else None, Placement(vcpus=shape.vcpus)
+        )
 
 
 @contextmanager

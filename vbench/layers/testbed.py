@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
-from vbench.hosts.base import Boot, Host, Payload
-from vbench.hosts.ssh.connect import SshHost
+from vbench.hosts.base import Boot, Host, Payload, Setting, System
+from vbench.hosts.placement import Clock, Disk, Medium, Placement
 from vbench.layers import guest
-from vbench.layers.base import Clock, Shape, Technique
+from vbench.layers.base import Shape, Technique
+from vbench.layers.environment import Site
 from vbench.layers.qemu import Qemu
-
-CHOICES = "mitigations=off norandmaps transparent_hugepage=never"
-"""What its kernel is told, and that of dom0 in its place: see :meth:`Testbed.linux`."""
 
 MEMORY_MIB = 3584
 """Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""
@@ -31,11 +28,12 @@ class Testbed(Qemu):
     summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
     clock: ClassVar[Clock | None] = "instructions"
     own_machine: ClassVar[bool] = True
+    takes_system: ClassVar[bool] = True
     # SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen, and KVM here gives its guests no
     # XSAVE and so no AVX: off for all, so that every environment computes with the same instructions.
     cpu: ClassVar[str] = "EPYC-Rome,-smap,-smep,-monitor,-xsave,-avx,-avx2,-fma,-f16c"
     accelerator: ClassVar[str] = "tcg"
-    boot_seconds: ClassVar[float] = 120
+    seconds: ClassVar[float] = 120
     may_use_tap: ClassVar[bool] = False  # the same with and without root
 
     def baseline(self, parents: tuple[str, ...]) -> None:
@@ -45,43 +43,46 @@ class Testbed(Qemu):
         """A fixed PC; one vCPU, because instruction counting allows no more."""
         return [*super().machine(Shape(1, MEMORY_MIB, shape.disk_mib)), "-icount", "shift=1,sleep=on"]
 
-    def linux(self, payload: Payload, like: str) -> Boot:
+    def __init__(self, system: System | None = None) -> None:
+        self._system = system or System("", MEMORY_MIB, super().boot)
+
+    def boot(self, payload: Payload, like: str) -> Boot:
         """No mitigations: the emulated processor has nothing to mitigate.
 
         No random addresses: on these depends how many page tables a process needs, and 1% of a fork's time. No
         huge pages: dom0, Xen's paravirtualized guests and User Mode Linux have none either.
         """
-        return super().linux(payload, CHOICES)
+        return self._system.boot(payload, "mitigations=off norandmaps transparent_hugepage=never")
 
-    def more_traits(self) -> dict[str, str]:
-        """What a second is, and how much longer than on hardware things may take before they count as hung."""
-        return {
-            "cpu": f"QEMU {self.cpu}",
-            "memory": f"{MEMORY_MIB} MiB",
-            "clock": "instructions",
-            "slowdown": "12",
-        }
+    def path(self, parent: Host) -> str:
+        """That of the layer that its system makes, where it is not its own."""
+        return "/".join(filter(None, (super().path(parent), self._system.layer)))
 
-    @contextmanager
-    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
-        """Boots in about ten seconds, then moves scratch storage into its own memory."""
-        with self._booted(parent, shape, self.linux) as host:
-            host.reboot = lambda choose: self._booted(parent, shape, choose)
-            yield host
+    def place(self, site: Site) -> Placement:
+        """One vCPU, memory of its own, also as scratch storage."""
+        return Placement(
+            vcpus=1,
+            memory_mib=self._system.memory_mib,
+            disk=Disk(Medium.TIMED_MEMORY),
+            cpu=f"QEMU {self.cpu}",
+            slowdown=12.0,
+        )
 
-    @contextmanager
-    def _booted(
-        self, parent: Host, shape: Shape, choose: Callable[[Payload, str], Boot]
-    ) -> Iterator[SshHost]:
-        with self.start(parent, shape, choose) as host:
-            guest.load_modules(host, "tun", "kvm_amd")
-            _move_scratch(host, 3 * shape.disk_mib)
-            host.peer, host.bind, host.peer_at, host.admit = "127.0.0.1", "127.0.0.1", "", None
-            host.traits |= {
-                "disk": "ext4 in the testbed's own memory, with a fixed service time",
-                "network": "loopback",
-            }
-            yield host
+    def adjust(self, site: Site, setting: Setting) -> Setting:
+        """A machine of its own, on which the other ends of networks run, too, and which can be booted again."""
+        return replace(
+            setting,
+            peer="127.0.0.1",
+            bind="127.0.0.1",
+            peer_at="",
+            admit=None,
+            reboot=lambda system: Testbed(system).open(site.parent, site.shape),
+        )
+
+    def settle(self, site: Site, host: Host) -> None:
+        """Takes ten seconds with all before: its scratch storage moves into its own memory."""
+        guest.load_modules(host, "tun", "kvm_amd")
+        _move_scratch(host, 3 * site.shape.disk_mib)
 
 
 # A device takes time over a request. A timer would let the emulated processor fall idle, and an idle testbed's

@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import ClassVar
 
-from vbench.hosts.base import Host
-from vbench.hosts.keys import HostKey
-from vbench.hosts.ssh.connect import SshHost
+from vbench.hosts.base import Host, Process
+from vbench.hosts.command import script
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
-from vbench.layers.chroot import needs_root
+from vbench.layers.base import Available, Technique, Unavailable
+from vbench.layers.environment import EnvironmentLayer, Site
+from vbench.layers.isolation import NAMESPACES, needs_root
 
-# The kernel runs with the capsule's tree as its root, because it must be started by a loader at the usual
-# place: it derives its memory layout from where the program break lies. It also makes itself the leader of
-# another process group, which no signal for ours reaches: so the shell stays, ends at SIGTERM, and being the
-# first process of its namespace takes everything in it along. The guest's memory is a file in TMPDIR.
-# The kernel traces its processes by number. Numbers go on above 4096 from the beginning: there the namespace's table
-# of them grows by a level, which makes each system call 0.65% longer on a testbed, in the midst of a run.
-# $1 capsule folder, $2 working folder, then the kernel's arguments.
-SCRIPT = """
-set -e
-{ echo 5000 > /proc/sys/kernel/ns_last_pid; } 2> /dev/null || :
-capsule=$1 work=$2; shift 2
-tree=$capsule/tree
-mount --bind "$tree" "$tree"
-mount --bind "$work" "$tree/mnt"
-mount --rbind "$capsule" "$tree/capsule"
-mount -t proc proc "$tree/proc"
-mount --rbind /dev "$tree/dev"
-mount -t tmpfs -o mode=1777 memory "$tree/dev/shm"
-trap 'exit 143' TERM
-export TMPDIR=/dev/shm
-chroot "$tree" /usr/bin/linux.uml "$@" &
-wait $!
-"""
+SCRIPT = script(guest.SCRIPTS / "uml.sh")
 
 
-class Uml(Layer):
+class Uml(EnvironmentLayer):
     """A kernel in user space; one CPU only, its disks through the parent's page cache."""
 
     name: ClassVar[str] = "uml"
     technique: ClassVar[Technique] = Technique.USER_KERNEL
     summary: ClassVar[str] = "User Mode Linux: a kernel run as a process of the parent"
+    seconds: ClassVar[float] = 30
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Needs root, for the tap device."""
@@ -55,39 +35,27 @@ class Uml(Layer):
         release = parent.run(["ls", f"{parent.payload.tree}/usr/lib/uml/modules"], check=False).text
         return Available(f"User Mode Linux {release}")
 
-    @contextmanager
-    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
+    def place(self, site: Site) -> Placement:
+        """A single CPU, memory and disk of the shape's size."""
+        return replace(
+            site.parent.placement,
+            vcpus=1,
+            memory_mib=site.shape.memory_mib,
+            disk=Disk(Medium.RAW_FILE, "ubd", Cache.WRITEBACK),
+            network=Network(Way.TAP, "vector"),
+        )
+
+    def start(self, site: Site) -> AbstractContextManager[Process]:
         """Takes about two seconds on hardware."""
-        payload = self.require(parent)
-        key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {
-            **parent.traits,
-            "vcpus": "1",
-            "memory": f"{shape.memory_mib} MiB",
-            "disk": "ubd on a raw file, through the parent's page cache",
-            "network": "vector device on a tap",
-        }
-        with guest.workdir(parent, self.name) as work:
-            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
-            guest.scratch_disk(parent, f"{work}/scratch", shape)
-            arguments = [
-                f"mem={shape.memory_mib}M",
-                f"initrd=/capsule/tree/{_relative(parent)}",
-                *("ubd0r=/capsule/image", "ubd1r=/mnt/seed", "ubd2=/mnt/scratch"),
-                f"vec0:transport=tap,ifname={link.interface},depth=128,gro=1",
-                *("con=null", "con0=null,fd:1", "ssl=null", "uml_dir=/mnt/uml", "umid=guest"),
-                *("panic=-1", "quiet"),
-            ]
-            namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-            argv = [*namespaces, "sh", "-c", SCRIPT, "sh", payload.directory, work, *arguments]
-            with parent.spawn(argv) as process:
-                deadline = guest.patience(parent, 30)
-                guest.configure_link(parent, link, process, deadline)
-                name = f"{parent.name}/{self.name}"
-                with guest.log_in(parent, name, link, key, process, traits, deadline) as host:
-                    yield host
-
-
-def _relative(parent: Host) -> str:
-    assert parent.payload is not None  # noqa: S101 - callers have checked
-    return parent.payload.boot("initrd").removeprefix(f"{parent.payload.tree}/")
+        payload, work = site.payload, site.work
+        guest.scratch_disk(site.parent, f"{work}/scratch", site.shape)
+        initrd = payload.boot("initrd").removeprefix(f"{payload.tree}/")
+        arguments = [
+            f"mem={site.shape.memory_mib}M",
+            f"initrd=/capsule/tree/{initrd}",
+            *("ubd0r=/capsule/image", "ubd1r=/mnt/seed", "ubd2=/mnt/scratch"),
+            f"vec0:transport=tap,ifname={site.link.interface},depth=128,gro=1",
+            *("con=null", "con0=null,fd:1", "ssl=null", "uml_dir=/mnt/uml", "umid=guest"),
+            *("panic=-1", "quiet"),
+        ]
+        return site.parent.spawn([*NAMESPACES, "sh", "-c", SCRIPT, "sh", payload.directory, work, *arguments])

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 from vbench.errors import BootError
 from vbench.hosts import accounting
-from vbench.hosts.base import Boot, Host, Payload, Process
-from vbench.hosts.keys import HostKey
-from vbench.layers import guest, testbed
-from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable
+from vbench.hosts.base import Boot, Host, Payload, Process, System
+from vbench.hosts.command import script
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
+from vbench.layers import guest
+from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable, layer_classes
+from vbench.layers.environment import EnvironmentLayer, Site
 
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"
 
 
-def _under_xen(payload: Payload, _: str) -> Boot:
+def _under_xen(payload: Payload, like: str) -> Boot:
     """Xen, with the capsule's kernel as dom0. Idle states and speculation controls need real processors.
 
     Memory is not scrubbed in idle time, which would run beside measurements. Vector registers are switched with
@@ -32,8 +34,14 @@ def _under_xen(payload: Payload, _: str) -> Boot:
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
         " spec-ctrl=no,eager-fpu mwait-idle=0 cpuidle=0 bootscrub=0"
     )
-    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on {testbed.CHOICES}"
+    linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on {like}"
     return Boot(payload.boot("xen"), xen, f"{linux},{payload.boot('initrd')}")
+
+
+def _boots_with_xen(layer: str) -> bool:
+    """Whether a layer, or a root, is a machine that can be booted with and without Xen."""
+    known = layer_classes().get(layer)
+    return known is not None and known.takes_system
 
 
 class Xen(Layer):
@@ -55,21 +63,16 @@ class Xen(Layer):
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """The machine booted without Xen; on a real dom0 no such boot is at hand, and dom0 is its own."""
-        return "/".join(parents) if parents[-1] == "testbed" else None
+        return "/".join(parents) if _boots_with_xen(parents[-1]) else None
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
         """Boots in about half a minute."""
         self.require(parent)
-        name = f"{parent.name}/{self.name}"
         if parent.reboot is None:
-            host = copy.copy(parent)
-            host.name = name
-            yield host
+            yield parent.but(name=f"{parent.name}/{self.name}")
             return
-        with parent.reboot(_under_xen) as dom0:
-            dom0.name = name
-            dom0.traits["memory"] = f"{DOM0_MIB} MiB"
+        with parent.reboot(System(self.name, DOM0_MIB, _under_xen)) as dom0:
             guest.load_modules(
                 dom0,
                 *("xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd"),
@@ -95,29 +98,21 @@ def _toolstack(dom0: Host) -> Iterator[None]:
             yield
 
 
-# Run by xl when a guest's disk or interface appears in dom0, to say that it is ready. Xen's own scripts take
-# locks and look for conflicts that cannot be here, which takes minutes on an emulated machine.
-_BLOCK = """#!/bin/sh
-[ "$1" = add ] || exit 0
-device=$(xenstore-read "$XENBUS_PATH/params")
-number=$(stat -L -c %t:%T "$device")
-xenstore-write "$XENBUS_PATH/physical-device" "$number" "$XENBUS_PATH/physical-device-path" "$device" \\
-    "$XENBUS_PATH/hotplug-status" connected
-"""
-_VIF = """#!/bin/sh
-{ip} addr add {address}/30 dev "$vif" && {ip} link set "$vif" up
-xenstore-write "$XENBUS_PATH/hotplug-status" connected
-"""
+_BLOCK = script(guest.SCRIPTS / "xen-block.sh")
+_VIF = script(guest.SCRIPTS / "xen-vif.sh")
 
 
-class Pv(Layer):
-    """A paravirtualized guest: its kernel asks the hypervisor for what a processor would let it do."""
+class DomU(EnvironmentLayer):
+    """A guest of Xen: xl in dom0 creates the domain, and destroys it on leaving."""
 
-    name: ClassVar[str] = "pv"
-    technique: ClassVar[Technique] = Technique.PARAVIRTUALIZATION
-    summary: ClassVar[str] = "a paravirtualized Xen guest (domU) with paravirtual disk and network"
-    kind: ClassVar[str] = "pv"
+    seconds: ClassVar[float] = 30
+    kind: ClassVar[str]
     letters: ClassVar[str] = "abc"
+    """Of its disks: the capsule's image, the seed, scratch."""
+    kernel: ClassVar[str] = "boot/vbench/vmlinux"
+    """A pattern of the kernel's path in the capsule's tree."""
+    more: ClassVar[Mapping[str, object]] = {}
+    """What xl is told of this kind of guest beyond what it is told of all."""
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Opens in a dom0 only."""
@@ -127,69 +122,74 @@ class Pv(Layer):
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """The machine without Xen where it can be had, else dom0."""
-        return "/".join(parents[:-1]) if parents[-2:-1] == ("testbed",) else "/".join(parents)
+        return "/".join(parents[:-1] if any(map(_boots_with_xen, parents[-2:-1])) else parents)
+
+    def place(self, site: Site) -> Placement:
+        """CPUs, memory and disk of the shape's size."""
+        return replace(
+            site.parent.placement,
+            vcpus=site.shape.vcpus,
+            memory_mib=site.shape.memory_mib,
+            disk=Disk(Medium.LOOP_DEVICE, "xen-blkfront", Cache.NONE),
+            network=Network(Way.VIF, "xen-netfront"),
+        )
+
+    def join(self, site: Site, process: Process) -> None:
+        """xl has done so."""
 
     @contextmanager
-    def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
-        """Creates the domain with xl, and destroys it on leaving."""
-        payload = self.require(parent)
-        key, link = HostKey.generate(), guest.private_link(parent)
-        traits = {
-            **parent.traits,
-            "vcpus": str(shape.vcpus),
-            "memory": f"{shape.memory_mib} MiB",
-            "disk": "xen-blkfront on a loop device",
-            "network": "xen-netfront",
-        }
-        with guest.workdir(parent, self.name) as work, ExitStack() as opened:
-            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
-            guest.scratch_disk(parent, f"{work}/scratch", shape)
-            ip = shlex.join(parent.program("ip"))
-            parent.put(_VIF.format(ip=ip, address=link.parent).encode(), f"{work}/vif", 0o755)
-            image = parent.run(["readlink", "-f", payload.image]).text
-            parent.put(_BLOCK.encode(), f"{work}/block", 0o755)
-            first, second, third = (f"xvd{letter}" for letter in self.letters)
-            disks = [_disk(first, "r", image, work)]
-            for there, name, mode in ((second, "seed", "r"), (third, "scratch", "w")):
-                device = opened.enter_context(_loop(parent, f"{work}/{name}", direct=name == "scratch"))
-                disks.append(_disk(there, mode, device, work))
-            domain = f"vbench-{link.interface}"
+    def start(self, site: Site) -> Iterator[Process]:
+        """xl stays in the foreground with the console, so that the domain has a process of ours."""
+        dom0, payload, work = site.parent, site.payload, site.work
+        guest.scratch_disk(dom0, f"{work}/scratch", site.shape)
+        told = shlex.join([site.link.parent, *dom0.program("ip")])
+        dom0.put(f"#!/bin/sh\nset -- {told}\n{_VIF}".encode(), f"{work}/vif", 0o755)
+        dom0.put(f"#!/bin/sh\n{_BLOCK}".encode(), f"{work}/block", 0o755)
+        domain = f"vbench-{site.link.interface}"
+        with ExitStack() as opened:
+            devices = [
+                (dom0.run(["readlink", "-f", payload.image]).text, "r"),
+                (opened.enter_context(_loop(dom0, f"{work}/seed", direct=False)), "r"),
+                (opened.enter_context(_loop(dom0, f"{work}/scratch", direct=True)), "w"),
+            ]
+            kernel = ["sh", "-c", 'ls -d "$1"/$2', "sh", payload.tree, self.kernel]
             config = {
                 "name": domain,
                 "type": self.kind,
-                "kernel": payload.boot("vmlinux"),
+                "kernel": dom0.run(kernel).text,
                 "ramdisk": payload.boot("initrd"),
-                "extra": f"console=hvc0 quiet panic=-1 {guest.kernel_choices(parent)}",
-                "memory": shape.memory_mib,
-                "vcpus": shape.vcpus,
+                "extra": f"console=hvc0 quiet panic=-1 {guest.kernel_choices(dom0)}",
+                "memory": site.shape.memory_mib,
+                "vcpus": site.shape.vcpus,
                 # As on a processor whose TSC is invariant. Emulating it would make each reading of the clock
                 # a trap; in PVH guests that fails on QEMU, which reports RDTSCP as another instruction.
                 "tsc_mode": "native",
-                "disk": disks,
-                "vif": [f"vifname={link.interface},script={work}/vif"],
+                "disk": [
+                    f"format=raw,vdev=xvd{letter},access={mode},backendtype=phy,script={work}/block,target={device}"
+                    for letter, (device, mode) in zip(self.letters, devices, strict=True)
+                ],
+                "vif": [f"vifname={site.link.interface},script={work}/vif"],
                 "on_crash": "destroy",
                 "on_reboot": "destroy",
-                **self.more(parent),
+                **self.more,
             }
             text = "".join(f"{key} = {value!r}\n" for key, value in config.items())
-            parent.put(text.encode(), f"{work}/domain.cfg")
-            # xl stays in the foreground with the console, so that the domain has a process of ours.
-            name, deadline = f"{parent.name}/{self.name}", guest.patience(parent, 30)
-            with (
-                parent.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]) as console,
-                _destroyed(parent, domain),
-                guest.log_in(
-                    parent, name, link, key, _Domain(parent, domain, console), traits, deadline
-                ) as host,
-            ):
-                yield host
-
-    def more(self, dom0: Host) -> dict[str, object]:
-        """What this kind of guest is told beyond what all are told."""
-        return {}
+            dom0.put(text.encode(), f"{work}/domain.cfg")
+            console = opened.enter_context(dom0.spawn([f"{TOOLS}/xl", "create", "-c", f"{work}/domain.cfg"]))
+            opened.callback(_destroy, dom0, domain)
+            yield _Domain(dom0, domain, console)
 
 
-class Pvh(Pv):
+class Pv(DomU):
+    """A paravirtualized guest: its kernel asks the hypervisor for what a processor would let it do."""
+
+    name: ClassVar[str] = "pv"
+    technique: ClassVar[Technique] = Technique.PARAVIRTUALIZATION
+    summary: ClassVar[str] = "a paravirtualized Xen guest (domU) with paravirtual disk and network"
+    kind: ClassVar[str] = "pv"
+
+
+class Pvh(DomU):
     """A guest in a hardware-assisted container, without emulated devices: PVH."""
 
     name: ClassVar[str] = "pvh"
@@ -198,7 +198,7 @@ class Pvh(Pv):
     kind: ClassVar[str] = "pvh"
 
 
-class Hvm(Pv):
+class Hvm(DomU):
     """A fully virtualized guest: QEMU in dom0 emulates a PC's devices, firmware starts the kernel: HVM."""
 
     name: ClassVar[str] = "hvm"
@@ -206,16 +206,8 @@ class Hvm(Pv):
     summary: ClassVar[str] = "a fully virtualized Xen guest (HVM) with paravirtual disk and network drivers"
     kind: ClassVar[str] = "hvm"
     letters: ClassVar[str] = "efg"  # the first four are emulated too, and no emulated disk can be read-only
-
-    def more(self, dom0: Host) -> dict[str, object]:
-        """Firmware takes the compressed kernel only; no screen, no USB."""
-        assert dom0.payload is not None  # noqa: S101 - open has checked
-        kernel = dom0.run(["sh", "-c", 'ls -d "$1"/boot/vmlinuz-*', "sh", dom0.payload.tree]).text
-        return {"kernel": kernel, "vga": "none", "usb": 0}
-
-
-def _disk(name: str, mode: str, device: str, work: str) -> str:
-    return f"format=raw,vdev={name},access={mode},backendtype=phy,script={work}/block,target={device}"
+    kernel: ClassVar[str] = "boot/vmlinuz-*"  # firmware takes the compressed kernel only
+    more: ClassVar[Mapping[str, object]] = {"vga": "none", "usb": 0}
 
 
 @contextmanager
@@ -265,11 +257,3 @@ class _Domain(Process):
 
 def _destroy(dom0: Host, domain: str) -> None:
     dom0.run([f"{TOOLS}/xl", "destroy", domain], check=False, timeout=guest.patience(dom0, 30))
-
-
-@contextmanager
-def _destroyed(dom0: Host, domain: str) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        _destroy(dom0, domain)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vbench.errors import HostError
 from vbench.hosts.base import Host
+from vbench.hosts.command import script
 
 UNAVAILABLE = "unavailable: "
 ON_THE_MACHINE = "the machine"
@@ -40,21 +43,8 @@ _FILES = {
 _PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities")
 _KERNEL = ("/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/version")
 _MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
-_GLOBS = (
-    f"{_CPU}/vulnerabilities/*",
-    "/sys/class/block/*/dev",
-    "/sys/class/block/*/queue/rotational",
-    "/sys/class/block/*/queue/scheduler",
-    "/sys/class/block/*/device/model",
-)
-# $1 how many folders follow, whose real paths are told; then files. The first line is the time of day.
-_SCRIPT = f"""
-LC_ALL=C; export LC_ALL
-date +%s.%N; uname -m
-count=$1; shift
-while [ $count -gt 0 ]; do (cd -P -- "$1" 2>/dev/null && pwd -P || echo); shift; count=$((count - 1)); done
-exec head -v -c 131072 -- "$@" {" ".join(_GLOBS)}
-"""
+_SCRIPTS = Path(__file__).parent / "scripts"
+_READ = script(_SCRIPTS / "read-facts.sh")
 _HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
 _TROUBLE = re.compile(r"head: (?:cannot open|error reading) '(.+?)'(?: for reading)?: (.+)")
 
@@ -107,8 +97,10 @@ class _Files:
         return f"{UNAVAILABLE}{path}: {self.trouble.get(path, f'it has no line {name}')}"
 
 
-def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
+def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
     """Facts of one host, read inside it by one command; keys are stable, none is left out.
+
+    All are text but ``placement``, the table of :class:`vbench.hosts.placement.Placement`.
 
     ``results`` is the folder that results go to, where that is on this host. Raises ``HostError`` when the
     host has gone.
@@ -116,7 +108,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
     folders = {"scratch": host.scratch} | ({"results": str(results)} if results is not None else {})
     files = [*_FILES.values(), *_PROC, *_KERNEL, *_MARKS]
     begin = time.time()
-    argv = ["sh", "-c", _SCRIPT, "sh", str(len(folders)), *folders.values(), *files]
+    argv = ["sh", "-c", _READ, "sh", str(len(folders)), *folders.values(), *files]
     done = host.run(argv, check=False, timeout=120)
     end = time.time()
     read = _Files(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
@@ -124,7 +116,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
         why = done.stderr.decode(errors="replace").strip()[:200] or f"exit code {done.code}"
         raise HostError(f"{host.name}: its facts cannot be read: {why}")
     clock, machine, *places = read.preamble
-    known = {
+    known: dict[str, str] = {
         "kernel": " ".join(read.text(path) for path in _KERNEL[:2]),
         "kernel_build": read.text(_KERNEL[2]),
         "machine": machine,
@@ -146,7 +138,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, str]:
         known["mitigations"] = f"{UNAVAILABLE}{_CPU}/vulnerabilities: the kernel does not tell"
     for name, place in zip(folders, places, strict=False):
         known |= _storage(read, name, place, folders[name])
-    return {**known, **{f"trait_{key}": value for key, value in host.traits.items()}}
+    return {**known, "placement": asdict(host.placement)}
 
 
 def _processor(read: _Files) -> dict[str, str]:
@@ -253,27 +245,12 @@ def harness(host: Host, checkout: Path) -> str:
     return done.text if done.code == 0 else f"{UNAVAILABLE}git: {said[0] if said else done.code}"
 
 
-# Process numbers go on above 4096: where they pass it, the kernel's table of them grows by a level, and what looks a
-# process up takes longer ever after (delivering a signal by 0.2%, fork by 0.3%, in the midst of a run). Then wait for
-# a second in which the processor had less than 3% to do beyond this check, by its own count; half a minute at most.
-_REST = r"""
-numbers=/proc/sys/kernel/ns_last_pid
-if [ -w $numbers ] && [ "$(cat $numbers)" -lt 5000 ]; then { echo 5000 > $numbers; } 2> /dev/null; fi
-busy() { read -r _ user nice system idle wait irq soft _ < /proc/stat; now=$((user + nice + system + irq + soft)); }
-busy; before=$now; sleep 0; busy; own=$((now - before))
-tries=0; before=$now
-while [ $tries -lt 30 ]; do
-    sleep 1; busy
-    [ $((now - before - own)) -lt 3 ] && exit 0
-    before=$now; tries=$((tries + 1))
-done
-exit 1
-"""
+_REST = script(_SCRIPTS / "come-to-rest.sh")
 
 
 def come_to_rest(host: Host) -> bool:
     """Wait until a machine of ours just booted has no work of its own left; whether it came to that.
 
-    It is given a state that lasts, first: see above.
+    It is given a state that lasts, first: see the script.
     """
     return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0

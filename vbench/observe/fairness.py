@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from vbench.errors import VbenchError
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 
 UNKNOWN = "unavailable: "
+_PLACEMENT = TypeAdapter(Placement)
 CLOCK_S = 1.0
 """Seconds that a guest's time of day may differ from the harness's."""
 _WIDE = re.compile(r"avx\w*|sse4\w*|ssse3|aes|fma|sha_ni|vaes|gfni")
@@ -25,13 +29,17 @@ class Finding:
     kinds: tuple[str, ...] = ()
 
 
-# Traits that layers state, and facts, which should be equal; whom a difference touches, and how gravely. A layer that
-# gives its parent's own disk or network hands on what the parent states of it.
-_EQUAL: tuple[tuple[str, str, Literal["info", "warning"], tuple[str, ...]], ...] = (
-    ("trait_vcpus", "virtual CPUs", "warning", ()),
-    ("trait_memory", "memory", "info", ("memory",)),
-    ("trait_disk", "disk path and cache mode", "warning", ("disk",)),
-    ("trait_network", "network path", "info", ("network",)),
+Severity = Literal["info", "warning"]
+
+# What of a placement should be equal; how gravely a difference weighs, and whom it touches.
+_PLACED: tuple[tuple[str, str, Severity, tuple[str, ...]], ...] = (
+    ("vcpus", "virtual CPUs", "warning", ()),
+    ("memory_mib", "memory", "info", ("memory",)),
+    ("disk", "disk path and cache mode", "warning", ("disk",)),
+    ("network", "network path", "info", ("network",)),
+)
+# Facts that should be equal, too.
+_EQUAL: tuple[tuple[str, str, Severity, tuple[str, ...]], ...] = (
     ("peer", "where the other end of the network runs", "warning", ("network",)),
     ("clocksource", "clock source", "info", ("os",)),
     ("kernel", "kernel", "info", ("os", "disk", "network")),
@@ -46,10 +54,11 @@ def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Findi
     if baseline not in facts:
         raise VbenchError(f"no facts of the baseline {baseline}")
     base = facts[baseline]
-    found = []
+    found: list[Finding] = []
     for stack, mine in facts.items():
         if stack == baseline:
             continue
+        found += _placed(stack, mine, base, baseline)
         for key, meaning, severity, kinds in _EQUAL:
             here, there = str(mine.get(key, "unknown")), str(base.get(key, "unknown"))
             if here.startswith(UNKNOWN):
@@ -60,6 +69,51 @@ def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Findi
         found += _huge_pages(stack, mine, base, baseline)
         found += _files(stack, mine, base, baseline)
     return found
+
+
+def _placed(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseline: str) -> Iterator[Finding]:
+    """Resources that were given in another way. What a layer leaves alone is the parent's, and equal."""
+    here, there = _placement(mine), _placement(base)
+    if here is None or there is None:
+        return
+    for name, meaning, severity, kinds in _PLACED:
+        ours, theirs = getattr(here, name), getattr(there, name)
+        if ours != theirs:
+            text = f"{meaning}: {_said(name, ours)}; in {baseline}: {_said(name, theirs)}"
+            yield Finding(severity, stack, text, kinds)
+
+
+def _placement(facts: Mapping[str, Any]) -> Placement | None:
+    """The placement among the facts of a host, which may have been written and read since; older runs tell none."""
+    return _PLACEMENT.validate_python(facts["placement"]) if "placement" in facts else None
+
+
+_MEDIA = {
+    Medium.FOLDER: "a folder on the root's file system",
+    Medium.RAW_FILE: "a raw file",
+    Medium.LOOP_DEVICE: "a loop device",
+    Medium.TIMED_MEMORY: "ext4 in the testbed's own memory, with a fixed service time",
+}
+_CACHES = {Cache.NONE: ", cache=none", Cache.WRITEBACK: ", through the parent's page cache", None: ""}
+_PATHS = {
+    Way.LOOPBACK: "loopback",
+    Way.VETH: "virtual Ethernet pair",
+    Way.TAP: "a tap",
+    Way.USER_MODE: "QEMU's user-mode network",
+    Way.VIF: "a Xen vif",
+}
+
+
+def _said(name: str, value: Disk | Network | int | None) -> str:
+    """A part of a placement in words."""
+    match value:
+        case None:
+            return "not limited"
+        case Disk(medium, driver, cache):
+            return f"{driver}{' on ' if driver else ''}{_MEDIA[medium]}{_CACHES[cache]}"
+        case Network(path, driver):
+            return f"{driver}{' on ' if driver else ''}{_PATHS[path]}"
+    return f"{value} MiB" if name == "memory_mib" else str(value)
 
 
 def _flags(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[Finding]:

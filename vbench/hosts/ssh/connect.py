@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,7 +20,7 @@ from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_REQUEST
 from paramiko.packet import Packetizer
 
 from vbench.errors import ConnectionLost, HostError
-from vbench.hosts.base import Address, Connection, Host, Payload, Usage
+from vbench.hosts.base import Address, Connection, Host, Setting
 from vbench.hosts.keys import HostKey, KeyPair, client_key
 from vbench.hosts.ssh.host import SshHost
 
@@ -91,38 +91,23 @@ class _Sender:
 def connect(
     parent: Host,
     address: Address,
+    setting: Setting,
     *,
-    name: str,
     host_key: HostKey,
+    deadline: float,
     user: str = "root",
     key: KeyPair | None = None,
-    payload: Payload | None = None,
-    scratch: str = "/tmp",  # noqa: S108
-    peer: str = "127.0.0.1",
-    traits: Mapping[str, str] | None = None,
-    deadline: float,
-    alive: Callable[[], None] | None = None,
-    usage: Callable[[], Usage | None] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[SshHost]:
-    """Log in to an environment that may still be starting, through its parent.
+    """Log in to an environment that may still be starting, through its parent; it becomes a host in ``setting``.
 
     Tries until ``deadline`` seconds have passed, calling ``alive`` in between, which raises when there is
     nothing left to wait for. Only ``host_key`` is accepted, only ``key`` (vbench's own) is offered.
     """
-    login = _Login(
-        name, user, key or client_key(), host_key, time.monotonic() + deadline, alive or (lambda: None)
-    )
+    login = _Login(setting.name, user, key or client_key(), host_key, time.monotonic() + deadline, alive)
     transport = login.persist(parent, address)
     try:
-        yield SshHost(
-            transport,
-            name=name,
-            payload=payload,
-            scratch=scratch,
-            peer=peer,
-            traits=traits,
-            usage=usage,
-        )
+        yield SshHost(transport, setting)
     finally:
         _close(transport)
 
@@ -158,7 +143,7 @@ def remote(user: str, host: str, port: int = 22) -> Iterator[SshHost]:
         _tune(transport)
         log.info("%s: logged in", place)
         peer = cast(socket.socket, transport.sock).getsockname()[0]
-        yield SshHost(transport, name=place, peer=peer, posix=False)
+        yield SshHost(transport, Setting(place, peer=peer), posix=False)
     finally:
         client.close()
 

@@ -9,14 +9,24 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
 from vbench.hosts import accounting, trace
-from vbench.hosts.base import Address, Argv, Connection, Host, Payload, Process, Result, Usage
-from vbench.hosts.command import OUTPUT_LIMIT, Capped, Ring, checked, not_started, require_success, shorten
+from vbench.hosts.base import Address, Argv, Connection, Host, Process, Result, Setting, Usage
+from vbench.hosts.command import (
+    OUTPUT_LIMIT,
+    Capped,
+    Ring,
+    checked,
+    not_started,
+    require_success,
+    script,
+    shorten,
+)
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
 
 log = logging.getLogger(__name__)
@@ -24,30 +34,9 @@ log = logging.getLogger(__name__)
 _SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
 
 _KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
-# Zombies do not count: where process 1 reaps nobody, as in many a container, they stay for ever.
-_END_GROUP = """
-left() {
-    kill -0 "-$1" 2>/dev/null || kill -0 "$1" 2>/dev/null || return 1
-    for stat in /proc/[0-9]*/stat; do
-        { read -r line <"$stat"; } 2>/dev/null || continue
-        pid=${stat#/proc/}; set -- "$1" ${line##*) }
-        case $2 in Z | X) continue ;; esac
-        [ "$4" = "$1" ] || [ "${pid%/stat}" = "$1" ] && return 0
-    done
-    return 1
-}
-kill -TERM "-$1" 2>/dev/null || kill -TERM "$1" 2>/dev/null; i=0
-while left "$1"; do
-    [ $i = 20 ] && kill -KILL "-$1" 2>/dev/null
-    [ $i = 70 ] && exit 1
-    i=$((i + 1)); sleep 0.1
-done
-"""
-_PUT = """
-umask 077
-[ ! -d "$2" ] || { echo "is a directory" >&2; exit 1; }
-cat >"$1" && [ "$(wc -c <"$1")" -eq "$3" ] && chmod "$4" "$1" && mv -f "$1" "$2" || { rm -f "$1"; exit 1; }
-"""
+_SCRIPTS = Path(__file__).parents[1] / "scripts"
+_END_GROUP = script(_SCRIPTS / "end-group.sh")
+_PUT = script(_SCRIPTS / "put.sh")
 
 
 class SshHost(Host):
@@ -56,21 +45,9 @@ class SshHost(Host):
     ``posix`` says that the user's login shell there is a POSIX shell, which saves starting one.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        name: str,
-        payload: Payload | None = None,
-        scratch: str = "/tmp",  # noqa: S108
-        peer: str = "127.0.0.1",
-        traits: Mapping[str, str] | None = None,
-        usage: Callable[[], Usage | None] | None = None,
-        posix: bool = True,
-    ) -> None:
-        super().__init__(name, payload, scratch, peer, traits=dict(traits or {}))
+    def __init__(self, transport: Transport, setting: Setting, *, posix: bool = True) -> None:
+        super().__init__(setting)
         self._transport = transport
-        self._usage = usage
         self._posix = posix
         self._gate = threading.Lock()
 
@@ -146,10 +123,6 @@ class SshHost(Host):
         channel.get_pty(kind, columns, lines)
         channel.invoke_shell()
         return channel
-
-    def usage(self) -> Usage | None:
-        """What this environment has cost its parent."""
-        return self._usage() if self._usage else None
 
     def _start(
         self,

@@ -87,8 +87,14 @@ def _emulators(before: Run, after: Run) -> Iterator[Difference]:
         yield from _unequal(f"versions.{name}", a.get(name), b.get(name))
     for stack in sorted({*before.facts} & {*after.facts}):
         here, there = before.facts[stack], after.facts[stack]
-        if here.get("trait_clock") == there.get("trait_clock") == "instructions":
-            yield from _unequal(f"hosts.{stack}.trait_cpu", here.get("trait_cpu"), there.get("trait_cpu"))
+        if _placed(here, "clock") == _placed(there, "clock") == "instructions":
+            yield from _unequal(f"hosts.{stack}.placement.cpu", _placed(here, "cpu"), _placed(there, "cpu"))
+
+
+def _placed(facts: Mapping[str, Any], name: str) -> Any:
+    """How a stack was given a resource: in a table now, in a fact for each in older bundles."""
+    table = facts.get("placement")
+    return table.get(name) if isinstance(table, dict) else facts.get(f"trait_{name}")
 
 
 def _all(frame: pd.DataFrame, key: Any, column: str) -> str:
@@ -106,18 +112,30 @@ def _said(value: Any) -> str:
 
 
 def differences(before: Run, after: Run) -> list[Difference]:
-    """What may be the cause of a change: facts of hosts, versions and plan that are not the same."""
+    """What may be the cause of a change: facts of hosts, versions and plan that are not the same.
+
+    How resources were given is compared where both bundles tell it in the same form: older ones had prose for it.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     for stack in before.facts:
         if stack in after.facts:
-            for field, a, b in _pairs(before.facts[stack], after.facts[stack]):
-                if field not in _PASSING:
+            here, there = _flat(before.facts[stack]), _flat(after.facts[stack])
+            for field, a, b in _pairs(here, there):
+                told = all(field in each for each in (here, there))
+                if field not in _PASSING and (told or not field.startswith(("trait_", "placement."))):
                     found.setdefault((field, a, b), []).append(stack)
     out = [Difference(field, a, b, tuple(stacks)) for (field, a, b), stacks in found.items()]
     for kind in ("versions", "tools", "plan"):
         pairs = _pairs(getattr(before.info, kind), getattr(after.info, kind))
         out += [Difference(f"{kind}.{field}", a, b) for field, a, b in pairs]
     return out
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with the placement's among them, each by its name."""
+    table = facts.get("placement")
+    placed = {f"placement.{name}": each for name, each in table.items()} if isinstance(table, dict) else {}
+    return {key: fact for key, fact in facts.items() if key != "placement"} | placed
 
 
 def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

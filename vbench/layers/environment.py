@@ -1,0 +1,183 @@
+"""How an environment is opened from the capsule: the one template, of which a layer fills in what is its own."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from vbench.errors import BootError, HostError
+from vbench.hosts.base import Admit, Host, Payload, Process, Setting
+from vbench.hosts.keys import HostKey
+from vbench.hosts.placement import Placement
+from vbench.hosts.ssh.connect import SshHost, connect
+from vbench.layers import guest
+from vbench.layers.base import Layer, Shape
+from vbench.layers.guest import Link
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an environment is opened, and how large.
+
+    ``work`` is a folder of its own on the parent's scratch storage, with its ``seed`` in it; ``seconds``, how long it
+    may take to come up there; ``placement``, how it is given its resources.
+    """
+
+    parent: Host
+    payload: Payload
+    shape: Shape
+    link: Link
+    work: str
+    seconds: float
+    placement: Placement
+
+
+class EnvironmentLayer(Layer):
+    """A layer whose environments come up from the parent's capsule and are logged in to over SSH.
+
+    Only :meth:`start` has to be there.
+    """
+
+    seconds: ClassVar[float] = 20
+    """How long an environment may take to come up, on hardware."""
+
+    @abstractmethod
+    def start(self, site: Site) -> AbstractContextManager[Process]:
+        """Start the environment: a process on the parent that is the environment, and ends it by ending."""
+
+    def link(self, parent: Host) -> Link:
+        """The network between parent and environment: an interface that :meth:`start` makes, by default."""
+        return guest.private_link(parent)
+
+    def place(self, site: Site) -> Placement:
+        """How the environment is given its resources; what is left alone is the parent's."""
+        return site.parent.placement
+
+    def join(self, site: Site, process: Process) -> None:
+        """Make the link work, once the process is there."""
+        if site.link.interface != "lo":
+            guest.configure_link(site.parent, site.link, process, site.seconds)
+
+    def settle(self, site: Site, host: Host) -> None:
+        """Do in an environment that can be logged in to what it still needs."""
+
+    def path(self, parent: Host) -> str:
+        """The environment's stack path."""
+        return f"{parent.name}/{self.name}"
+
+    def adjust(self, site: Site, setting: Setting) -> Setting:
+        """The host's setting, where it is another than that of a guest of its parent."""
+        return setting
+
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
+        """Open an environment; on leaving, nothing of it remains on the parent."""
+        payload, key, link = self.require(parent), HostKey.generate(), self.link(parent)
+        seconds = guest.patience(parent, self.seconds)
+        with ExitStack() as opened:
+            work = opened.enter_context(guest.workdir(parent, self.name))
+            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
+            site = Site(parent, payload, shape, link, work, seconds, parent.placement)
+            placement = replace(self.place(site), clock=self.clock or parent.placement.clock)
+            site = replace(site, placement=placement)
+            process = opened.enter_context(self.start(site))
+            self.join(site, process)
+            inside = replace(payload, directory=guest.DIRECTORY)
+            setting = Setting(self.path(parent), inside, "/scratch", placement=placement, process=process)
+            setting = opened.enter_context(_meeting_peer(parent, link, setting))
+            host = opened.enter_context(_log_in(site, self.adjust(site, setting), key, process))
+            self.settle(site, host)
+            yield host
+
+
+@contextmanager
+def _log_in(site: Site, setting: Setting, key: HostKey, process: Process) -> Iterator[SshHost]:
+    """The SSH connection to an environment just started, which is then the host that its layer yields.
+
+    The process is the environment: what it uses, the environment costs, and who kills it kills that.
+    """
+    address = (site.link.guest, site.link.port)
+    with ExitStack() as opened:
+        try:
+            host = opened.enter_context(
+                connect(
+                    site.parent,
+                    address,
+                    setting,
+                    host_key=key,
+                    deadline=site.seconds,
+                    alive=lambda: guest.alive(process, setting.name),
+                )
+            )
+        except BootError:
+            raise
+        except HostError as error:
+            raise BootError(error.message, process.tail()) from error
+        over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process, over, opened.close), daemon=True)
+        watcher.start()
+        try:
+            yield host
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _watch(process: Process, over: threading.Event, hang_up: Callable[[], None]) -> None:
+    """Hang up when an environment's process ends: TCP does not notice that the far end of a tap is gone."""
+    while not over.wait(0.25):
+        try:
+            if process.poll() is None:
+                continue
+        except HostError:
+            pass  # the parent itself is gone
+        hang_up()
+        return
+
+
+@contextmanager
+def _meeting_peer(parent: Host, link: Link, setting: Setting) -> Iterator[Setting]:
+    """Let an environment's network workloads meet the peer that its parent's meet, where that can be reached.
+
+    All environments on one machine then have the same peer: what a layer in a guest costs is not read from a path
+    that never leaves the guest, held against one that does.
+    """
+    admit = parent.admit if link.shared else _nobody if link.nat else _admitting(parent, link)
+    own = replace(setting, peer=link.gateway, bind=link.parent, peer_at=parent.name, admit=admit)
+    parents = replace(own, peer=parent.peer, bind=parent.bind, peer_at=parent.peer_at)
+    if parent.admit is None:  # in the network of the machine itself
+        yield replace(own, peer_at=parent.peer_at or parent.name)
+    elif link.shared:
+        yield parents
+    else:
+        with nullcontext(False) if link.nat else parent.admit(parent, f"{link.guest}/32") as reached:
+            yield parents if reached else own
+
+
+def _nobody(host: Host, network: str) -> AbstractContextManager[bool]:
+    """From behind translated addresses no network is led anywhere."""
+    return nullcontext(False)
+
+
+def _admitting(parent: Host, link: Link) -> Admit:
+    """What leads a network behind an environment on ``parent`` on, by the link between the two."""
+
+    @contextmanager
+    def admit(host: Host, network: str) -> Iterator[bool]:
+        forward = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
+        ip, route = parent.program("ip"), [network, "via", link.guest, "dev", link.interface]
+        led = host.run(forward, check=False).code == 0
+        led = led and parent.run([*ip, "route", "add", *route], check=False).code == 0
+        try:
+            with parent.admit(parent, network) if led and parent.admit else nullcontext(led) as reached:
+                yield reached
+        finally:
+            if led:
+                with suppress(HostError):  # the parent itself may be gone, and its routes with it
+                    parent.run([*ip, "route", "del", *route], check=False)
+
+    return admit
