@@ -32,6 +32,7 @@ HARNESS = [
     ["layers", "local/uml"],
     ["exec", "local", "--", "true"],
     ["shell", "local"],
+    ["work"],
 ]
 """Commands that open layers, or look at them."""
 BASE = [
