@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _LONGEST = 2900
 
@@ -108,3 +111,11 @@ def brief(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits, say
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first thing that is wrong with a table stands, and what is wrong with it, in one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])[:200]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -23,8 +23,9 @@ from vbench.bundle.journal import Sample
 from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.errors import UsageError, VbenchError
 from vbench.stats.run import Run, load
+from vbench.terms import KINDS as KINDS_OF_WORK
+from vbench.terms import Kind
 from vbench.workload import mix
-from vbench.workload.model import Kind
 
 KINDS = {"int": "cpu", "float": "cpu", "null": "os", "fork": "os", "read": "disk", "write": "disk"}
 ALIKE = {"int": "float", "read": "write"}  # two of each kind: an answer that rests on one cell is none
@@ -432,12 +433,12 @@ def test_mixes_are_read_and_refused_in_one_line() -> None:
 
 def test_profiles_are_documented_assumptions() -> None:
     assert {"web", "db", "compile"} <= mix.profiles().keys()
-    assert set(mix.KINDS) == set(get_args(Kind))
-    assert not mix.profiles().keys() & set(mix.KINDS)
+    assert set(KINDS_OF_WORK) == set(get_args(Kind))
+    assert not mix.profiles().keys() & set(KINDS_OF_WORK)
     for profile in mix.profiles().values():
         assert profile.why
         assert profile.source
-    whole = mix.expand({"web": 0.6, "db": 0.4}, {kind: kind for kind in mix.KINDS})
+    whole = mix.expand({"web": 0.6, "db": 0.4}, {kind: kind for kind in KINDS_OF_WORK})
     assert sum(whole.workloads.values()) == pytest.approx(1.0)
     assert whole.atoms["disk"] == pytest.approx(0.6 * 0.1 + 0.4 * 0.4)
 

@@ -15,7 +15,8 @@ from vbench.advisor import catalog
 from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.layers import stack
-from vbench.layers.base import Shape, Technique, layer_classes
+from vbench.layers.base import Shape, layer_classes
+from vbench.terms import Technique
 
 # Every name of the seed document's lists of examples, by the section that it stands in.
 DOCUMENT = {

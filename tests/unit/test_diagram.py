@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from vbench.cli import main as cli
-from vbench.layers.base import Technique, layer_classes
+from vbench.layers.base import layer_classes
 from vbench.plot import diagram
+from vbench.terms import Technique
 
 PATHS = (
     "local", "local/chroot", "local/bubblewrap", "local/uml", "local/uml/chroot", "local/qemu", "local/kvm",

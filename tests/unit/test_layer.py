@@ -14,9 +14,10 @@ from vbench.harness.plan import with_baselines
 from vbench.hosts.base import Host, Result
 from vbench.hosts.local import LocalHost
 from vbench.layers import guest
-from vbench.layers.base import Available, Shape, Technique, Unavailable, layer_classes, make_layer
+from vbench.layers.base import Available, Shape, Unavailable, layer_classes, make_layer
 from vbench.layers.qemu import Qemu
 from vbench.layers.stack import Stack, cpus_for
+from vbench.terms import Technique
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,9 @@ def test_values_labels_and_panels() -> None:
     shown = [t.get_text() for t in texts(figure)]
     for ratio in frame["ratio"]:
         assert plot.number_text(1 / ratio) in shown
-    assert [t.get_text() for axes in figure.axes for t in axes.texts if t.get_fontweight() == "bold"] == list(
-        plot.KINDS
-    )
+    assert [t.get_text() for axes in figure.axes for t in axes.texts if t.get_fontweight() == "bold"] == [
+        *plot.KINDS[:5]
+    ]
     assert "Integer" in shown
     caption = " ".join(shown)
     for words in ("n = 8 blocks", "interval (95%)", "Wall-clock", "baseline = 1: local", "higher is better"):

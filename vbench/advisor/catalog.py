@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vbench.errors import UsageError, VbenchError
+from vbench.errors import UsageError, VbenchError, first_problem
+from vbench.terms import Technique
 
 FILE = Path(__file__).parent / "catalog.toml"
 UNKNOWN = "not documented"
@@ -25,9 +26,8 @@ NOT_APPLICABLE = "not applicable"
 NEEDS_ROOTS = "not yet: needs roots over SSH"
 _UNTIL_THEN = "until then vbench run in it measures what is stacked there, not the system itself"
 
-Technique = Literal[
-    "isolator", "user-space kernel", "type 2", "type 1", "paravirtualization", "hardware", "management"
-]
+Family = Technique | Literal["hardware", "management"]
+"""What a system is: a technique, or something that no layer can be."""
 Section = Literal["isolator", "user-space kernel", "type 2", "type 1", "hardware", "paravirtualization"]
 Status = Literal["active", "superseded", "ended", "not documented"]
 GuestKernel = Literal["unmodified", "modified", "either", "shared", "not applicable", "not documented"]
@@ -61,7 +61,7 @@ Fact = Literal[
 COLON = {"en": ":", "fr": "\N{NO-BREAK SPACE}:"}
 SEMICOLON = {"en": ";", "fr": "\N{NO-BREAK SPACE};"}
 FACTS: tuple[str, ...] = get_args(Fact)
-TECHNIQUES: tuple[str, ...] = get_args(Technique)
+TECHNIQUES: tuple[str, ...] = (*Technique, "hardware", "management")
 Language = Literal["en", "fr"]
 Text = Annotated[str, Field(min_length=1)]
 Year = Annotated[int, Field(ge=1960, le=2100)]
@@ -102,7 +102,7 @@ class Entry(_Model):
     aliases: list[Text] = []
     document: list[Section] = []  # where the seed document lists it; nowhere: an heir of today
     note: str = ""  # where the seed document is dated or mistaken about it
-    technique: Technique
+    technique: Family
     summary: Text
     summary_fr: Text
     host: Text
@@ -181,10 +181,7 @@ def load(path: Path = FILE) -> Catalog:
     try:
         return Catalog.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise VbenchError(f"{path}: {where + ': ' if where else ''}{message}") from None
+        raise VbenchError(f"{path}: {first_problem(error)}") from None
     except (OSError, ValueError) as error:
         raise VbenchError(f"{path}: {error}") from None
 

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from vbench import paths
 from vbench.capsule import rootfs
-from vbench.errors import DigestMismatch, UsageError, VbenchError
+from vbench.errors import DigestMismatch, UsageError, VbenchError, first_problem
 from vbench.hosts.base import Host, Payload, Program
 
 LOCK_FILE = rootfs.DATA / "capsule.lock"
@@ -241,8 +241,7 @@ def _take(archive: tarfile.TarFile, name: str, folder: Path) -> None:
 def _why(error: Exception) -> str:
     """What an error says, in one line."""
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return first_problem(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())

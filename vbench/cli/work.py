@@ -7,7 +7,7 @@ import sys
 from pydantic import ValidationError
 
 from vbench.cli.options import group
-from vbench.errors import UsageError
+from vbench.errors import UsageError, first_problem
 
 app = group()
 
@@ -22,9 +22,7 @@ def work() -> None:
     try:
         unit = WorkUnit.model_validate_json(sys.stdin.buffer.read())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"standard input is no unit of a run: {where}: {first['msg']}") from None
+        raise UsageError(f"standard input is no unit of a run: {first_problem(error)}") from None
     for event in Worker(unit, capsule.require()).run():
         sys.stdout.buffer.write(event.model_dump_json().encode() + b"\n")
         sys.stdout.buffer.flush()

@@ -12,9 +12,8 @@ from pydantic import Field, TypeAdapter
 
 from vbench.bundle.store import Note
 from vbench.harness.invoke import Cost
-from vbench.harness.plan import Arm
 from vbench.harness.units import Frozen
-from vbench.hosts.placement import Clock
+from vbench.terms import Arm, Better, Clock
 
 Stage = Literal["opening", "calibrating", "measuring"]
 
@@ -52,7 +51,7 @@ class Value(Frozen):
 
     metric: str
     unit: str
-    better: Literal["higher", "lower"]
+    better: Better
     value: float
 
 

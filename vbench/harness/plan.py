@@ -6,19 +6,19 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from vbench.errors import UsageError, brief
+from vbench.errors import UsageError, brief, first_problem
 from vbench.files import read_toml
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
+from vbench.terms import Arm
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
 from vbench.workload.selection import select
 
-Arm = Literal["A", "A'"]
 MOST_STEPS = 1_000_000
 """Invocations of a run, beyond any that ends within a lifetime of its machine."""
 
@@ -156,14 +156,13 @@ def load_plan(
         plan = Plan.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         source = f"{path}: " if path else ""
         hint = (
             f"known keys: {', '.join([*Plan.model_fields, 'sweep'])}"
             if first["type"] == "extra_forbidden"
             else None
         )
-        raise UsageError(f"{source}{where}: {first['msg']}, not {brief(first['input'])}", hint) from None
+        raise UsageError(f"{source}{first_problem(error)}, not {brief(first['input'])}", hint) from None
     paths = [Stack.parse(part).path for text in plan.stacks for part in text.split(",")]
     names = [one.name for one in [*(one for text in plan.workloads for one in select(known, text)), *swept]]
     left_out = [

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from vbench.bundle.journal import read_table
 from vbench.bundle.store import JOURNAL, Bundle, Note, RunInfo, WorkloadInfo
 from vbench.capsule.capsule import Capsule
-from vbench.errors import BundleError, UsageError
+from vbench.errors import BundleError, UsageError, first_problem
 from vbench.harness.dispatch import Dispatcher, Place, left_out
 from vbench.harness.events import Failed, Noted
 from vbench.harness.places import here
@@ -75,9 +75,7 @@ def plan_of(bundle: Bundle | Run, workloads: Library, only: Sequence[str] | None
     try:
         plan = Plan.model_validate(bundle.info.plan)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{bundle.path}: its plan cannot be carried out: {where}: {first['msg']}") from None
+        raise BundleError(f"{bundle.path}: its plan cannot be carried out: {first_problem(error)}") from None
     wanted = {one.name for text in only or () for one in select(workloads, text)}
     for name in plan.workloads if only is None else [name for name in plan.workloads if name in wanted]:
         begun = bundle.info.workloads.get(name)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pydantic import BaseModel, ConfigDict, Field
 
 from vbench.harness.plan import Step
-from vbench.hosts.placement import Clock
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
+from vbench.terms import Clock
 from vbench.workload.model import Workload
 
 Cell = tuple[str, str]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
-Clock = Literal["wall", "instructions"]
-"""What a second is: one of the machine's, or a number of instructions executed by an emulated processor."""
+from vbench.terms import Clock
 
 
 class Medium(StrEnum):

@@ -6,24 +6,13 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar
 
 from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.hosts.base import Host, Payload
-from vbench.hosts.placement import Clock
-
-
-class Technique(StrEnum):
-    """The families of virtualization that vbench tells apart."""
-
-    ISOLATOR = "isolator"
-    USER_KERNEL = "user-space kernel"
-    TYPE_2 = "type 2"
-    TYPE_1 = "type 1"
-    PARAVIRTUALIZATION = "paravirtualization"
+from vbench.terms import Clock, Technique
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from vbench.errors import BootError
 from vbench.hosts.base import Host, Process
 from vbench.hosts.placement import Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Technique, Unavailable
+from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.isolation import ROOT, needs_root, server
+from vbench.terms import Technique
 
 # bwrap itself runs inside the new root: it is the capsule's, with the capsule's own loader.
 SANDBOX = [

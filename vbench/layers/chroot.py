@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from vbench.hosts.base import Host, Process
 from vbench.layers import guest
-from vbench.layers.base import Available, Technique, Unavailable
+from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.guest import Link
 from vbench.layers.isolation import NAMESPACES, ROOT, needs_root, server
+from vbench.terms import Technique
 
 
 class Chroot(EnvironmentLayer):

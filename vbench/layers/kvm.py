@@ -9,8 +9,9 @@ from typing import ClassVar
 from vbench.hosts.base import Host
 from vbench.hosts.command import script
 from vbench.layers import guest
-from vbench.layers.base import Available, Shape, Technique, Unavailable
+from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.qemu import Qemu, emulator
+from vbench.terms import Technique
 
 PROBE_SECONDS = 12.0
 # The initrd finds no disk in the probe's guest and says so: the kernel and its first process have then run.

@@ -9,9 +9,10 @@ from typing import ClassVar
 from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Shape, Technique, Unavailable
+from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.guest import Link
+from vbench.terms import Technique
 
 
 def emulator(payload: Payload) -> list[str]:

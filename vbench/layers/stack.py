@@ -12,9 +12,10 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
-from vbench.hosts.placement import Clock, Placement
+from vbench.hosts.placement import Placement
 from vbench.hosts.workspace import session
 from vbench.layers.base import Layer, Shape, make_layer
+from vbench.terms import Clock
 
 LOCAL = "local"
 DEEPEST = 8

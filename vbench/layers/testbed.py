@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from vbench.hosts.base import Boot, Host, Payload, Setting, System
-from vbench.hosts.placement import Clock, Disk, Medium, Placement
+from vbench.hosts.placement import Disk, Medium, Placement
 from vbench.layers import guest
-from vbench.layers.base import Shape, Technique
+from vbench.layers.base import Shape
 from vbench.layers.environment import Site
 from vbench.layers.qemu import Qemu
+from vbench.terms import Clock, Technique
 
 MEMORY_MIB = 3584
 """Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""

@@ -10,9 +10,10 @@ from vbench.hosts.base import Host, Process
 from vbench.hosts.command import script
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Technique, Unavailable
+from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.isolation import NAMESPACES, needs_root
+from vbench.terms import Technique
 
 SCRIPT = script(guest.SCRIPTS / "uml.sh")
 

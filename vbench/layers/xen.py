@@ -16,8 +16,9 @@ from vbench.hosts.base import Boot, Host, Payload, Process, System
 from vbench.hosts.command import script
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Layer, Shape, Technique, Unavailable, layer_classes
+from vbench.layers.base import Available, Layer, Shape, Unavailable, layer_classes
 from vbench.layers.environment import EnvironmentLayer, Site
+from vbench.terms import Technique
 
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"

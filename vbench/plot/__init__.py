@@ -17,7 +17,6 @@ from vbench.plot.style import (
     COLOURS,
     FORMATS,
     HATCHES,
-    KINDS,
     MARK,
     MARKERS,
     Palette,
@@ -27,6 +26,7 @@ from vbench.plot.style import (
 )
 from vbench.plot.waterfall import waterfall
 from vbench.plot.words import TIMES, blocks_text, clean, interval_text, level_text, number_text, times
+from vbench.terms import KINDS
 
 __all__ = [
     "CLOCKS",

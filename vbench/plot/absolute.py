@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from vbench.plot.style import (
     FAINT,
     INK,
-    KINDS,
     WIDTH,
     Palette,
     Sheet,
@@ -25,6 +24,7 @@ from vbench.plot.style import (
     styled,
 )
 from vbench.plot.words import TIMES, blocks_text, fit, text_width
+from vbench.terms import KINDS
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _RATE = "1/s"  # operations a second: their inverse is the time of one

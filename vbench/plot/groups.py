@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vbench.plot.style import KINDS, WIDTH
+from vbench.plot.style import WIDTH
 from vbench.plot.words import clean
+from vbench.terms import KINDS
 
 LOG_SPAN = 20.0  # ratios spanning more than this are drawn on a logarithmic axis
 # Inches.

@@ -16,13 +16,13 @@ from matplotlib.patches import Rectangle
 
 from vbench.plot.style import (
     INK,
-    KINDS,
     WIDTH,
     Sheet,
     one_clock,
     styled,
 )
 from vbench.plot.words import TIMES, blocks_text, clean, fit, interval_text, level_text, text_width, times
+from vbench.terms import KINDS
 
 _ROW, _LEFT, _SIDE = 0.34, 3.1, 0.9  # inches: a row, the workloads' names, the colour scale
 _LINEAR = float(np.log(1.05))  # colours follow the ratio up to 5% and its logarithm beyond

@@ -28,7 +28,6 @@ COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo")
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")
 INK, FAINT, ROOT = "#222222", "#555555", "#777777"  # drawing, side notes, stacks that are held against none
-KINDS = ("cpu", "memory", "disk", "network", "os")
 CLOCKS = {
     "wall": "Wall-clock time.",
     "instructions": "INSTRUCTION-COUNTED: time is instructions executed by an emulated processor, not "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vbench.plot import KINDS
+from vbench.terms import KINDS
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run

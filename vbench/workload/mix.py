@@ -16,10 +16,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vbench.errors import UsageError, VbenchError
+from vbench.errors import UsageError, VbenchError, first_problem
+from vbench.terms import KINDS
 
 FILE = Path(__file__).parent / "profiles.toml"
-KINDS = ("cpu", "memory", "disk", "network", "os", "application", "lifecycle")
 
 
 class Profile(BaseModel):
@@ -48,7 +48,7 @@ def profiles(path: Path = FILE) -> dict[str, Profile]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Profile.model_validate(table) for name, table in raw.items()}
     except ValidationError as error:
-        raise VbenchError(f"{path}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        raise VbenchError(f"{path}: {first_problem(error)}") from None
     except (OSError, ValueError) as error:
         raise VbenchError(f"{path}: {error}") from None
 

@@ -18,12 +18,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from vbench.errors import UsageError, VbenchError
+from vbench.terms import Better, Kind
 from vbench.workload.calibration import Seconds, WorkSize
 from vbench.workload.extract import Model, Output, Reading, groups, search
 from vbench.workload.resolution import Resolution
 from vbench.workload.template import Scalar, check_template, is_program, placeholders, render, unknown_name
-
-Kind = Literal["cpu", "memory", "disk", "network", "os", "application", "lifecycle"]
 
 # What the harness fills in, and where. {port} is the server's; {listen} an address of the parent's that the
 # environment reaches as {peer}; {scratch} a directory on the storage that disk workloads measure; {tree} the
@@ -50,7 +49,7 @@ class Metric(Reading):
 
     name: Text
     unit: Text
-    better: Literal["higher", "lower"]
+    better: Better
     primary: bool = False
     optional: bool = False  # left out where an invocation does not give it, such as a cost too small to see
     resolution: Resolution | None = None  # where the tool tells less than it could know
