@@ -1,4 +1,4 @@
-"""The errors that vbench raises on purpose: one clear line, and how to mend it."""
+"""The errors that vbench raises on purpose: one clear line, and a hint how to fix it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LONGEST = 2900
 class VbenchError(Exception):
     """Something a user can act on.
 
-    ``message`` says what went wrong and where, in one line; ``hint`` says how to mend it. The command
-    line prints both and exits with ``exit_code``; it never shows a traceback for this class.
+    ``message`` says what went wrong and where, in one line; ``hint`` says how to fix it. The command
+    line prints both and exits with ``exit_code``; it shows a traceback for this class with --debug only.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        if len(message) > _LONGEST:  # it quotes what somebody made endless
+        if len(message) > _LONGEST:  # it quotes something endless
             message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
         super().__init__(message)
         self.message = message
@@ -38,7 +38,7 @@ class UsageError(VbenchError):
 
 
 class HostError(VbenchError):
-    """A host could not do what was asked of it."""
+    """A host could not do what it was asked to."""
 
 
 class ConnectionLost(HostError):
@@ -72,7 +72,7 @@ class BootError(HostError):
 
 
 class DigestMismatch(VbenchError):
-    """The payload found inside an environment is not the capsule that the run was planned with."""
+    """The payload inside an environment is not the capsule that the run was planned with."""
 
 
 class BundleError(VbenchError):
@@ -80,7 +80,7 @@ class BundleError(VbenchError):
 
 
 class NotComparable(BundleError):
-    """Two bundles are not of the same things; the message names the fields."""
+    """Two bundles do not describe the same things; the message names the fields."""
 
     exit_code = 3
 
@@ -90,11 +90,11 @@ EXTRAS = {
     "pdf": ("weasyprint",),
     "notebook": ("ipywidgets", "jupyterlab", "nbclient"),
 }
-"""The modules that come with an extra of the package only: the base install reads bundles without them."""
+"""Modules that come only with an extra of the package; the base install reads bundles without them."""
 
 
 def missing_extra(error: ImportError) -> VbenchError | None:
-    """What to say of a module of an extra that is not installed; ``None`` for any other error of an import."""
+    """The error for a missing module of an extra that is not installed; ``None`` for any other import error."""
     for extra, modules in EXTRAS.items():
         if isinstance(error, ModuleNotFoundError) and error.name in modules:
             return VbenchError(
@@ -105,7 +105,7 @@ def missing_extra(error: ImportError) -> VbenchError | None:
 
 
 def brief(value: Any) -> str:
-    """A value as it is shown in a message, whatever it is: one line of some 80 characters at most."""
+    """Any value as shown in a message: one line of at most 80 characters or so."""
     try:
         text = reprlib.repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, say

@@ -133,7 +133,7 @@ BAD = {
     "report-damaged": (["report", "damaged"], "run.json"),
     "verify-missing": (["verify", "none"], "none is not a result bundle"),
     "blocks-missing": (["blocks", "none"], "none is not a result bundle"),
-    "blocks-within": (["blocks", "none", "--within", "2"], "'2' is no share; write 2%"),
+    "blocks-within": (["blocks", "none", "--within", "2"], "'2' is not a share; write 2%"),
     "resume-missing": (["resume", "none"], "none is not a result bundle"),
     "plot-missing": (["plot", "none", "-o", "x.png"], "none is not a result bundle"),
     "plot-kind": (["plot", "none", "-o", "x.jpeg"], "is a .png, .svg or .pdf file"),

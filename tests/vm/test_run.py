@@ -92,7 +92,7 @@ def test_planned_gaps_say_why(start: Start, vbench: Vbench, tmp_path: Path) -> N
     assert (failure["workload"], failure["stage"]) == ("cpu-int", "plan")
     assert failure["reason"] == "it would take too long"
     assert vbench("verify", tmp_path / "run").returncode == 0
-    assert "is complete already" in vbench("resume", "--retry", tmp_path / "run").stdout
+    assert "is already complete" in vbench("resume", "--retry", tmp_path / "run").stdout
 
 
 def test_a_layer_that_cannot_open_is_recorded(whole: Path) -> None:
@@ -155,7 +155,7 @@ def test_cut_short_and_resumed(
     assert set(keys(folder).values()) == {1}
     assert vbench("verify", folder).returncode == 0
     assert info(folder)["failures"] == info(whole)["failures"]
-    assert "complete already" in vbench("resume", folder).stdout
+    assert "already complete" in vbench("resume", folder).stdout
     sizes = {(row["stack"], row["workload"]): set[object]() for row in rows(folder)}
     for row in rows(folder):
         sizes[row["stack"], row["workload"]].add(row["work"])

@@ -1,4 +1,4 @@
-"""`vbench advise`: what a bundle says for given needs."""
+"""`vbench advise`: which measured stack suits given needs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ app = group()
 def advise(
     folder: Folder,
     need: Annotated[
-        list[str] | None, typer.Option("--need", help="What it must have, such as other-os; may be repeated.")
+        list[str] | None, typer.Option("--need", help="A requirement, such as other-os; may be repeated.")
     ] = None,
     workload_mix: Annotated[
-        str | None, typer.Option("--workload-mix", help="Weights, such as web=0.6,db=0.4 or os=1,disk=2.")
+        str | None,
+        typer.Option(
+            "--workload-mix", help="Weights of your workloads, such as web=0.6,db=0.4 or os=1,disk=2."
+        ),
     ] = None,
     threshold: Annotated[
         float,
-        typer.Option(parser=share, metavar="SHARE", help="A difference too small to matter: 0.05 or 5%."),
+        typer.Option(parser=share, metavar="SHARE", help="Ignore differences smaller than this: 0.05 or 5%."),
     ] = 0.0,
     json: Json = False,
 ) -> None:
-    """Say which measured stack suits given needs and work, and what would change the answer."""
+    """Say which measured stack suits your needs and workloads.
+
+    And what would change that answer.
+    """
     from vbench import load
     from vbench.advisor.advise import advise as weigh_up
     from vbench.stats.wording import cost, interval

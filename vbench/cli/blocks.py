@@ -1,4 +1,4 @@
-"""`vbench blocks`: how many blocks the wanted precision takes."""
+"""`vbench blocks`: how many blocks a given precision takes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ def blocks(
     folder: Folder,
     within: Annotated[
         float,
-        typer.Option(
-            parser=share, metavar="SHARE", help="How precisely each ratio is to be known: 0.02 or 2%."
-        ),
+        typer.Option(parser=share, metavar="SHARE", help="Precision wanted for every ratio: 0.02 or 2%."),
     ] = 0.02,
     json: Json = False,
 ) -> None:
-    """How many blocks would make every ratio known so precisely, judged by this run as a pilot."""
+    """Estimate how many blocks a given precision takes.
+
+    The run in the bundle serves as the pilot.
+    """
     from vbench import load
     from vbench.stats.compare.summary import plain
     from vbench.stats.stopping import CAP, recommended_blocks
 
     if not 0 < within < 1:
-        raise UsageError(f"--within {within:g}: a share between 0 and 1, such as 0.02 for 2%")
+        raise UsageError(f"--within {within:g}: it must be between 0 and 1, such as 0.02 for 2%")
     cells = recommended_blocks(load(folder).samples, within)
     if not len(cells):
         raise VbenchError(f"{folder}: no stack was measured in the same block as its baseline")
@@ -46,5 +47,5 @@ def blocks(
         if known:
             parts.append(f"{max(known)} blocks: {len(known)} of {len(rows)} ratios within {within:.2%}")
         if len(known) < len(rows):
-            parts.append(f"no number can be given for {len(rows) - len(known)}")
+            parts.append(f"no estimate for {len(rows) - len(known)}")
         say("; ".join(parts))

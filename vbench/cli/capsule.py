@@ -11,30 +11,37 @@ import typer
 from vbench.cli.console import say, warn
 from vbench.cli.options import Json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The payload that runs everywhere.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Build, show, export or import the payload that runs everywhere.",
+)
 
 
 @app.command("build")
 def build(
-    mirror: Annotated[str | None, typer.Option(help="A Debian mirror, as mmdebstrap takes it.")] = None,
-    update_lock: Annotated[bool, typer.Option(help="Make the lock file say what was built.")] = False,
+    mirror: Annotated[
+        str | None, typer.Option(help="Debian mirror to use, in any form that mmdebstrap accepts.")
+    ] = None,
+    update_lock: Annotated[bool, typer.Option(help="Update the lock file to what was built.")] = False,
 ) -> None:
-    """Build the capsule from Debian packages, once; says what differs from the lock file."""
+    """Build the capsule from Debian packages, unless it is there.
+
+    Says whether it differs from the lock file.
+    """
     from vbench.capsule import capsule
 
     built = capsule.build(say, mirror=mirror)
     if update_lock:
         capsule.write_lock(built)
     elif built.manifest.drift:
-        warn(
-            f"{len(built.manifest.drift)} packages differ from the lock file: vbench capsule show lists them"
-        )
+        warn(f"{len(built.manifest.drift)} packages differ from the lock file; see vbench capsule show")
     say(f"capsule {built.digest}")
 
 
 @app.command("show")
 def show(json: Json = False) -> None:
-    """What the capsule holds, and how it differs from the lock file."""
+    """Show what the capsule holds and how it differs from the lock file."""
     from vbench.capsule import capsule
 
     built = capsule.require()
@@ -46,13 +53,13 @@ def show(json: Json = False) -> None:
     say(f"packages  {len(manifest.packages)}, {len(manifest.drift)} of them not as in the lock file")
     for line in manifest.drift:
         say(f"  {line}")
-    say(f"mended    {'; '.join(manifest.mended) or 'nothing'}")
+    say(f"patched   {'; '.join(manifest.mended) or 'nothing'}")
     say(f"programs  {', '.join(sorted(manifest.programs))}")
 
 
 @app.command("export")
-def export(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
-    """Write the capsule to one file, to be imported on another machine."""
+def export(file: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Write the capsule to one file, for import on another machine."""
     from vbench.capsule import capsule
 
     capsule.export(capsule.require(), file)
@@ -60,8 +67,8 @@ def export(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> 
 
 
 @app.command("import")
-def import_(file: Annotated[Path, typer.Argument(help="A file that export wrote.")]) -> None:
-    """Take in an exported capsule, after checking its digest."""
+def import_(file: Annotated[Path, typer.Argument(help="File written by export.")]) -> None:
+    """Import an exported capsule, after checking its digest."""
     from vbench.capsule import capsule
 
     say(f"capsule {capsule.import_(file, say).digest}")

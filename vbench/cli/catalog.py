@@ -1,4 +1,4 @@
-"""`vbench catalog`: what there is to choose from."""
+"""`vbench catalog`: the virtualization systems there are."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ app = group()
 
 @app.command()
 def catalog(
-    name: Annotated[str | None, typer.Argument(help="Show one entry whole, in any case.")] = None,
-    lang: Annotated[Literal["en", "fr"], typer.Option(help="The language of all but names.")] = "en",
+    name: Annotated[str | None, typer.Argument(help="Show this entry in full; case does not matter.")] = None,
+    lang: Annotated[Literal["en", "fr"], typer.Option(help="Language of everything but names.")] = "en",
     french: Annotated[bool, typer.Option("--fr", hidden=True)] = False,
     json: Json = False,
 ) -> None:
-    """List the systems and techniques of virtualization, and how vbench measures each; or show one whole."""
+    """List virtualization systems and how vbench measures each.
+
+    With a name: one of them in full.
+    """
     from vbench.advisor.catalog import find, row, rows
 
     language: Language = "fr" if french else lang

@@ -14,9 +14,9 @@ app = group()
 
 @app.command()
 def clean(
-    capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule, too.")] = False,
+    capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule too.")] = False,
 ) -> None:
-    """Remove what killed runs and builds left behind, and with --capsules the capsule."""
+    """Remove what killed runs and builds left behind."""
     from contextlib import nullcontext
 
     from vbench.capsule import capsule
@@ -27,7 +27,7 @@ def clean(
     with nobody_else("removing the capsule") if capsules else nullcontext():
         gone += capsule.remove(partial_only=not capsules)
     for number in orphans:
-        say(f"ended process {number}, which a killed vbench had left behind")
+        say(f"ended process {number}, left behind by a killed vbench")
     for folder in gone:
         say(f"removed {folder}")
     if not gone and not orphans:

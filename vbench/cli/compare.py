@@ -22,17 +22,23 @@ def compare(
     before: Folder,
     after: Folder,
     threshold: Annotated[
-        float, typer.Option(parser=share, metavar="SHARE", help="Ignore smaller changes: 0.02 or 2%.")
+        float,
+        typer.Option(parser=share, metavar="SHARE", help="Ignore changes smaller than this: 0.02 or 2%."),
     ] = 0.0,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Values, not ratios to the baseline.")] = False,
-    replay: Annotated[bool, typer.Option("--replay", help="Are counted instructions the same?")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Compare what is not comparable.")] = False,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Compare values instead of ratios to the baseline.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Check only whether instruction-counted cells came out the same.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare even what is not comparable.")] = False,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """Did anything change between two runs: exit code 0 no, 1 yes, 2 trouble, 3 not comparable or decidable.
+    """Tell whether anything changed between two runs.
 
-    Under --force, "nothing changed" is no answer, as unlike things were compared: exit code 3.
+    Exit code: 0 no, 1 yes, 2 error, 3 not comparable or not decidable. With --force, unlike things were
+    compared, so "nothing changed" is no answer and gives 3.
     """
     from vbench import load
     from vbench.stats.compare.bundles import compare as compared
@@ -53,7 +59,7 @@ def compare(
         typer.echo(dumps(as_json(found), indent=1, allow_nan=False) if json else page(found))
     else:
         for each in found.obstacles:
-            say(f"not comparable, compared by force: {each}")
+            say(f"not comparable, compared because of --force: {each}")
         columns = ("stack", "workload", "metric", "change", "interval", "verdict", "why")
         show_table(rows(found), json=False, columns=columns)
         for line in summary(found).splitlines():
@@ -63,7 +69,7 @@ def compare(
 
 
 def show_replay(one: Run, two: Run, *, json: bool, markdown: bool, part: bool = False) -> int:
-    """Show which instruction-counted cells came out the same; 1 where any did not."""
+    """Show which instruction-counted cells came out the same; returns 1 if any did not, else 0."""
     from vbench.stats.compare.replay import replayed
     from vbench.stats.compare.summary import plain, share, table
 

@@ -23,17 +23,17 @@ log = logging.getLogger(__name__)
 _out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-# What makes a terminal do something, turn text around, or cannot be encoded: it may come from a stranger.
+# What controls a terminal, reverses text or cannot be encoded; it may come from a stranger.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def harmless(text: str) -> str:
-    """Text without what would make a terminal do something."""
+    """Text in which nothing controls a terminal."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown(text: str) -> str:
-    """Harmless text as rich prints it as it is, with no markup of rich's."""
+    """Harmless text, escaped so that rich takes none of it for markup."""
     return escape(harmless(text))
 
 
@@ -47,14 +47,12 @@ def warn(text: str) -> None:
     err.print(shown(f"vbench: {text}"))
 
 
-_SHORT = (
-    28  # a column of cells no longer than this is never folded: a name broken in the middle cannot be copied
-)
-_PROSE = 24  # what a folded column gets at the least
+_SHORT = 28  # columns up to this width are never folded: a name broken in two cannot be copied
+_PROSE = 24  # least width of a folded column
 
 
 def show_table(rows: Sequence[dict[str, Any]], *, json: bool, columns: Sequence[str] | None = None) -> None:
-    """Rows as a table, of the named columns only, or all of them whole as JSON."""
+    """Rows as a table of the named columns, or in full as JSON."""
     if json:
         sys.stdout.write(jsonlib.dumps(list(rows), indent=1, allow_nan=False) + "\n")
         return

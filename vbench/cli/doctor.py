@@ -1,4 +1,4 @@
-"""`vbench doctor`: what can open where, and why not."""
+"""`vbench doctor`: which layers work on a stack, and why others do not."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ app = group()
 
 @app.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def exec_(
-    stack: StackPath, argv: Annotated[list[str], typer.Argument(help="The command, after --.")]
+    stack: StackPath,
+    argv: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.")],
 ) -> None:
-    """Run one command inside a stack; its exit code is ours."""
+    """Run one command inside a stack and exit with its exit code."""
     with opened(stack) as host:
         data = sys.stdin.buffer.read() if _is_fed() else None
         argv = argv[1:] if argv[0] == "--" else argv
@@ -30,6 +31,6 @@ def exec_(
 
 
 def _is_fed() -> bool:
-    """Whether standard input is a file or a pipe, to be handed on; a terminal is not waited for."""
+    """Whether standard input is a file or a pipe, and so is passed on; a terminal is not waited for."""
     mode = os.fstat(0).st_mode if sys.stdin else 0
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)

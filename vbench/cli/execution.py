@@ -1,4 +1,4 @@
-"""Carrying out a plan, with the user watching."""
+"""Measuring a plan into a bundle, with progress and a log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(plan: Plan, known: Library, built: Capsule, out: Path | None, sizes: S
 
 
 def turn(plan: Plan) -> AbstractContextManager[None]:
-    """This machine for a run by the wall clock alone; those that count instructions share it."""
+    """Claim this machine, all of it for a wall-clock run; runs that count instructions share it."""
     from vbench.harness.plan import with_baselines
     from vbench.hosts.workspace import measuring
 
@@ -49,7 +49,7 @@ def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | Non
         try:
             execute(bundle, known, built, progress, sizes)
         except KeyboardInterrupt:
-            warn(f"interrupted; every sample so far is kept: vbench resume {bundle.path}")
+            warn(f"interrupted; all samples so far are kept, continue with: vbench resume {bundle.path}")
             raise
     left_out = len(bundle.info.failures)
     say(f"{bundle.journal.rows} samples" + (f", {left_out} cells or stacks left out" if left_out else ""))

@@ -1,4 +1,4 @@
-"""Installing what a fresh machine lacks, through its own package manager."""
+"""Installing what a fresh machine lacks, with its own package manager."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ FILES_FOR_TESTS = {"/usr/include/stdint.h": "libc6-dev"}
 
 
 def missing(*, tests: bool = False) -> list[str]:
-    """Packages to install before a capsule can be built here, or the tests run."""
+    """Packages needed before a capsule can be built here, or the tests run."""
     wanted = {**NEEDED, **({} if os.geteuid() == 0 else WITHOUT_ROOT), **(FOR_TESTS if tests else {})}
     packages = {package for program, package in wanted.items() if shutil.which(program, path=PATH) is None}
     files = {**FILES, **(FILES_FOR_TESTS if tests else {})}
     packages |= {package for path, package in files.items() if not Path(path).exists()}
     with contextlib.suppress(OSError):
         if platform.freedesktop_os_release().get("ID") != "debian":
-            packages.discard("chromium")  # elsewhere a snap, if anything; the browser's tests are skipped
+            packages.discard("chromium")  # a snap elsewhere, if anything; the browser tests are skipped
     if Path("/run/systemd/system").is_dir():
-        # There, its package would have this machine listen for logins; the tests that want it are skipped.
+        # Its package would make this machine listen for logins; the tests that need it are skipped.
         packages.discard("openssh-server")
     return sorted(packages)
 
@@ -51,7 +51,7 @@ def missing(*, tests: bool = False) -> list[str]:
 def install_missing(say: Callable[[str], None], *, tests: bool = False) -> None:
     """Install them with apt, as root or through sudo, after saying which.
 
-    Raises ``VbenchError`` with the command to give where that is not possible.
+    Raises ``VbenchError`` with the command to run if that is not possible.
     """
     packages = missing(tests=tests)
     if not packages:
@@ -69,7 +69,7 @@ def install_missing(say: Callable[[str], None], *, tests: bool = False) -> None:
             check=False,
             stdin=None if prefix else subprocess.DEVNULL,
             capture_output=True,
-            # The runlevel of a single user keeps packages from starting their services.
+            # Runlevel 1 (single user) keeps packages from starting their services.
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
         )
         log.debug("exit code %d: %s", done.returncode, shlex.join(argv))

@@ -1,4 +1,4 @@
-"""`vbench layers`: the layers that there are, and stacks drawn."""
+"""`vbench layers`: the layers there are, and drawings of stacks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,26 @@ def layers(
         list[str] | None, typer.Argument(help="Stack paths to draw, such as local/uml.")
     ] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="Side by side on the host they share; name one twice for two.")
+        bool,
+        typer.Option(
+            "--together",
+            help="Draw the stacks side by side on the host they share; name one twice for two of it.",
+        ),
     ] = False,
-    bundle: Annotated[Path | None, typer.Option(help="A bundle whose factors are written in.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Label the boxes with the factors in this bundle.")
+    ] = None,
     workload: Annotated[
-        str | None, typer.Option("--workload", "-w", help="The workload whose factors are written in.")
+        str | None, typer.Option("--workload", "-w", help="Use the factors of this workload.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the layers that vbench knows, or draw what stacks are made of, from the hardware up."""
+    """List the layers, or draw stacks from the hardware up."""
     if stacks:
         _draw_stacks(stacks, together=together, bundle=bundle, workload=workload, json=json)
         return
     if together or bundle or workload:
-        raise UsageError("name the stacks to draw", "such as: vbench layers local/uml local/qemu")
+        raise UsageError("no stack to draw", "name some, such as: vbench layers local/uml local/qemu")
     from vbench.layers.base import layer_classes
 
     rows = [
@@ -60,7 +66,7 @@ def _draw_stacks(
     from vbench.plot import diagram
 
     if workload and not bundle:
-        raise UsageError("factors are measured: name a bundle", "--bundle DIR")
+        raise UsageError("factors are measured, and no bundle is given", "use --bundle DIR")
     factors: dict[str, str] = {}
     more: dict[str, list[str]] = {}
     note = ""

@@ -1,4 +1,4 @@
-"""The command line: what puts the commands together, and turns errors into lines and exit codes."""
+"""The command line: puts the commands together, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="What each layer of virtualization costs: identical workloads, alone and stacked.",
+    help="Measure what each layer of virtualization costs: identical workloads, alone and stacked.",
 )
 _MODULES = (
     quickstart, run, resume, replay,
@@ -80,11 +80,11 @@ def _root(
 
 
 def _terminate(*_: object) -> None:
-    # The same unwinding as for Ctrl-C, so that nothing is left behind either way.
+    # Unwind as for Ctrl-C, so that nothing is left behind.
     raise KeyboardInterrupt
 
 
-# What stands for characters that an output's encoding lacks, beside letters, whose accents are left out.
+# What replaces characters that an output's encoding lacks; letters just lose their accents.
 _PLAIN = {
     ord(each): plain
     for plain, all_of in {
@@ -102,14 +102,14 @@ _PLAIN = {
         "<=": "≤",
         ">=": "≥",
         "oe": "œ",
-        "*": "•·" + "".join(map(chr, range(0x2800, 0x2900))),  # the wheel of a progress line
+        "*": "•·" + "".join(map(chr, range(0x2800, 0x2900))),  # the spinner of a progress line
     }.items()
     for each in all_of
 }
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: something readable, in ASCII, in place of what cannot be encoded."""
+    """A codec error handler: something readable in ASCII for what cannot be encoded."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_PLAIN)
@@ -125,7 +125,7 @@ def _never_die_of_an_encoding() -> None:
 
 
 def main() -> None:
-    """Entry point: errors that users can act on become one or two lines and an exit code."""
+    """Entry point: errors that users can act on become a line, perhaps a hint, and an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     _never_die_of_an_encoding()
     try:

@@ -1,4 +1,4 @@
-"""What commands share: their options, and what these name."""
+"""What commands share: their options, and what the options name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Stacks = Annotated[
     list[str] | None,
-    typer.Option("--stack", "-s", help="A stack path, such as local/uml; or several, with commas between."),
+    typer.Option("--stack", "-s", help="Stack path, such as local/uml; several are separated by commas."),
 ]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--workload", "-w", help="A workload or a group of them; or several, with commas between."),
+    typer.Option("--workload", "-w", help="Workload or group of workloads; several are separated by commas."),
 ]
-Folders = Annotated[
-    list[Path] | None, typer.Option("--workloads", help="A further folder of workload files.")
-]
-Folder = Annotated[Path, typer.Argument(help="A bundle.")]
-StackPath = Annotated[str, typer.Argument(help="A stack path, such as local/uml.")]
+Folders = Annotated[list[Path] | None, typer.Option("--workloads", help="Another folder of workload files.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
+StackPath = Annotated[str, typer.Argument(help="Stack path, such as local/uml.")]
 
 
 def share(text: str | float) -> float:
-    """A share on the command line: 0.05 or 5%. A bare number of 1 and more would be 100% and more, and is refused."""
+    """A share as given on the command line: 0.05 or 5%. Bare numbers of 1 and above are refused: 2 is hardly 200%."""
     if isinstance(text, float):  # a default
         return text
     number = text.strip().removesuffix("%").strip()
@@ -41,17 +39,17 @@ def share(text: str | float) -> float:
         value = math.nan
     if not value >= 0 or (value >= 1 and not text.strip().endswith("%")) or math.isinf(value):
         meant = f"{number}%" if value >= 1 else "0.05 or 5%"
-        raise typer.BadParameter(f"{text!r} is no share; write {meant}")
+        raise typer.BadParameter(f"{text!r} is not a share; write {meant}")
     return value
 
 
 def group() -> typer.Typer:
-    """Some of the commands; `vbench.cli.main` puts them together."""
+    """A command, or several; `vbench.cli.main` puts them together."""
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def workloads_of(folders: list[Path] | None) -> Library:
-    """vbench's own workloads and those in further folders, by name."""
+    """vbench's own workloads and those in the user's folders, by name."""
     from vbench import paths
     from vbench.workload.library import load_workloads
 

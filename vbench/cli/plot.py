@@ -17,20 +17,25 @@ app = group()
 @app.command()
 def plot(
     folder: Folder,
-    figure: Annotated[str | None, typer.Argument(help="Which figure; --list names them.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="A .png, .svg or .pdf file.")] = None,
+    figure: Annotated[str | None, typer.Argument(help="Name of the figure; --list shows them.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="Output file: .png, .svg or .pdf.")] = None,
     stack: Annotated[
-        list[str] | None, typer.Option("--stack", "-s", help="Of this stack only; may be repeated.")
+        list[str] | None, typer.Option("--stack", "-s", help="Only this stack; may be repeated.")
     ] = None,
-    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Of this workload only.")] = None,
-    clock: Annotated[str | None, typer.Option(help="wall or instructions.")] = None,
-    dpi: Annotated[int, typer.Option(min=50, max=1200, help="Pixels an inch, of a PNG.")] = 150,
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Only this workload.")] = None,
+    clock: Annotated[str | None, typer.Option(help="Only this clock: wall or instructions.")] = None,
+    dpi: Annotated[
+        int, typer.Option(min=50, max=1200, help="Resolution of a PNG, in pixels per inch.")
+    ] = 150,
     list_them: Annotated[
-        bool, typer.Option("--list", help="List the figures, and whether this bundle carries them.")
+        bool, typer.Option("--list", help="List the figures, and whether this bundle has the data for them.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Draw a figure from a bundle; wall-clock and instruction-counted figures stay apart."""
+    """Draw a figure from a bundle.
+
+    Wall-clock and instruction-counted values are never drawn together.
+    """
     from vbench import load
     from vbench.figures import DEFAULT, FIGURES, available, draw
     from vbench.plot import FORMATS, save
@@ -43,7 +48,9 @@ def plot(
         show_table(rows, json=json)
         return
     if output is None:
-        raise UsageError("where to? name a file: -o FILE.png", f"figures: {', '.join(FIGURES)}; see --list")
+        raise UsageError(
+            "no output file given", f"use -o FILE.png; figures: {', '.join(FIGURES)}, see --list"
+        )
     if output.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(f"{output}: a figure is a .png, .svg or .pdf file")
     save(draw(load(folder), figure or DEFAULT, stack=stack, workload=workload, clock=clock), output, dpi=dpi)

@@ -1,4 +1,4 @@
-"""`vbench quickstart`: the main job, from set-up to report."""
+"""`vbench quickstart`: everything from set-up to report."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ app = group()
 
 
 TECHNIQUES = ("uml", "chroot", "xen/pv", "kvm", "xen")
-"""What quickstart compares on the testbed; what takes longest comes first, as they run side by side."""
+"""What quickstart compares on the testbed, side by side; the slowest come first."""
 
 
 class Where(StrEnum):
-    """What quickstart can be confined to."""
+    """What quickstart can be limited to."""
 
     local = "local"
     testbed = "testbed"
@@ -30,16 +30,16 @@ class Where(StrEnum):
 
 @app.command()
 def quickstart(
-    blocks: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 6,
-    out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
+    blocks: Annotated[int, typer.Option(min=1, help="Number of blocks.")] = 6,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     only: Annotated[
-        Where | None, typer.Option(help="This machine's own layers, or those on the emulated PC.")
+        Where | None, typer.Option(help="Only the layers of this machine, or only those on the emulated PC.")
     ] = None,
 ) -> None:
-    """The main job: set up what is missing, compare the techniques, and write the report.
+    """Set up what is missing, compare the techniques, write the report.
 
-    All techniques on the emulated PC, where instructions are counted, and beside them by the wall clock those
-    that this machine has.
+    The techniques are compared on the emulated PC, which counts instructions; those that work on this machine
+    itself are also compared by the wall clock.
     """
     from vbench.capsule import capsule
     from vbench.cli.doctor import examine, show_rows
@@ -59,7 +59,7 @@ def quickstart(
     if only is not Where.local and any(row.layer == "testbed" for row in open_here):
         stacks += [f"local/testbed/{each}" for each in TECHNIQUES]
     if not stacks:
-        raise VbenchError("the testbed does not open here", "vbench doctor says why")
+        raise VbenchError("the testbed does not work here", "vbench doctor says why")
     folder = start(
         load_plan(None, known, stacks=stacks, workloads=["quick"], blocks=blocks), known, built, out
     )

@@ -1,4 +1,4 @@
-"""`vbench replay`: run a bundle's plan again, and say what came out the same."""
+"""`vbench replay`: run a bundle's plan again, and say which cells came out the same."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def replay(
     stack: Stacks = None,
     workload: Names = None,
     files: Folders = None,
-    blocks: Annotated[int | None, typer.Option(help="Fewer blocks than the bundle has.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The new bundle's folder.")] = None,
+    blocks: Annotated[
+        int | None, typer.Option(help="Number of blocks; by default as many as the bundle has.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     json: Json = False,
 ) -> None:
-    """Run a bundle's plan again, whole or in part, and say which instruction-counted cells came out the same.
+    """Run a bundle's plan again and say which cells came out the same.
 
-    Work sizes are those of the bundle, so nothing is calibrated anew.
+    All of the plan or part of it, but only stacks that count instructions. Work sizes are taken from the
+    bundle, so nothing is calibrated again.
     """
     from vbench import load
     from vbench.capsule import capsule
@@ -48,16 +51,18 @@ def replay(
     counted = [path for path in chosen.stacks if Stack.parse(path).clock() == "instructions"]
     if not counted:
         raise NotComparable(
-            f"{folder}: no stack of this plan counts instructions, and by the wall clock nothing repeats exactly",
+            f"{folder}: no stack of this plan counts instructions, and wall-clock figures never repeat exactly",
             f"vbench run {folder} --out AGAIN, then vbench compare {folder} AGAIN",
         )
     if left := [path for path in chosen.stacks if path not in counted]:
-        warn(f"{', '.join(left)}: left out, as by the wall clock nothing repeats exactly")
+        warn(f"left out: {', '.join(left)}; wall-clock figures never repeat exactly")
     chosen = chosen.model_copy(update={"stacks": counted})
     plan = plan.model_copy(update=chosen.model_dump(include={"stacks", "workloads", "blocks"}))
     built = capsule.require()
     if before.info.capsule.get("digest") != built.digest:
-        warn(f"{folder} was made with capsule {before.info.capsule.get('digest')}, here is {built.digest}")
+        warn(
+            f"{folder} was made with capsule {before.info.capsule.get('digest')}, the one here is {built.digest}"
+        )
     rows = before.samples[before.samples["clock"] == "instructions"]
     cells = rows.drop_duplicates(["stack", "workload"])[["stack", "workload", "work"]]
     sizes = {

@@ -20,19 +20,24 @@ app = group()
 @app.command()
 def report(
     folder: Folder,
-    output: Annotated[Path | None, typer.Option("-o", help="The .html or .pdf file to write.")] = None,
-    pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF in place of HTML.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="Write the report to this .html or .pdf file.")
+    ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF instead of HTML.")] = False,
     cells: Annotated[
-        bool, typer.Option("--cells", help="List every cell: all metrics, intervals and verdicts.")
+        bool, typer.Option("--cells", help="List every cell, with all metrics, intervals and verdicts.")
     ] = False,
     lang: Annotated[
-        Literal["en", "fr"], typer.Option(help="Language shown first in the report; the HTML can switch.")
+        Literal["en", "fr"], typer.Option(help="Language shown first; the HTML report can switch.")
     ] = "en",
     json: Annotated[
-        bool, typer.Option("--json", help="Print every cell as JSON; write no report unless -o is given.")
+        bool, typer.Option("--json", help="Print every cell as JSON; write a report only if -o is given.")
     ] = False,
 ) -> None:
-    """Show what each layer costs, and write a self-contained report, in English and French."""
+    """Show what each layer costs and write a self-contained report.
+
+    The report is in English and French.
+    """
     from vbench import load
     from vbench.report import render, require_pdf, summary_table
 
@@ -40,7 +45,7 @@ def report(
     if kind not in (".html", ".htm", ".pdf") or (pdf and kind != ".pdf"):
         raise UsageError(
             f"{output}: a report is written as {'.pdf' if pdf else '.html or .pdf'}",
-            "cells as data: --json; a figure: vbench plot",
+            "for the cells as data use --json, for a figure vbench plot",
         )
     pdf = kind == ".pdf"
     if pdf:
@@ -49,12 +54,12 @@ def report(
     target = output or folder / f"report{kind}"
     if not target.parent.is_dir():
         raise VbenchError(
-            f"cannot write {target}: there is no folder {target.parent}", "choose another file with -o"
+            f"cannot write {target}: the folder {target.parent} does not exist", "choose another file with -o"
         )
     rows = summary_table(loaded)
     if not rows:
         raise VbenchError(
-            f"{folder} has nothing to report: {len(loaded.samples)} samples, none beside its baseline",
+            f"{folder} has nothing to report: {len(loaded.samples)} samples, none measured together with its baseline",
             f"finish the run: vbench resume {folder}",
         )
     if json:
@@ -64,7 +69,7 @@ def report(
     else:
         _show(rows, loaded.info.failures, cells=cells)
     if output is None and target.is_symlink():
-        target.unlink()  # it may be a stranger's, and leads out of the bundle
+        target.unlink()  # a stranger may have made it, and it leads out of the bundle
     _write(render(loaded, lang=lang, printed=pdf), target, pdf=pdf)
     if not json:
         say(f"report: {target}")
@@ -85,7 +90,7 @@ def _write(page: str, target: Path, *, pdf: bool) -> None:
 
 
 def _show(rows: list[dict[str, Any]], failures: list[Failure], *, cells: bool) -> None:
-    """The tables of a report, or every cell; then the sentences on them."""
+    """Print the tables of a report, or every cell; then the sentences about them."""
     from shutil import get_terminal_size
 
     from vbench.report import overview

@@ -16,11 +16,14 @@ app = group()
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(help="The bundle of an interrupted run.")],
+    folder: Annotated[Path, typer.Argument(help="Bundle of the interrupted run.")],
     files: Folders = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try anew what failed in a complete run.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Retry what failed in a complete run.")] = False,
 ) -> None:
-    """Finish an interrupted run: same plan, same seed, nothing measured twice."""
+    """Finish an interrupted run.
+
+    Plan and seed stay the same, and nothing is measured twice.
+    """
     from vbench.bundle.store import Bundle
     from vbench.capsule import capsule
     from vbench.harness.run import plan_of
@@ -31,9 +34,11 @@ def resume(
             failures = [failure for failure in bundle.info.failures if not failure.planned]
             if not (retry and failures):
                 more = (
-                    f"; {len(failures)} stacks or cells were left out, --retry tries them" if failures else ""
+                    f"; {len(failures)} stacks or cells were left out, --retry tries them again"
+                    if failures
+                    else ""
                 )
-                say(f"{folder} is complete already{more}")
+                say(f"{folder} is already complete{more}")
                 return
         with turn(plan_of(bundle, known)):
             if bundle.info.status == "complete":

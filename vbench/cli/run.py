@@ -19,13 +19,15 @@ app = group()
 @app.command()
 def run(
     plan: Annotated[
-        Path | None, typer.Argument(help="A plan file in TOML, or a bundle whose plan is carried out anew.")
+        Path | None, typer.Argument(help="Plan file (TOML), or a bundle whose plan is run again.")
     ] = None,
     stack: Stacks = None,
     workload: Names = None,
     files: Folders = None,
-    blocks: Annotated[int | None, typer.Option(help="How many blocks; 6 give a 95% interval.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides the order of everything.")] = None,
+    blocks: Annotated[
+        int | None, typer.Option(help="Number of blocks; a 95% interval takes at least 6.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random order of measurements.")] = None,
     target_width: Annotated[
         float | None,
         typer.Option(
@@ -34,7 +36,7 @@ def run(
             help="Add blocks until every interval's half-width is below this (wall-clock stacks); 0.02 or 2%.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be opened and measured, and how long it takes.")
     ] = False,
@@ -42,7 +44,10 @@ def run(
         bool, typer.Option("--json", help="With --dry-run: print JSON instead of a table.")
     ] = False,
 ) -> None:
-    """Measure stacks against their baselines; the result is a bundle that `vbench report` reads."""
+    """Measure stacks against their baselines.
+
+    The result is a bundle, which `vbench report` reads.
+    """
     from vbench.bundle.store import read_info
     from vbench.capsule import capsule
     from vbench.harness.plan import load_plan

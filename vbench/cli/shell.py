@@ -21,6 +21,6 @@ def shell(stack: StackPath) -> None:
     from vbench.cli.terminal import interact
 
     with opened(stack) as host:
-        say(f"a shell in {host.name}; leave it with exit")
+        say(f"shell in {host.name}; type exit to leave")
         code = interact(host)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""An interactive shell on a host, with the user's terminal at this end."""
+"""An interactive shell on a host, on the user's terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vbench.hosts.ssh.host import SshHost
 
 
 def interact(host: Host) -> int:
-    """Hand the terminal to a shell on ``host`` until it ends; returns its exit code."""
+    """Connect the terminal to a shell on ``host`` until it ends; returns its exit code."""
     if not isinstance(host, SshHost):
         return subprocess.call([os.environ.get("SHELL", "/bin/sh")])
     size = shutil.get_terminal_size()

@@ -11,7 +11,10 @@ app = group()
 
 @app.command()
 def verify(folder: Folder, json: Json = False) -> None:
-    """Check that a bundle is whole: schema, seals, digests, completeness, Parquet; name every problem."""
+    """Check that a bundle is whole, and name every problem.
+
+    Checked are its schema, seals, digests, completeness and Parquet file.
+    """
     from vbench.bundle.store import RUN, read_info
     from vbench.bundle.verify import examine
 

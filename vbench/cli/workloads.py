@@ -14,11 +14,14 @@ app = group()
 
 @app.command()
 def workloads(
-    name: Annotated[str | None, typer.Argument(help="Show one workload whole.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this workload in full.")] = None,
     files: Folders = None,
     json: Json = False,
 ) -> None:
-    """List the workloads, or say of one what it measures, what it does not, and what it exposes."""
+    """List the workloads, or show one in full.
+
+    In full: what it measures, what it does not, and which technique it exposes.
+    """
     from vbench.workload.selection import find, page, summary
 
     known = workloads_of(files)
