@@ -24,7 +24,7 @@ from vbench.harness.recorder import Recorder, Watcher
 from vbench.harness.worker import Lane, carry_out, lanes_of
 from vbench.hosts.local import LocalHost
 from vbench.hosts.process import kill_all
-from vbench.layers.stack import Stack, cpus_for
+from vbench.layers.stack import Stack, cpus_for, pictures_of
 from vbench.observe import facts, noise
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
@@ -62,6 +62,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
             for name in plan.workloads
         },
         techniques={stack.path: stack.technique() for stack in stacks},
+        pictures=pictures_of(stacks),
         versions=_versions(),
         tools={each["name"]: each["version"] for each in capsule.manifest.packages},
     )

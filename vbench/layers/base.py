@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar
@@ -14,16 +13,7 @@ from typing import ClassVar
 from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.hosts.base import Host, Payload
 from vbench.hosts.placement import Clock
-
-
-class Technique(StrEnum):
-    """The families of virtualization that vbench tells apart."""
-
-    ISOLATOR = "isolator"
-    USER_KERNEL = "user-space kernel"
-    TYPE_2 = "type 2"
-    TYPE_1 = "type 1"
-    PARAVIRTUALIZATION = "paravirtualization"
+from vbench.technique import Picture, Technique
 
 
 @dataclass(frozen=True)
@@ -56,11 +46,19 @@ class Unavailable:
 
 
 class Layer(ABC):
-    """One technique. A subclass in one file of ``vbench/layers`` (or an entry point) is all it takes."""
+    """One technique. A subclass in one file, and the line of its entry point, is all it takes: what is known of the
+    technique elsewhere is said here.
+    """
 
     name: ClassVar[str]
     technique: ClassVar[Technique]
     summary: ClassVar[str]
+    picture: ClassVar[Picture | None] = None
+    """Its boxes in a diagram; without, it is drawn by its technique. Bundles record it."""
+    catalogue: ClassVar[str | None] = None
+    """The catalogue's entry on it (``vbench catalog``), where there is one."""
+    processes: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the program names by which guests of others, which disturb measurements, are recognised."""
     clock: ClassVar[Clock | None] = None
     """What a second means inside; ``None``: the same as in the parent."""
     own_machine: ClassVar[bool] = False

@@ -9,9 +9,10 @@ from typing import ClassVar
 from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Shape, Technique, Unavailable
+from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.guest import Link
+from vbench.technique import PICTURES, Picture, Technique
 
 
 def emulator(payload: Payload) -> list[str]:
@@ -27,6 +28,9 @@ class Qemu(EnvironmentLayer):
     name: ClassVar[str] = "qemu"
     technique: ClassVar[Technique] = Technique.TYPE_2
     summary: ClassVar[str] = "QEMU with an emulated processor, virtio disk and network"
+    picture: ClassVar[Picture | None] = PICTURES["qemu"]
+    catalogue: ClassVar[str | None] = "QEMU"
+    processes: ClassVar[tuple[str, ...]] = (r"qemu-system-\w+", "qemu-kvm")
     accelerator: ClassVar[str] = "tcg"
     cpu: ClassVar[str] = "max"
     seconds: ClassVar[float] = 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Clock, Placement
 from vbench.hosts.workspace import session
-from vbench.layers.base import Layer, Shape, make_layer
+from vbench.layers.base import Layer, Shape, layer_classes, make_layer
+from vbench.technique import Picture
 
 LOCAL = "local"
 DEEPEST = 8
@@ -87,6 +88,13 @@ class Stack:
             if (clock := make_layer(name).clock) is not None:
                 return clock
         return "wall"
+
+
+def pictures_of(stacks: Iterable[Stack]) -> dict[str, Picture]:
+    """How the layers of some stacks are drawn, by name; those that do not say are drawn by their technique."""
+    classes = layer_classes()
+    names = {name for stack in stacks for name in stack.layers}
+    return {name: picture for name in sorted(names) if (picture := classes[name].picture) is not None}
 
 
 def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:

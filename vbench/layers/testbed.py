@@ -8,9 +8,10 @@ from typing import ClassVar
 from vbench.hosts.base import Boot, Host, Payload, Setting, System
 from vbench.hosts.placement import Clock, Disk, Medium, Placement
 from vbench.layers import guest
-from vbench.layers.base import Shape, Technique
+from vbench.layers.base import Shape
 from vbench.layers.environment import Site
 from vbench.layers.qemu import Qemu
+from vbench.technique import PICTURES, Picture, Technique
 
 MEMORY_MIB = 3584
 """Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""
@@ -26,6 +27,8 @@ class Testbed(Qemu):
     name: ClassVar[str] = "testbed"
     technique: ClassVar[Technique] = Technique.TYPE_2
     summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
+    picture: ClassVar[Picture | None] = PICTURES["testbed"]
+    catalogue: ClassVar[str | None] = "vbench testbed"
     clock: ClassVar[Clock | None] = "instructions"
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True

@@ -10,9 +10,10 @@ from vbench.hosts.base import Host, Process
 from vbench.hosts.command import script
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Technique, Unavailable
+from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.isolation import NAMESPACES, needs_root
+from vbench.technique import PICTURES, Picture, Technique
 
 SCRIPT = script(guest.SCRIPTS / "uml.sh")
 
@@ -23,6 +24,9 @@ class Uml(EnvironmentLayer):
     name: ClassVar[str] = "uml"
     technique: ClassVar[Technique] = Technique.USER_KERNEL
     summary: ClassVar[str] = "User Mode Linux: a kernel run as a process of the parent"
+    picture: ClassVar[Picture | None] = PICTURES["uml"]
+    catalogue: ClassVar[str | None] = "User Mode Linux"
+    processes: ClassVar[tuple[str, ...]] = (r"linux\.uml",)
     seconds: ClassVar[float] = 30
 
     def probe(self, parent: Host) -> Available | Unavailable:
