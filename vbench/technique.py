@@ -6,8 +6,10 @@ the pictures of the layers of those days stand here, and their classes name them
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["hardware", "kernel", "hypervisor", "isolator", "applications"]
@@ -21,6 +23,20 @@ class Technique(StrEnum):
     TYPE_2 = "type 2"
     TYPE_1 = "type 1"
     PARAVIRTUALIZATION = "paravirtualization"
+
+
+@dataclass(frozen=True)
+class AddOn:
+    """What a technique needs on its parent beyond the capsule; ``vbench capsule build`` makes it.
+
+    ``packages``: of the capsule's Debian release, with what they depend on; ``files``: programs and scripts, by their
+    path in the add-on's tree; ``lock``: a file that says which packages it was built of before.
+    """
+
+    name: str
+    packages: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    lock: Path | None = None
 
 
 @dataclass(frozen=True)

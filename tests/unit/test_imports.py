@@ -134,7 +134,7 @@ def test_commands_run_through_hosts() -> None:
     users = {name for name in MODULES if "subprocess" in imports(MODULES[name], lazy=True)}
     # The host itself; building and setting up, which happen before there is a host; the user's own shell.
     allowed = ["hosts.local", "hosts.process", "hosts.command", "capsule.rootfs", "capsule.capsule"]
-    allowed += ["cli.install", "cli.terminal"]
+    allowed += ["capsule.add_on", "cli.install", "cli.terminal"]
     assert users <= {f"vbench.{name}" for name in allowed}
 
 

@@ -25,10 +25,16 @@ def capsule_build(
     mirror: Annotated[str | None, typer.Option(help="A Debian mirror, as mmdebstrap takes it.")] = None,
     update_lock: Annotated[bool, typer.Option(help="Make the lock file say what was built.")] = False,
 ) -> None:
-    """Build the capsule from Debian packages, once; says what differs from the lock file."""
-    from vbench.capsule import capsule
+    """Build the capsule from Debian packages, once, and what layers need beyond it; says what differs from the lock."""
+    from vbench.capsule import add_on, capsule
+    from vbench.layers.base import needed
 
     built = capsule.build(say, mirror=mirror)
+    for wanted in needed():
+        part = add_on.build(wanted, say, mirror=mirror)
+        if update_lock:
+            add_on.write_lock(wanted, part)
+        say(f"add-on {wanted.name} {part.digest}")
     if update_lock:
         capsule.write_lock(built)
     elif built.manifest.drift:
@@ -40,8 +46,9 @@ def capsule_build(
 
 @capsule_app.command("show")
 def capsule_show(json: Json = False) -> None:
-    """What the capsule holds, and how it differs from the lock file."""
-    from vbench.capsule import capsule
+    """What the capsule holds, and how it differs from the lock file; which add-ons layers need."""
+    from vbench.capsule import add_on, capsule
+    from vbench.layers.base import needed
 
     built = capsule.require()
     manifest = built.manifest
@@ -54,6 +61,12 @@ def capsule_show(json: Json = False) -> None:
         say(f"  {line}")
     say(f"mended    {'; '.join(manifest.mended) or 'nothing'}")
     say(f"programs  {', '.join(sorted(manifest.programs))}")
+    for wanted in needed():
+        found = add_on.find(wanted)
+        said = f"{found[1].digest} in {found[0].directory}" if found else "not built: vbench capsule build"
+        say(f"add-on    {wanted.name} {said}")
+        for line in found[1].drift if found else ():
+            say(f"  {line}")
 
 
 @capsule_app.command("export")

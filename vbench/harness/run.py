@@ -24,7 +24,7 @@ from vbench.harness.recorder import Recorder, Watcher
 from vbench.harness.worker import Lane, carry_out, lanes_of
 from vbench.hosts.local import LocalHost
 from vbench.hosts.process import kill_all
-from vbench.layers.stack import Stack, cpus_for, pictures_of
+from vbench.layers.stack import Stack, add_ons_of, cpus_for, pictures_of
 from vbench.observe import facts, noise
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
@@ -49,6 +49,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
             "drift": capsule.manifest.drift,
             "mended": capsule.manifest.mended,
             "kernel": capsule.manifest.kernel,
+            **add_ons_of(stacks),
         },
         workloads={
             name: WorkloadInfo(

@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Clock, Placement
 from vbench.hosts.workspace import session
-from vbench.layers.base import Layer, Shape, layer_classes, make_layer
+from vbench.layers.base import Layer, Shape, layer_classes, make_layer, needed
 from vbench.technique import Picture
 
 LOCAL = "local"
@@ -97,6 +98,14 @@ def pictures_of(stacks: Iterable[Stack]) -> dict[str, Picture]:
     return {name: picture for name in sorted(names) if (picture := classes[name].picture) is not None}
 
 
+def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
+    """The digests of the add-ons that layers of some stacks need, by name, under one key; nothing where none does."""
+    classes = layer_classes()
+    needs = [classes[name].needs for name in sorted({name for stack in stacks for name in stack.layers})]
+    found = add_on.parts(each for each in needs if each is not None)
+    return {"add_ons": {name: part.digest for name, part in found.items()}} if found else {}
+
+
 def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
     """The CPUs that environments share, and those for everything else.
 
@@ -125,8 +134,9 @@ def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True)
         inside, _ = cpus_for(shape)
         scratch = folder / "scratch"
         scratch.mkdir()
+        payload = replace(capsule.payload(), add_ons=add_on.parts(needed()))
         yield LocalHost(
-            LOCAL, capsule.payload(), str(scratch), inside if pinned else None, Placement(vcpus=shape.vcpus)
+            LOCAL, payload, str(scratch), inside if pinned else None, Placement(vcpus=shape.vcpus)
         )
 
 
