@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Literal, get_args
 
 Clock = Literal["wall", "instructions"]
@@ -17,13 +16,3 @@ Kind = Literal["cpu", "memory", "disk", "network", "os", "application", "lifecyc
 """Kinds of work."""
 KINDS: tuple[str, ...] = get_args(Kind)
 """In the order in which they are shown."""
-
-
-class Technique(StrEnum):
-    """The families of virtualization that vbench tells apart."""
-
-    ISOLATOR = "isolator"
-    USER_KERNEL = "user-space kernel"
-    TYPE_2 = "type 2"
-    TYPE_1 = "type 1"
-    PARAVIRTUALIZATION = "paravirtualization"

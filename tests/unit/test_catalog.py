@@ -16,7 +16,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.layers import stack
 from vbench.layers.base import Shape, layer_classes
-from vbench.terms import Technique
+from vbench.technique import Technique
 
 # Every name of the seed document's lists of examples, by the section that it stands in.
 DOCUMENT = {
@@ -58,8 +58,10 @@ def test_every_layer_has_an_entry_and_every_layer_named_is_one() -> None:
     nearest = {entry.measured.nearest for entry in catalog.entries()} - {None}
     assert named == layer_classes().keys()
     assert nearest <= layer_classes().keys()
-    for name in layer_classes():
-        assert catalog.of_layer(name) is not None
+    for name, layer in layer_classes().items():
+        entry = catalog.of_layer(name)
+        assert entry is not None
+        assert entry.name == layer.catalogue
 
 
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
+from vbench.bundle.store import Bundle, RunInfo, read_info
 from vbench.cli import main as cli
 from vbench.layers.base import layer_classes
 from vbench.plot import diagram
-from vbench.terms import Technique
+from vbench.technique import FAMILIES, Picture, Technique
 
 PATHS = (
     "local", "local/chroot", "local/bubblewrap", "local/uml", "local/uml/chroot", "local/qemu", "local/kvm",
@@ -26,10 +29,24 @@ def spine(box: diagram.Box, stack: str) -> list[str]:
     return []
 
 
-def test_every_layer_says_what_it_adds() -> None:
-    ours = {name for name, layer in layer_classes().items() if layer.__module__.startswith("vbench.")}
-    assert diagram.LAYERS.keys() == ours
-    assert diagram.TECHNIQUES.keys() == {technique.value for technique in Technique}
+def test_every_layer_of_ours_says_how_it_is_drawn() -> None:
+    for layer in layer_classes().values():
+        assert layer.picture is not None or not layer.__module__.startswith("vbench.")
+    assert FAMILIES.keys() == {*Technique}
+
+
+def test_a_layer_s_own_picture_goes_with_the_bundle(tmp_path: Path) -> None:
+    """Where the layer is not installed, it is drawn as it was where it was measured."""
+    mine = Picture("on", (("hypervisor", "Toy", "runs {}"), ("kernel", "Toy's kernel", "")))
+    with Bundle.create(tmp_path, RunInfo(id="a", created="", seed=0, pictures={"toy": mine})):
+        pictures = read_info(tmp_path).pictures
+    boxes = diagram.of("local/toy", {"local/toy": "isolator"}, None, pictures).walk()
+    assert [(box.kind, box.label, box.note) for box in boxes][2:4] == [
+        ("hypervisor", "Toy", "runs toy"),
+        ("kernel", "Toy's kernel", ""),
+    ]
+    (machine,) = diagram.together(["local", "local/toy"], None, None, pictures)
+    assert "Toy" in [box.label for box in machine.walk()]
 
 
 @pytest.mark.parametrize(

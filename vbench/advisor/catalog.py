@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vbench.errors import UsageError, VbenchError, first_problem
-from vbench.terms import Technique
+from vbench.technique import Technique
 
 FILE = Path(__file__).parent / "catalog.toml"
 UNKNOWN = "not documented"

@@ -20,6 +20,7 @@ from vbench.bundle.journal import KEY, Journal, extent_of, read_table
 from vbench.bundle.migrations import migrate
 from vbench.errors import BundleError
 from vbench.files import open_inside, read_bounded, remove_drafts, replace, sync_folder
+from vbench.technique import Picture
 from vbench.workload.resolution import Resolution
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class RunInfo(_Model):
     workloads: dict[str, WorkloadInfo] = {}
     hosts: dict[str, dict[str, Any]] = {}
     techniques: dict[str, str] = {}
+    pictures: dict[str, Picture] = {}  # of each layer by name, to draw it where it is not installed
     failures: list[Failure] = []
     notes: list[Note] = []
     versions: dict[str, str] = {}

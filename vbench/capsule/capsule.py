@@ -80,7 +80,7 @@ def recipe() -> rootfs.Recipe:
 def find() -> Capsule | None:
     """The capsule of this version's recipe, if it has been built or imported here."""
     wanted = recipe().digest()
-    for manifest in sorted(_home().glob("[!.]*/capsule.json")):  # the others are unfinished
+    for manifest in sorted(home().glob("[!.]*/capsule.json")):  # the others are unfinished
         try:
             if json.loads(manifest.read_bytes()).get("recipe") == wanted:
                 return Capsule(manifest.parent)
@@ -105,7 +105,7 @@ def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
 
     An interrupted build leaves nothing that could be taken for a capsule.
     """
-    with _building(say) as work:
+    with building(say) as work:
         if (found := find()) is not None:
             return found
         plan = recipe()
@@ -136,7 +136,7 @@ def export(capsule: Capsule, target: Path) -> None:
 
 def import_(source: Path, say: Say = lambda _: None) -> Capsule:
     """Take in an exported capsule after checking that its bytes are what its digest says."""
-    with _building(say) as work:
+    with building(say) as work:
         try:
             with tarfile.open(source, "r:") as archive:
                 for name in ("capsule.json", "rootfs.tar"):
@@ -165,13 +165,13 @@ def import_(source: Path, say: Say = lambda _: None) -> Capsule:
 
 def remove(*, partial_only: bool) -> list[Path]:
     """Delete unfinished builds, or everything; returns the folders. A build in progress is waited for."""
-    if not _home().is_dir():
+    if not home().is_dir():
         return []
-    with (_home() / ".lock").open("w") as lock:
+    with (home() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         gone = sorted(
             path
-            for path in _home().iterdir()
+            for path in home().iterdir()
             if path.is_dir() and (path.name.startswith(".build-") or not partial_only)
         )
         for folder in gone:
@@ -205,11 +205,12 @@ def verify_inside(host: Host) -> str:
     return got
 
 
-def drift_from_lock(packages: list[dict[str, str]]) -> list[str]:
-    """How a package list differs from the lock file in the repository, one line a package."""
-    if not LOCK_FILE.exists():
+def drift_from_lock(packages: list[dict[str, str]], lock: Path | None = None) -> list[str]:
+    """How a package list differs from a lock file, by default the capsule's in the repository; one line a package."""
+    lock = lock or LOCK_FILE
+    if not lock.exists():
         return []
-    locked = {package["name"]: package for package in json.loads(LOCK_FILE.read_text())["packages"]}
+    locked = {package["name"]: package for package in json.loads(lock.read_text())["packages"]}
     here = {package["name"]: package for package in packages}
     lines = []
     for name in sorted(locked | here):
@@ -251,19 +252,20 @@ def _combined(files: Any) -> str:
     return hashlib.sha256("".join(f"{files[path]}  {path}\n" for path in sorted(files)).encode()).hexdigest()
 
 
-def _home() -> Path:
+def home() -> Path:
+    """Where capsules and their add-ons lie."""
     return paths.cache() / "capsules"
 
 
 @contextmanager
-def _building(say: Say) -> Iterator[Path]:
+def building(say: Say) -> Iterator[Path]:
     """Hold the builders' lock and give a folder to build in, which is gone afterwards."""
     try:
-        _home().mkdir(parents=True, exist_ok=True)
-        lock = (_home() / ".lock").open("w")
+        home().mkdir(parents=True, exist_ok=True)
+        lock = (home() / ".lock").open("w")
     except OSError as error:
         raise VbenchError(
-            f"cannot write to {_home()}: {error.strerror}", "set VBENCH_CACHE to a folder"
+            f"cannot write to {home()}: {error.strerror}", "set VBENCH_CACHE to a folder"
         ) from error
     with lock:
         try:
@@ -271,9 +273,9 @@ def _building(say: Say) -> Iterator[Path]:
         except BlockingIOError:
             say("waiting for another build to end")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in _home().glob(".build-*"):  # whoever held the lock before was killed half way
+        for stale in home().glob(".build-*"):  # whoever held the lock before was killed half way
             shutil.rmtree(stale, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=".build-", dir=_home()))
+        work = Path(tempfile.mkdtemp(prefix=".build-", dir=home()))
         # mmdebstrap without root reads and writes here under another user id.
         work.chmod(0o755)
         try:
@@ -300,11 +302,11 @@ def _settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
         files=files,
     )
     (work / "capsule.json").write_text(manifest.model_dump_json(indent=1))
-    home = _home() / manifest.digest[:16]
-    if home.exists():
-        shutil.rmtree(home)
-    work.rename(home)
-    return Capsule(home)
+    folder = home() / manifest.digest[:16]
+    if folder.exists():
+        shutil.rmtree(folder)
+    work.rename(folder)
+    return Capsule(folder)
 
 
 def _unpack(archive: Path, work: Path) -> None:

@@ -25,13 +25,19 @@ def build(
     ] = None,
     update_lock: Annotated[bool, typer.Option(help="Update the lock file to what was built.")] = False,
 ) -> None:
-    """Build the capsule from Debian packages, unless it is there.
+    """Build the capsule from Debian packages, and what layers need beyond it, unless they are there.
 
     Says whether it differs from the lock file.
     """
-    from vbench.capsule import capsule
+    from vbench.capsule import add_on, capsule
+    from vbench.layers.base import needed
 
     built = capsule.build(say, mirror=mirror)
+    for wanted in needed():
+        part = add_on.build(wanted, say, mirror=mirror)
+        if update_lock:
+            add_on.write_lock(wanted, part)
+        say(f"add-on {wanted.name} {part.digest}")
     if update_lock:
         capsule.write_lock(built)
     elif built.manifest.drift:
@@ -41,8 +47,9 @@ def build(
 
 @app.command("show")
 def show(json: Json = False) -> None:
-    """Show what the capsule holds and how it differs from the lock file."""
-    from vbench.capsule import capsule
+    """Show what the capsule holds, how it differs from the lock file, and which add-ons layers need."""
+    from vbench.capsule import add_on, capsule
+    from vbench.layers.base import needed
 
     built = capsule.require()
     manifest = built.manifest
@@ -55,6 +62,12 @@ def show(json: Json = False) -> None:
         say(f"  {line}")
     say(f"patched   {'; '.join(manifest.mended) or 'nothing'}")
     say(f"programs  {', '.join(sorted(manifest.programs))}")
+    for wanted in needed():
+        found = add_on.find(wanted)
+        said = f"{found[1].digest} in {found[0].directory}" if found else "not built: vbench capsule build"
+        say(f"add-on    {wanted.name} {said}")
+        for line in found[1].drift if found else ():
+            say(f"  {line}")
 
 
 @app.command("export")

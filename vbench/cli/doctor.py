@@ -68,7 +68,7 @@ def examine(path: str) -> list[Row]:
             answers = {}
             for name, layer in layer_classes().items():
                 try:
-                    answers[name] = layer().probe(host)
+                    answers[name] = layer().lacks(host) or layer().probe(host)
                 except VbenchError as error:
                     answers[name] = Unavailable(f"its probe failed: {error.message}", error.hint or "")
     return [_row(where.path, name, answer) for name, answer in answers.items()]

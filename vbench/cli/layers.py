@@ -45,7 +45,12 @@ def layers(
     from vbench.layers.base import layer_classes
 
     rows = [
-        {"layer": name, "technique": layer.technique.value, "what it is": layer.summary}
+        {
+            "layer": name,
+            "technique": layer.technique.value,
+            "what it is": layer.summary,
+            "catalogue": layer.catalogue or "",
+        }
         for name, layer in layer_classes().items()
     ]
     show_table(rows, json=json)
@@ -76,21 +81,23 @@ def _draw_stacks(
 
         run = load(bundle)
         techniques, measured = run.info.techniques, {*run.samples["stack"]}
+        pictures = run.info.pictures
         given = [path.strip("/") for path in paths]
         names = [path if path in measured else f"local/{path}" for path in given]
         factors, more, note = text_factors(run, names, workload)
     else:
-        from vbench.layers.stack import Stack
+        from vbench.layers.stack import Stack, pictures_of
 
         wanted = [Stack.parse(path) for path in paths]
         prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
         techniques = {each.path: each.technique() for each in prefixes}
+        pictures = pictures_of(wanted)
         names = [each.path for each in wanted]
     captions = {name: [name, *more.get(name, [])] for name in names}
     boxes = (
-        diagram.together(names, techniques, factors)
+        diagram.together(names, techniques, factors, pictures)
         if together
-        else [diagram.of(name, techniques, factors) for name in names]
+        else [diagram.of(name, techniques, factors, pictures) for name in names]
     )
     if json:
         show_table([box.as_dict() for box in boxes], json=True)

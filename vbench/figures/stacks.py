@@ -124,10 +124,12 @@ def _factor(ratio: float, low: float, high: float, base: str) -> str:
 def stacks(asked: Asked) -> Figure:
     """Every stack as a column of boxes, with the factors of one workload where stacks were compared."""
     names, factors, lines, caption, of = _measured(asked)
-    techniques = asked.run.info.techniques
+    info = asked.run.info
     columns = [
         plot.Column(
-            diagram.of(name, techniques, factors), name, "\n".join(lines.get(name, ["baseline"])).splitlines()
+            diagram.of(name, info.techniques, factors, info.pictures),
+            name,
+            "\n".join(lines.get(name, ["baseline"])).splitlines(),
         )
         for name in names
     ]
@@ -139,7 +141,8 @@ def stacks(asked: Asked) -> Figure:
 def side_by_side(asked: Asked) -> Figure:
     """All stacks at once, standing on what they share: a machine booted in another way stands apart."""
     names, factors, _, caption, of = _measured(asked)
-    machines = diagram.together(names, asked.run.info.techniques, factors)
+    info = asked.run.info
+    machines = diagram.together(names, info.techniques, factors, info.pictures)
     return plot.stack_diagrams(
         [plot.Column(machine, "") for machine in machines],
         title=f"All stacks side by side{of}",

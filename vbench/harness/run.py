@@ -24,7 +24,7 @@ from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
 from vbench.hosts.local import LocalHost
-from vbench.layers.stack import Stack, cpus_for
+from vbench.layers.stack import Stack, add_ons_of, cpus_for, pictures_of
 from vbench.observe import facts, fairness
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
@@ -49,6 +49,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
             "drift": capsule.manifest.drift,
             "mended": capsule.manifest.mended,
             "kernel": capsule.manifest.kernel,
+            **add_ons_of(stacks),
         },
         workloads={
             name: WorkloadInfo(
@@ -62,6 +63,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
             for name in plan.workloads
         },
         techniques={stack.path: stack.technique() for stack in stacks},
+        pictures=pictures_of(stacks),
         versions=_versions(),
         tools={each["name"]: each["version"] for each in capsule.manifest.packages},
     )

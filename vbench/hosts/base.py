@@ -119,11 +119,20 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Part:
+    """An add-on to the capsule as it lies on the machine itself: ``directory`` holds ``tree/`` and ``add-on.tar``."""
+
+    directory: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Payload:
     """The capsule as it lies on one host: ``directory`` holds ``tree/``, ``image`` and ``boot/``.
 
     ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
-    its SHA-256; ``digest`` is the capsule's.
+    its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond it, by name, as they
+    lie on the machine itself, whatever the host.
     """
 
     directory: str
@@ -132,6 +141,7 @@ class Payload:
     files: Mapping[str, str]
     library_path: tuple[str, ...] = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
     loader: str = "usr/lib64/ld-linux-x86-64.so.2"
+    add_ons: Mapping[str, Part] = field(default_factory=dict)
 
     @property
     def tree(self) -> str:

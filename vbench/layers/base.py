@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.hosts.base import Host, Payload
-from vbench.terms import Clock, Technique
+from vbench.technique import AddOn, Picture, Technique
+from vbench.terms import Clock
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,26 @@ class Unavailable:
 
 
 class Layer(ABC):
-    """One technique. A subclass in one file of ``vbench/layers`` (or an entry point) is all it takes."""
+    """One technique. A subclass in one file, and the line of its entry point, is all it takes: what is known of the
+    technique elsewhere is said here.
+    """
 
     name: ClassVar[str]
     technique: ClassVar[Technique]
     summary: ClassVar[str]
+    picture: ClassVar[Picture | None] = None
+    """Its boxes in a diagram; without, it is drawn by its technique. Bundles record it."""
+    catalogue: ClassVar[str | None] = None
+    """The catalogue's entry on it (``vbench catalog``), where there is one."""
+    processes: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the program names by which guests of others, which disturb measurements, are recognised."""
     clock: ClassVar[Clock | None] = None
     """What a second means inside; ``None``: the same as in the parent."""
     own_machine: ClassVar[bool] = False
     """Whether it is a machine with a time of its own, in which its parent's end of a network cannot answer."""
 
+    needs: ClassVar[AddOn | None] = None
+    """What it needs on its parent beyond the capsule."""
     takes_system: ClassVar[bool] = False
     """Whether it can be booted with another system under or in place of its kernel: the host has a ``reboot``."""
 
@@ -74,11 +85,18 @@ class Layer(ABC):
 
         Raises ``LayerUnavailable`` with the probe's reason otherwise.
         """
-        if isinstance(answer := self.probe(parent), Unavailable):
+        if isinstance(answer := self.lacks(parent) or self.probe(parent), Unavailable):
             raise LayerUnavailable(answer.reason, answer.hint)
         if parent.payload is None:
             raise LayerUnavailable(f"{parent.name} holds no capsule", "build one with: vbench capsule build")
         return parent.payload
+
+    def lacks(self, parent: Host) -> Unavailable | None:
+        """The answer where what it needs beyond the capsule has not been built on this machine."""
+        held = parent.payload.add_ons if parent.payload else {}
+        if self.needs is None or self.needs.name in held:
+            return None
+        return Unavailable(f"the add-on {self.needs.name} has not been built here", "vbench capsule build")
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.
@@ -101,6 +119,11 @@ def layer_classes() -> dict[str, type[Layer]]:
                 f"layer {entry.name} ({entry.value}) cannot be loaded: {error}", "reinstall its distribution"
             ) from error
     return found
+
+
+def needed() -> list[AddOn]:
+    """The add-ons that the known layers need."""
+    return [layer.needs for layer in layer_classes().values() if layer.needs is not None]
 
 
 def make_layer(name: str) -> Layer:

@@ -14,7 +14,7 @@ from vbench.layers import guest
 from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.isolation import ROOT, needs_root, server
-from vbench.terms import Technique
+from vbench.technique import PICTURES, Picture, Technique
 
 # bwrap itself runs inside the new root: it is the capsule's, with the capsule's own loader.
 SANDBOX = [
@@ -33,6 +33,8 @@ class Bubblewrap(EnvironmentLayer):
     name: ClassVar[str] = "bubblewrap"
     technique: ClassVar[Technique] = Technique.ISOLATOR
     summary: ClassVar[str] = "namespaces as containers use them: mounts, processes, IPC, host name, network"
+    picture: ClassVar[Picture | None] = PICTURES["bubblewrap"]
+    catalogue: ClassVar[str | None] = "bubblewrap"
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Needs root, for the virtual Ethernet pair that leads to the sandbox."""

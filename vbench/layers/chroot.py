@@ -11,7 +11,7 @@ from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.guest import Link
 from vbench.layers.isolation import NAMESPACES, ROOT, needs_root, server
-from vbench.terms import Technique
+from vbench.technique import PICTURES, Picture, Technique
 
 
 class Chroot(EnvironmentLayer):
@@ -24,6 +24,8 @@ class Chroot(EnvironmentLayer):
     name: ClassVar[str] = "chroot"
     technique: ClassVar[Technique] = Technique.ISOLATOR
     summary: ClassVar[str] = "another root directory on the same kernel and network"
+    picture: ClassVar[Picture | None] = PICTURES["chroot"]
+    catalogue: ClassVar[str | None] = "chroot"
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Needs root and the right to make namespaces."""

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 from vbench.errors import BootError, HostError
@@ -34,6 +35,31 @@ class Site:
     work: str
     seconds: float
     placement: Placement
+
+
+def add_on(site: Site, name: str) -> str:
+    """The tree of an add-on on the parent: on the machine itself it is there, and any other parent is given a copy.
+
+    The copy goes through the connection and takes room on scratch storage as long as the environment is open: an
+    add-on for parents that are guests has to be small.
+    """
+    part, parent = site.payload.add_ons[name], site.parent
+    if "/" not in parent.name:
+        return f"{part.directory}/tree"
+    tree = f"{site.work}/{name}"
+    parent.put(Path(f"{part.directory}/add-on.tar").read_bytes(), f"{tree}.tar")
+    parent.run(["mkdir", tree])
+    parent.run(["tar", "-xf", f"{tree}.tar", "-C", tree], timeout=guest.patience(parent, 60))
+    parent.run(["rm", f"{tree}.tar"])
+    return tree
+
+
+def program(site: Site, tree: str, path: str) -> list[str]:
+    """The argv prefix of an add-on's program on the parent, with the capsule's loader and C library."""
+    payload = site.payload
+    folders = [f"{payload.tree}/{part}" for part in payload.library_path]
+    folders += [f"{tree}/{part}/x86_64-linux-gnu" for part in ("lib", "usr/lib")]
+    return [f"{payload.tree}/{payload.loader}", "--library-path", ":".join(folders), f"{tree}/{path}"]
 
 
 class EnvironmentLayer(Layer):

@@ -11,7 +11,7 @@ from vbench.hosts.command import script
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.qemu import Qemu, emulator
-from vbench.terms import Technique
+from vbench.technique import PICTURES, Picture, Technique
 
 PROBE_SECONDS = 12.0
 # The initrd finds no disk in the probe's guest and says so: the kernel and its first process have then run.
@@ -41,6 +41,8 @@ class Kvm(Qemu):
     name: ClassVar[str] = "kvm"
     technique: ClassVar[Technique] = Technique.TYPE_1
     summary: ClassVar[str] = "KVM with hardware assistance, virtio disk and network"
+    picture: ClassVar[Picture | None] = PICTURES["kvm"]
+    catalogue: ClassVar[str | None] = "KVM"
     accelerator: ClassVar[str] = "kvm"
     cpu: ClassVar[str] = "host"
 

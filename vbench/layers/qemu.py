@@ -12,7 +12,7 @@ from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.guest import Link
-from vbench.terms import Technique
+from vbench.technique import PICTURES, Picture, Technique
 
 
 def emulator(payload: Payload) -> list[str]:
@@ -28,6 +28,9 @@ class Qemu(EnvironmentLayer):
     name: ClassVar[str] = "qemu"
     technique: ClassVar[Technique] = Technique.TYPE_2
     summary: ClassVar[str] = "QEMU with an emulated processor, virtio disk and network"
+    picture: ClassVar[Picture | None] = PICTURES["qemu"]
+    catalogue: ClassVar[str | None] = "QEMU"
+    processes: ClassVar[tuple[str, ...]] = (r"qemu-system-\w+", "qemu-kvm")
     accelerator: ClassVar[str] = "tcg"
     cpu: ClassVar[str] = "max"
     seconds: ClassVar[float] = 60

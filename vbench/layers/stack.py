@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
 from vbench.hosts.workspace import session
-from vbench.layers.base import Layer, Shape, make_layer
+from vbench.layers.base import Layer, Shape, layer_classes, make_layer, needed
+from vbench.technique import Picture
 from vbench.terms import Clock
 
 LOCAL = "local"
@@ -90,6 +92,21 @@ class Stack:
         return "wall"
 
 
+def pictures_of(stacks: Iterable[Stack]) -> dict[str, Picture]:
+    """How the layers of some stacks are drawn, by name; those that do not say are drawn by their technique."""
+    classes = layer_classes()
+    names = {name for stack in stacks for name in stack.layers}
+    return {name: picture for name in sorted(names) if (picture := classes[name].picture) is not None}
+
+
+def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
+    """The digests of the add-ons that layers of some stacks need, by name, under one key; nothing where none does."""
+    classes = layer_classes()
+    needs = [classes[name].needs for name in sorted({name for stack in stacks for name in stack.layers})]
+    found = add_on.parts(each for each in needs if each is not None)
+    return {"add_ons": {name: part.digest for name, part in found.items()}} if found else {}
+
+
 def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
     """The CPUs that environments share, and those for everything else.
 
@@ -118,8 +135,9 @@ def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True)
         inside, _ = cpus_for(shape)
         scratch = folder / "scratch"
         scratch.mkdir()
+        payload = replace(capsule.payload(), add_ons=add_on.parts(needed()))
         yield LocalHost(
-            LOCAL, capsule.payload(), str(scratch), inside if pinned else None, Placement(vcpus=shape.vcpus)
+            LOCAL, payload, str(scratch), inside if pinned else None, Placement(vcpus=shape.vcpus)
         )
 
 

@@ -11,7 +11,8 @@ from vbench.layers import guest
 from vbench.layers.base import Shape
 from vbench.layers.environment import Site
 from vbench.layers.qemu import Qemu
-from vbench.terms import Clock, Technique
+from vbench.technique import PICTURES, Picture, Technique
+from vbench.terms import Clock
 
 MEMORY_MIB = 3584
 """Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""
@@ -27,6 +28,8 @@ class Testbed(Qemu):
     name: ClassVar[str] = "testbed"
     technique: ClassVar[Technique] = Technique.TYPE_2
     summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
+    picture: ClassVar[Picture | None] = PICTURES["testbed"]
+    catalogue: ClassVar[str | None] = "vbench testbed"
     clock: ClassVar[Clock | None] = "instructions"
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True

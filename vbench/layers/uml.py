@@ -13,7 +13,7 @@ from vbench.layers import guest
 from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.isolation import NAMESPACES, needs_root
-from vbench.terms import Technique
+from vbench.technique import PICTURES, Picture, Technique
 
 SCRIPT = script(guest.SCRIPTS / "uml.sh")
 
@@ -24,6 +24,9 @@ class Uml(EnvironmentLayer):
     name: ClassVar[str] = "uml"
     technique: ClassVar[Technique] = Technique.USER_KERNEL
     summary: ClassVar[str] = "User Mode Linux: a kernel run as a process of the parent"
+    picture: ClassVar[Picture | None] = PICTURES["uml"]
+    catalogue: ClassVar[str | None] = "User Mode Linux"
+    processes: ClassVar[tuple[str, ...]] = (r"linux\.uml",)
     seconds: ClassVar[float] = 30
 
     def probe(self, parent: Host) -> Available | Unavailable:

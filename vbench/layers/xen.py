@@ -18,7 +18,7 @@ from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Unavailable, layer_classes
 from vbench.layers.environment import EnvironmentLayer, Site
-from vbench.terms import Technique
+from vbench.technique import PICTURES, Picture, Technique
 
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"
@@ -51,6 +51,8 @@ class Xen(Layer):
     name: ClassVar[str] = "xen"
     technique: ClassVar[Technique] = Technique.TYPE_1
     summary: ClassVar[str] = "the machine booted under Xen, measured in dom0"
+    picture: ClassVar[Picture | None] = PICTURES["xen"]
+    catalogue: ClassVar[str | None] = "Xen dom0"
     own_machine: ClassVar[bool] = True
 
     def probe(self, parent: Host) -> Available | Unavailable:
@@ -187,6 +189,8 @@ class Pv(DomU):
     name: ClassVar[str] = "pv"
     technique: ClassVar[Technique] = Technique.PARAVIRTUALIZATION
     summary: ClassVar[str] = "a paravirtualized Xen guest (domU) with paravirtual disk and network"
+    picture: ClassVar[Picture | None] = PICTURES["pv"]
+    catalogue: ClassVar[str | None] = "Xen PV guest"
     kind: ClassVar[str] = "pv"
 
 
@@ -196,6 +200,8 @@ class Pvh(DomU):
     name: ClassVar[str] = "pvh"
     technique: ClassVar[Technique] = Technique.TYPE_1
     summary: ClassVar[str] = "a hardware-assisted Xen guest (PVH) with paravirtual disk and network"
+    picture: ClassVar[Picture | None] = PICTURES["pvh"]
+    catalogue: ClassVar[str | None] = "Xen PVH guest"
     kind: ClassVar[str] = "pvh"
 
 
@@ -205,6 +211,8 @@ class Hvm(DomU):
     name: ClassVar[str] = "hvm"
     technique: ClassVar[Technique] = Technique.TYPE_1
     summary: ClassVar[str] = "a fully virtualized Xen guest (HVM) with paravirtual disk and network drivers"
+    picture: ClassVar[Picture | None] = PICTURES["hvm"]
+    catalogue: ClassVar[str | None] = "Xen HVM guest"
     kind: ClassVar[str] = "hvm"
     letters: ClassVar[str] = "efg"  # the first four are emulated too, and no emulated disk can be read-only
     kernel: ClassVar[str] = "boot/vmlinuz-*"  # firmware takes the compressed kernel only

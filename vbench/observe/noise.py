@@ -11,10 +11,13 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import psutil
+
+from vbench.layers.base import layer_classes
 
 Finding = tuple[Literal["info", "warning"], str]
 
@@ -29,9 +32,15 @@ DRIFT = 0.1
 STEP_S = 0.5
 """Seconds by which the time of day and the monotonic clock may come apart."""
 
-_GUESTS = re.compile(
-    r"qemu-system-\w+|qemu-kvm|linux\.uml|firecracker|cloud-hypervis\w*|VBoxHeadless|VirtualBoxVM|vmware-vmx|runsc-sandbox"
-)
+# Programs that run guests under techniques of which vbench has no layer; a layer names its own.
+_OTHERS = ("firecracker", r"cloud-hypervis\w*", "VBoxHeadless", "VirtualBoxVM", "vmware-vmx", "runsc-sandbox")
+
+
+@cache
+def _guests() -> re.Pattern[str]:
+    """What programs that run guests are called."""
+    ours = (name for layer in layer_classes().values() for name in layer.processes)
+    return re.compile("|".join((*ours, *_OTHERS)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def other_guests() -> Counter[str]:
             mine.add(process.pid)  # parents come before their children, but for numbers given anew
             continue
         name = Path(known["exe"] or known["name"] or "").name
-        found[name] += process.pid not in mine and _GUESTS.fullmatch(name) is not None
+        found[name] += process.pid not in mine and _guests().fullmatch(name) is not None
     return +found
 
 

@@ -10,60 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["hardware", "kernel", "hypervisor", "isolator", "applications"]
-
-
-@dataclass(frozen=True)
-class Adds:
-    """The boxes that a layer adds, from the bottom up, each (kind, label, note), and where.
-
-    ``around``: a line around programs on the same kernel. ``on``: on top of the kernel, as a process of it.
-    ``under``: beneath the kernel that it is opened from. ``beside``: next to that kernel, on its hypervisor.
-    ``kernel`` is the note of the kernel that it is opened from, once its part in it has changed.
-    """
-
-    where: Literal["around", "on", "under", "beside"]
-    boxes: tuple[tuple[Kind, str, str], ...]
-    kernel: str = ""
-    hypervisor: bool = False
-    """Whether the kernel that it is opened from becomes the hypervisor."""
-
-
-LAYERS = {
-    "chroot": Adds("around", (("isolator", "chroot", "another root directory"),)),
-    "bubblewrap": Adds("around", (("isolator", "bubblewrap", "namespaces"),)),
-    "uml": Adds("on", (("kernel", "User Mode Linux", "guest kernel, a process"),)),
-    "qemu": Adds(
-        "on", (("hypervisor", "QEMU", "emulates the processor"), ("kernel", "Guest kernel", "unmodified"))
-    ),
-    "kvm": Adds(
-        "on", (("kernel", "Guest kernel", "devices by QEMU"),), "with KVM: the hypervisor", hypervisor=True
-    ),
-    "testbed": Adds(
-        "on",
-        (
-            ("hypervisor", "QEMU", "counts instructions"),
-            ("hardware", "Emulated PC", "AMD-V, nested paging"),
-            ("kernel", "Testbed's kernel", "operating system"),
-        ),
-    ),
-    "xen": Adds("under", (("hypervisor", "Xen", "hypervisor, type 1"),), "dom0"),
-    "pv": Adds("beside", (("kernel", "Guest kernel", "domU, paravirtualized"),)),
-    "pvh": Adds("beside", (("kernel", "Guest kernel", "domU, hardware-assisted"),)),
-    "hvm": Adds("beside", (("kernel", "Guest kernel", "domU, devices by QEMU"),)),
-}
-"""What vbench's own layers add, by name."""
-
-TECHNIQUES = {
-    "isolator": Adds("around", (("isolator", "{}", "isolator"),)),
-    "user-space kernel": Adds("on", (("kernel", "{}", "guest kernel, a process"),)),
-    "type 2": Adds("on", (("hypervisor", "{}", "hypervisor, type 2"), ("kernel", "Guest kernel", ""))),
-    "type 1": Adds("beside", (("kernel", "Guest kernel", "under {}"),)),
-    "paravirtualization": Adds("beside", (("kernel", "Guest kernel", "paravirtualized, {}"),)),
-}
-"""What a layer of which only the technique is known adds; {} is its name."""
+from vbench.technique import FAMILIES, PICTURES, Kind, Picture
 
 
 @dataclass
@@ -94,20 +43,24 @@ class Box:
 
 
 def of(
-    path: str, techniques: Mapping[str, str] | None = None, factors: Mapping[str, str] | None = None
+    path: str,
+    techniques: Mapping[str, str] | None = None,
+    factors: Mapping[str, str] | None = None,
+    pictures: Mapping[str, Picture] | None = None,
 ) -> Box:
     """The boxes of one stack, from the hardware up.
 
-    ``techniques``: by path, for layers that vbench does not know by name. ``factors``: by path, what to write
-    into the box of the layer that completes that path.
+    ``techniques``: by path, for layers of which nothing else is known. ``factors``: by path, what to write into the
+    box of the layer that completes that path. ``pictures``: by the name of a layer, what it adds, as a bundle tells.
     """
-    return _build(path, techniques or {}, factors or {}, copy="")
+    return _build(path, techniques or {}, factors or {}, pictures or {}, copy="")
 
 
 def together(
     paths: Sequence[str],
     techniques: Mapping[str, str] | None = None,
     factors: Mapping[str, str] | None = None,
+    pictures: Mapping[str, Picture] | None = None,
 ) -> list[Box]:
     """Stacks side by side on what they share; a path given twice stands there twice.
 
@@ -116,7 +69,7 @@ def together(
     machines: list[Box] = []
     for number, path in enumerate(paths):
         copy = f"#{paths[:number].count(path)}" if path in paths[:number] else ""
-        _merge(machines, _build(path, techniques or {}, factors or {}, copy))
+        _merge(machines, _build(path, techniques or {}, factors or {}, pictures or {}, copy))
     return machines
 
 
@@ -132,15 +85,22 @@ def _merge(beside: list[Box], new: Box) -> None:
         _merge(same.on, child)
 
 
-def _rule(name: str, technique: str) -> Adds:
-    known = LAYERS.get(name) or TECHNIQUES.get(technique) or Adds("on", (("hypervisor", "{}", technique),))
+def _rule(name: str, technique: str, pictures: Mapping[str, Picture]) -> Picture:
+    known = pictures.get(name) or PICTURES.get(name) or FAMILIES.get(technique)
+    known = known or Picture("on", (("hypervisor", "{}", technique),))
     boxes = tuple(
         (kind, label.replace("{}", name), note.replace("{}", name)) for kind, label, note in known.boxes
     )
-    return Adds(known.where, boxes, known.kernel, known.hypervisor)
+    return Picture(known.where, boxes, known.kernel, known.hypervisor)
 
 
-def _build(path: str, techniques: Mapping[str, str], factors: Mapping[str, str], copy: str) -> Box:
+def _build(
+    path: str,
+    techniques: Mapping[str, str],
+    factors: Mapping[str, str],
+    pictures: Mapping[str, Picture],
+    copy: str,
+) -> Box:
     root, *layers = path.split("/")
     kernel = Box("kernel", "Host's kernel", "operating system", root, _key="kernel")
     machine = Box("hardware", "Hardware", root if root != "local" else "", root, on=[kernel], _key=root)
@@ -148,7 +108,7 @@ def _build(path: str, techniques: Mapping[str, str], factors: Mapping[str, str],
     place = kernel  # where programs run
     for depth, name in enumerate(layers, 1):
         here = "/".join((root, *layers[:depth]))
-        rule = _rule(name, techniques.get(here, ""))
+        rule = _rule(name, techniques.get(here, ""), pictures)
         key = here + (copy if here == path else "")
         new = [Box(*box, layer=here, _key=f"{key} {number}") for number, box in enumerate(rule.boxes)]
         new[0].factor = factors.get(here, "")

@@ -43,6 +43,9 @@ def obstacles(before: Run, after: Run) -> list[Difference]:
 def _obstacles(before: Run, after: Run) -> Iterator[Difference]:
     a, b = before.info, after.info
     yield from _unequal("capsule.digest", a.capsule.get("digest"), b.capsule.get("digest"))
+    mine, other = (each.capsule.get("add_ons", {}) for each in (a, b))
+    for name in sorted({*mine} & {*other}):
+        yield from _unequal(f"capsule.add_ons.{name}", mine[name], other[name])
     for name in sorted({*a.workloads} & {*b.workloads}):
         yield from _unequal(f"workloads.{name}.digest", a.workloads[name].digest, b.workloads[name].digest)
     for name in _SHAPE:

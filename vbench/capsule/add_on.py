@@ -1,0 +1,162 @@
+"""Add-ons to the capsule: what a technique needs on its parent beyond it, each a part with a digest of its own.
+
+So a new technique changes neither what is measured nor the digest that makes bundles comparable. An add-on lies in
+the cache beside the capsule, as ``add-on.tar`` (what a parent over SSH is given) and ``tree/`` (unpacked).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ValidationError
+
+from vbench.capsule import capsule, rootfs
+from vbench.errors import VbenchError
+from vbench.hosts.base import Part
+from vbench.technique import AddOn
+
+LAYOUT = 1
+"""Raised when what this module makes of the same packages and files changes."""
+# What mmdebstrap and apt leave in a tree, of the machine that it was built on.
+_LEFT_OUT = ("dev", "etc/apt", "etc/dpkg", "etc/hostname", "etc/resolv.conf", "tmp", "var")
+
+
+class Manifest(BaseModel, extra="forbid"):
+    """``add-on.json``: what an add-on is and how it differs from its lock file."""
+
+    name: str
+    digest: str
+    recipe: str
+    packages: list[dict[str, str]]
+    drift: list[str]
+
+
+def recipe(wanted: AddOn) -> str:
+    """SHA-256 over everything that decides what is built, package versions apart."""
+    plan = capsule.recipe()
+    lines = [f"layout {LAYOUT}", wanted.name, plan.suite, plan.architecture, *sorted(wanted.packages)]
+    lines += [f"{path} {_sha256(file.read_bytes())}" for path, file in sorted(wanted.files.items())]
+    return _sha256("\n".join(lines).encode())
+
+
+def find(wanted: AddOn) -> tuple[Part, Manifest] | None:
+    """The add-on as it lies on this machine, if it has been built here as it is wanted now."""
+    key = recipe(wanted)
+    for file in sorted(capsule.home().glob(f"add-on-{wanted.name}-*/add-on.json")):
+        try:
+            manifest = Manifest.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            continue  # it is built anew
+        if manifest.recipe == key:
+            return Part(str(file.parent), manifest.digest), manifest
+    return None
+
+
+def parts(wanted: Iterable[AddOn]) -> dict[str, Part]:
+    """Those that have been built here, by name."""
+    return {each.name: found[0] for each in wanted if (found := find(each)) is not None}
+
+
+def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | None = None) -> Manifest:
+    """Build an add-on, or return the one that is there. Raises ``VbenchError`` when its packages cannot be had."""
+    with capsule.building(say) as work:
+        if (found := find(wanted)) is not None:
+            return found[1]
+        say(f"building the add-on {wanted.name}")
+        archive = work / "add-on.tar"
+        packages = _assemble(wanted, archive, work, mirror)
+        (work / "tree").mkdir()
+        subprocess.run(["tar", "-xf", archive, "-C", work / "tree"], check=True)
+        manifest = Manifest(
+            name=wanted.name,
+            digest=rootfs.content_digest(archive),
+            recipe=recipe(wanted),
+            packages=packages,
+            drift=capsule.drift_from_lock(packages, wanted.lock) if wanted.lock else [],
+        )
+        (work / "add-on.json").write_text(manifest.model_dump_json(indent=1))
+        home = capsule.home() / f"add-on-{wanted.name}-{manifest.digest[:16]}"
+        shutil.rmtree(home, ignore_errors=True)
+        work.rename(home)
+        return manifest
+
+
+def write_lock(wanted: AddOn, manifest: Manifest) -> None:
+    """Make an add-on's lock file say what was built."""
+    if wanted.lock is not None:
+        content = {"digest": manifest.digest, "packages": manifest.packages}
+        wanted.lock.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> list[dict[str, str]]:
+    """Write the tree of packages and files to a tar archive; returns the packages."""
+    packages: list[dict[str, str]] = []
+    with tarfile.open(archive, "w") as out:
+        if wanted.packages:
+            source = work / "packages.tar"
+            _extract(wanted, source, mirror)
+            with tarfile.open(source) as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    if name == "add-on-packages":
+                        packages = _packages(tar.extractfile(member).read().decode())  # type: ignore[union-attr]
+                    elif not any(PurePosixPath(name).is_relative_to(left) for left in _LEFT_OUT):
+                        out.addfile(member, tar.extractfile(member) if member.isreg() else None)
+            source.unlink()
+        for path, file in sorted(wanted.files.items()):
+            info = tarfile.TarInfo(f"./{path}")
+            data = file.read_bytes()
+            info.size, info.mode, info.mtime = len(data), 0o755, rootfs.EPOCH
+            out.addfile(info, io.BytesIO(data))
+    return packages
+
+
+def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
+    """Unpack packages and all they depend on, without installing them: takes seconds."""
+    plan = capsule.recipe()
+    listed = 'cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/add-on-packages"'
+    argv = ["mmdebstrap", "--variant=extract", f"--architectures={plan.architecture}"]
+    argv += [
+        '--aptopt=APT::Install-Recommends "false"',
+        *(f"--dpkgopt=path-exclude={g}" for g in plan.exclude),
+    ]
+    argv += [f"--include={','.join(wanted.packages)}", f"--extract-hook={listed}", plan.suite, str(target)]
+    env = {**os.environ, "SOURCE_DATE_EPOCH": str(rootfs.EPOCH)}
+    try:
+        done = subprocess.run(
+            [*argv, *([mirror] if mirror else [])],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=env,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise VbenchError("mmdebstrap is not installed", "apt-get install mmdebstrap") from None
+    if done.returncode != 0:
+        tail = "\n".join(done.stderr.decode(errors="replace").splitlines()[-8:])
+        raise VbenchError(
+            f"mmdebstrap could not build {wanted.name}:\n{tail}", "is a Debian mirror reachable?"
+        )
+
+
+def _packages(listing: str) -> list[dict[str, str]]:
+    """Name, version and archive SHA-256 of each package, from the archives' names."""
+    found = []
+    for line in listing.splitlines():
+        digest, _, file = line.partition("  ")
+        name, version, _ = unquote(file).split("_")
+        found.append({"name": name, "version": version, "sha256": digest})
+    return sorted(found, key=lambda package: package["name"])
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
