@@ -37,7 +37,10 @@ class _Terminal(logging.Handler):
     """Standard error, above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        err.print(self.format(record), markup=False)
+        try:
+            err.print(self.format(record), markup=False)
+        except Exception:  # a log must not stop what it tells of
+            self.handleError(record)
 
 
 _terminal = _Terminal()
