@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,7 +125,7 @@ def test_after_the_harness_was_killed(can: Callable[[str], None], cache: Path) -
     for layer in LAYERS:
         can(layer)
     harness = subprocess.Popen(
-        ["python3", "-c", HARNESS, *LAYERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HARNESS, *LAYERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert harness.stdout is not None

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 import vbench.layers.base
+import vbench.layers.stack
 from vbench import load
 from vbench.bundle.store import Bundle
 from vbench.capsule.capsule import Capsule
@@ -266,7 +267,8 @@ def test_one_changed_byte_stops_the_run(
 ) -> None:
     can("chroot")
     known: dict[str, type[Layer]] = {**layer_classes(), "tampered": Tampered}
-    monkeypatch.setattr(vbench.layers.base, "layer_classes", lambda: known)
+    for module in (vbench.layers.base, vbench.layers.stack):
+        monkeypatch.setattr(module, "layer_classes", lambda: known)
     workloads = load_workloads()
     plan = load_plan(None, workloads, stacks=["chroot", "tampered"], workloads=["os-nullcall"], blocks=1)
     with Bundle.create(tmp_path / "run", new_run(plan, workloads, built)) as bundle:
