@@ -1,7 +1,7 @@
 """Where results live: the bundle around a journal of samples.
 
 A bundle is a folder: ``run.json`` (what was planned, where, with what), ``samples.jsonl`` (the journal, the
-source of truth) and, once complete, ``samples.parquet`` (the same rows, for other tools).
+source of truth) and, once complete, ``samples.parquet`` (the samples as a table, for other tools).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vbench.bundle.journal import KEY, Journal, extent_of, read_table
+from vbench.bundle.journal import Journal, extent_of, read_table
 from vbench.bundle.migrations import migrate
+from vbench.bundle.samples import KEY
 from vbench.errors import BundleError
 from vbench.files import open_inside, read_bounded, remove_drafts, replace, sync_folder
 from vbench.workload.resolution import Resolution
@@ -82,7 +83,7 @@ class Seal(_Model):
 class RunInfo(_Model):
     """``run.json``: everything about a run but its samples."""
 
-    schema_version: Literal[3] = Field(default=3, alias="schema")
+    schema_version: Literal[4] = Field(default=4, alias="schema")
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     created: str
     status: Literal["running", "complete", "interrupted"] = "running"
@@ -200,7 +201,7 @@ class Bundle:
             digest = digest_of(file)
         except OSError as error:
             raise BundleError(f"cannot read {self.path}: {error.strerror or error}") from error
-        self.info.journal = Seal(rows=table.num_rows, size=file.stat().st_size, sha256=digest)
+        self.info.journal = Seal(rows=self.journal.rows, size=file.stat().st_size, sha256=digest)
         self.info.status = "complete"
         self.save()
 

@@ -12,7 +12,8 @@ from vbench import plot
 from vbench.errors import UsageError
 from vbench.figures.query import Asked, choose
 from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
-from vbench.stats.overhead import baselines, footprint
+from vbench.stats.host_cost import footprint
+from vbench.stats.overhead import baselines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def _latency(asked: Asked) -> Figure:
 
 def _footprint(asked: Asked) -> Figure:
     samples = asked.samples
-    table = footprint(samples).assign(clock=asked.by)
+    table = footprint(samples, asked.run.host_costs).assign(clock=asked.by)
     table["baseline"] = table["stack"].map(baselines(samples))
     table = asked.of_chosen(table)
     if table.empty:

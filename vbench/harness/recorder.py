@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from vbench.bundle import tool_output
-from vbench.bundle.journal import Sample, canonical, problem
+from vbench.bundle.samples import canonical, problem, samples_of
 from vbench.bundle.store import JOURNAL, Bundle, Failure, Note
 from vbench.errors import BundleError
 from vbench.harness.invoke import Environment, Invocation
@@ -161,32 +161,26 @@ class Recorder:
     def sample(
         self, env: Environment, workload: Workload, step: Step, once: Invocation, *, warmup: bool = False
     ) -> None:
-        """One invocation: all its metrics at once, synced before this returns."""
+        """One invocation: all its samples at once, synced before this returns."""
         base = env.stack.baseline()
-        samples = [
-            Sample(
-                run=self._bundle.info.id,
-                stack=step.stack,
-                baseline=base.path if base else step.stack,
-                workload=workload.name,
-                params=canonical(workload.params),
-                metric=metric.name,
-                unit=metric.unit,
-                better=metric.better,
-                value=value,
-                block=step.block,
-                order=step.order,
-                arm=step.arm,
-                warmup=warmup,
-                work=env.work[workload.name] or 1,
-                clock=env.stack.clock(),
-                guest_s=once.guest_s,
-                parent_s=once.parent_s,
-                start=once.start,
-                **asdict(once.cost),
-            )
-            for metric, value in once.values
-        ]
+        samples = samples_of(
+            [(metric.name, metric.unit, metric.better, value) for metric, value in once.values],
+            asdict(once.cost),
+            run=self._bundle.info.id,
+            stack=step.stack,
+            baseline=base.path if base else step.stack,
+            workload=workload.name,
+            params=canonical(workload.params),
+            block=step.block,
+            order=step.order,
+            arm=step.arm,
+            warmup=warmup,
+            work=env.work[workload.name] or 1,
+            clock=env.stack.clock(),
+            guest_s=once.guest_s,
+            parent_s=once.parent_s,
+            start=once.start,
+        )
         with self._lock:
             tool_output.keep(
                 self.folder, (step.stack, workload.name), (step.block, step.arm, warmup), once.stdout

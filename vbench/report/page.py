@@ -78,7 +78,7 @@ def render(
                if (overheads["clock"] == clock).any()],
         doubts=doubts(rows, clocks=drifting, warned=warned),
         unavailable=[failure for failure in run.info.failures if failure.workload is None],
-        footprint=footprint_rows(run),
+        footprint=footprint_rows(run, level),
         findings=findings,
         clocks_agree=clocks.empty,
         floors=floor_rows(run, aa_floors(run.samples, level=level)),

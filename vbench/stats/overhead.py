@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vbench.stats.blocks import CELL, ESTIMATES, costs, estimate, measured, stack_costs, texts
+from vbench.stats.blocks import CELL, ESTIMATES, INVOCATION, costs, estimate, measured, stack_costs, texts
 from vbench.stats.intervals import attained_level, holm, min_blocks
 
 Texts = NDArray[np.str_]
@@ -133,7 +133,7 @@ def overheads(
     out["attained"] = [attained_level(n, level) for n in out["n"]]
     out["resolution"] = np.expm1(out["step"])
     out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
-    out = _absolutes(samples, out)
+    out = absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
     artefact = "faster than its baseline: usually an artefact, look into it"
     out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
@@ -145,8 +145,8 @@ def overheads(
     return out.sort_values(cell, ignore_index=True)  # the journal's order is random
 
 
-def _absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
-    """Add the medians of the values as measured, with their unit."""
+def absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
+    """Cells with ``child`` and ``base``, the medians of the values as measured, their unit, and which is better."""
     s = measured(samples)
     groups = s.groupby(["stack", *CELL], sort=False)
     medians = groups.agg(
@@ -186,9 +186,6 @@ def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts,
     return verdict, np.select(tests, [why for _, _, why in reasons], "")
 
 
-_INVOCATION = ["run", "stack", "workload", "params", "block", "order", "arm"]
-
-
 def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: float = 0.0) -> pd.DataFrame:
     """Where the environment's own clock and its parent's disagree: one row per stack, workload and params.
 
@@ -200,7 +197,7 @@ def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: f
     (guest_s / parent_s; worst is the one furthest from 1).
     """
     s = measured(samples)
-    s = s[s["clock"] == "wall"].dropna(subset=["guest_s"]).drop_duplicates(_INVOCATION)
+    s = s[s["clock"] == "wall"].dropna(subset=["guest_s"]).drop_duplicates(INVOCATION)
     share = s["guest_s"] / s["parent_s"]
     off = (s["guest_s"] - s["parent_s"]).abs() > slack_s + bound * s["parent_s"]
     with np.errstate(divide="ignore"):
@@ -213,18 +210,3 @@ def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: f
     worst = s.sort_values("distance", kind="stable").groupby(by, sort=False)["share"].last().rename("worst")
     out = out.join(worst).reset_index()
     return out[out["disagree"] > 0].reset_index(drop=True)
-
-
-def footprint(samples: pd.DataFrame) -> pd.DataFrame:
-    """What an environment takes from its host: one row per stack and workload.
-
-    Columns: stack, workload, n (invocations), cpu_per_s (median CPU seconds used on the host per second of
-    work by the environment's own clock, by the parent's where it has none), rss_mib (largest seen).
-    """
-    s = measured(samples).drop_duplicates(_INVOCATION)
-    seconds = s["guest_s"].fillna(s["parent_s"])
-    s = s.assign(cpu_per_s=s["host_cpu_s"] / seconds.where(seconds > 0))
-    groups = s.groupby(["stack", "workload"], sort=False)
-    return groups.agg(
-        n=("block", "size"), cpu_per_s=("cpu_per_s", "median"), rss_mib=("rss_mib", "max")
-    ).reset_index()
