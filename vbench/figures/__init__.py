@@ -14,6 +14,7 @@ from vbench.figures.query import Asked, choose
 from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
 from vbench.stats.host_cost import footprint
 from vbench.stats.overhead import baselines
+from vbench.stats.verdict import CALLED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def _cost(asked: Asked) -> Figure:
         bases = asked.of_chosen(operations)["baseline"]
         operations = operations[operations["stack"].isin([*asked.chosen, *bases])]
     cell = ["stack", "workload", "params", "metric"]
-    called = asked.overheads.assign(called=asked.overheads["verdict"].isin(["costlier", "cheaper"]))
+    called = asked.overheads.assign(called=asked.overheads["verdict"].isin(CALLED))
     operations = operations.merge(called[[*cell, "called"]], on=cell, how="left")
     operations["called"] = operations["called"].fillna(False).astype(bool)
     if operations.empty:

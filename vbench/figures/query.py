@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from vbench.errors import UsageError
+from vbench.stats.verdict import CALLED
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
@@ -87,7 +88,7 @@ class Asked:
         if self.workload:
             return self.workload
         cells = self.of_primary(self.overheads).dropna(subset=["ratio"])
-        called = cells[cells["verdict"].isin(["costlier", "cheaper"])]
+        called = cells[cells["verdict"].isin(CALLED)]
         cells = cells if called.empty else called
         if cells.empty:
             raise self.lacks("a comparison")

@@ -27,6 +27,7 @@ from vbench.report.words import (
 )
 from vbench.stats.host_cost import CPU, footprint, rates
 from vbench.stats.overhead import baselines
+from vbench.stats.verdict import CALLED, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
                 "unit": row["unit"],
                 "floor": percent(row["aa_floor"]),
                 "verdict": term(row["verdict"]),
-                "called": row["verdict"] in ("costlier", "cheaper"),
+                "called": row["verdict"] in CALLED,
                 "why": joined(verdict, "; "),
                 "numbers": near[at],
                 "sort": {name: row[name] for name in ("ratio", "low", "high", "child", "base", "aa_floor")},
@@ -182,7 +183,7 @@ def _inside_outside(cell: dict[Hashable, Any] | None, reasons: list[str]) -> dic
     known = [interval(cell["low"], cell["high"])] if math.isfinite(cell["low"]) else []
     return {
         "text": text,
-        "dearer": cell["verdict"] == "costlier" and cell["low"] > 1.25 * inside,
+        "dearer": cell["verdict"] == Verdict.COSTLIER and cell["low"] > 1.25 * inside,
         "verdict": joined([*known, term(cell["verdict"])], "; "),
         "letter": _letter(reasons.index(cell["why"])) if cell["why"] else "",
     }

@@ -14,6 +14,7 @@ import pandas as pd
 from vbench.bundle.samples import COSTS
 from vbench.stats.blocks import CELL, INVOCATION, measured
 from vbench.stats.overhead import absolutes, overheads
+from vbench.stats.verdict import Verdict
 
 CPU, MEMORY, _SWITCHES, _READ, _WRITTEN, _STEAL = (metric for metric, _ in COSTS.values())
 _WORKLOAD = ["workload", "params"]
@@ -149,7 +150,7 @@ def host_overheads(
     out = overheads(told, level=level, threshold=threshold, kinds=kinds)
     gaps = absolutes(per_work, lacking[[*cell, "clock", "why"]]).assign(
         n=0,
-        verdict="unavailable",
+        verdict=Verdict.UNAVAILABLE.value,
         flag="",
         kind=[(kinds or {}).get(name, "other") for name in lacking["workload"]],
         level=level,

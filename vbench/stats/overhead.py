@@ -11,15 +11,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from vbench.stats.blocks import CELL, ESTIMATES, INVOCATION, costs, estimate, measured, stack_costs, texts
 from vbench.stats.intervals import attained_level, holm, min_blocks
-
-Texts = NDArray[np.str_]
-
-FINER = "within the resolution of the reading"
-ELSEWHERE = "its network peer runs elsewhere than its baseline's"
+from vbench.stats.verdict import (
+    CORRECTED_AWAY,
+    ELSEWHERE,
+    FINER,
+    INCLUDES_ONE,
+    WITHIN_FLOOR,
+    Texts,
+    Verdict,
+    first_that_holds,
+)
 
 
 def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
@@ -136,7 +140,7 @@ def overheads(
     out = absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
     artefact = "faster than its baseline: usually an artefact, look into it"
-    out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
+    out["flag"] = np.where(out["verdict"] == Verdict.CHEAPER, artefact, "")
     ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
     out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
     tail = ["child", "base", "unit", "better", "kind", "clock", "level", "attained"]
@@ -160,30 +164,25 @@ def absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
 def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts, Texts]:
     need, alpha = min_blocks(level), 1 - level
     limit = np.log1p(np.maximum(out["aa_floor"], threshold))
-    reasons: list[tuple[pd.Series, str, str]] = [
-        (out["alien"], "undetermined", "its baseline is timed by another kind of clock"),
-        (out["apart"], "undetermined", ELSEWHERE),
-        (
-            out["alone"],
-            "undetermined",
-            "its baseline was not measured in the same blocks, or has no positive value",
-        ),
-        (out["n"] == 0, "undetermined", "no value above 0, so no ratio"),
-        (out["n"] < need, "undetermined", f"needs at least {need} blocks"),
-        (
-            out["aa_floor"].isna(),
-            "undetermined",
-            f"needs at least {need} blocks with the baseline measured twice",
-        ),
-        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
-        ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
-        (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
-        (out["p_holm"] > alpha, "not distinguishable", "not after correction for the number of comparisons"),
-        (out["log"] > 0, "costlier", ""),
-    ]
-    tests = [test.to_numpy(dtype=bool) for test, _, _ in reasons]
-    verdict = np.select(tests, [verdict for _, verdict, _ in reasons], "cheaper")
-    return verdict, np.select(tests, [why for _, _, why in reasons], "")
+    undetermined, same = Verdict.UNDETERMINED, Verdict.NOT_DISTINGUISHABLE
+    alone = "its baseline was not measured in the same blocks, or has no positive value"
+    once = f"needs at least {need} blocks with the baseline measured twice"
+    return first_that_holds(
+        [
+            (out["alien"], undetermined, "its baseline is timed by another kind of clock"),
+            (out["apart"], undetermined, ELSEWHERE),
+            (out["alone"], undetermined, alone),
+            (out["n"] == 0, undetermined, "no value above 0, so no ratio"),
+            (out["n"] < need, undetermined, f"needs at least {need} blocks"),
+            (out["aa_floor"].isna(), undetermined, once),
+            ((out["step"] > 0) & (out["log"].abs() <= out["step"]), same, FINER),
+            ((out["log_low"] <= 0) & (out["log_high"] >= 0), same, INCLUDES_ONE),
+            (out["log"].abs() <= limit, same, WITHIN_FLOOR),
+            (out["p_holm"] > alpha, same, CORRECTED_AWAY),
+            (out["log"] > 0, Verdict.COSTLIER, ""),
+        ],
+        Verdict.CHEAPER,
+    )
 
 
 def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: float = 0.0) -> pd.DataFrame:
