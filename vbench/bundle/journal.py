@@ -23,7 +23,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from vbench.bundle.migrations import costs_as_rows
 from vbench.bundle.samples import COSTS, HINTS, Sample, is_canonical, is_float, problem
-from vbench.errors import BundleError
+from vbench.errors import BundleError, Damaged
 from vbench.files import holders, open_inside
 
 _GROUP_END = re.compile(rb'"left":0,"seal":"[0-9a-f]{16}"\}\n')
@@ -63,8 +63,10 @@ def extent_of(path: Path) -> Extent:
                     ends += _GROUP_END.search(later) is not None
                     holes |= b"\0" in later
                 if ends > 1 or (ends == 1 and not holes):
-                    raise BundleError(
-                        f"{path}:{number}: the journal was changed after it was written",
+                    raise Damaged(
+                        path,
+                        number,
+                        "the journal was changed after it was written",
                         "restore the file from a copy; a line does not match its seal",
                     )
                 break
@@ -210,15 +212,15 @@ def read_lines(path: Path, size: int) -> Any:
 
 
 def _complain(path: Path, size: int, otherwise: str) -> NoReturn:
-    """Raise BundleError for the first bad line: slow, and only for a file known to be bad."""
+    """Raise Damaged for the first bad line: slow, and only for a file known to be bad."""
     for number, line in enumerate(_lines(path, size), 1):
         try:
             wrong = problem(json.loads(line))
         except (ValueError, RecursionError) as error:
             wrong = f"is not JSON: {error}"
         if wrong:
-            raise BundleError(f"{path}:{number}: the line {wrong}")
-    raise BundleError(f"{path}: {otherwise}")
+            raise Damaged(path, number, f"the line {wrong}")
+    raise Damaged(path, None, otherwise)
 
 
 def _lines(path: Path, size: int) -> Iterator[bytes]:

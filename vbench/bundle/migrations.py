@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vbench.bundle.samples import COLUMNS, COSTS
-from vbench.errors import BundleError, brief
+from vbench.errors import Damaged, brief
 
 SCHEMA = 4
 
@@ -75,18 +76,18 @@ _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 """What brings a version of ``run.json`` to the next one."""
 
 
-def migrate(raw: Any, where: str) -> dict[str, Any]:
+def migrate(raw: Any, path: Path) -> dict[str, Any]:
     """``run.json`` as decoded, brought up to version ``SCHEMA``, step by step; the file stays as it is.
 
-    Raises ``BundleError`` for what is no bundle, and for a version that this vbench does not know.
+    Raises ``Damaged`` for what is no bundle, and for a version that this vbench does not know.
     """
     version = raw.get("schema") if isinstance(raw, dict) else None
     if type(version) is int and version > SCHEMA:
-        raise BundleError(
-            f"{where}: schema is {brief(version)}, this vbench reads up to {SCHEMA}", "use a newer vbench"
-        )
+        text = f"schema is {brief(version)}, this vbench reads up to {SCHEMA}"
+        raise Damaged(path, None, text, "use a newer vbench")
     if type(version) is not int or version not in {*_STEPS, SCHEMA}:
-        raise BundleError(f"{where}: schema is {brief(version)}, this vbench reads {min(_STEPS)} to {SCHEMA}")
+        text = f"schema is {brief(version)}, this vbench reads {min(_STEPS)} to {SCHEMA}"
+        raise Damaged(path, None, text)
     while version < SCHEMA:
         raw = {**_STEPS[version](raw), "schema": version + 1}
         version += 1

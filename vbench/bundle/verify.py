@@ -12,7 +12,7 @@ from vbench.bundle.journal import changed_lines, extent_of, read_lines
 from vbench.bundle.migrations import costs_as_rows
 from vbench.bundle.samples import KEY, LATER, OLDER
 from vbench.bundle.store import JOURNAL, PARQUET, RAW, RUN, RunInfo, digest_of, raw_files, read_info
-from vbench.errors import BundleError
+from vbench.errors import BundleError, Damaged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,15 +66,10 @@ def examine(folder: Path) -> list[Problem]:
 
 
 def _problem(path: Path, error: Exception) -> Problem:
-    """An error as a problem; where it names a file and line of the bundle, so does this."""
+    """An error in a file of the bundle as a problem."""
+    if isinstance(error, Damaged):
+        return Problem(error.path.name, error.line, error.what)
     text = error.message if isinstance(error, BundleError) else str(getattr(error, "strerror", "") or error)
-    for name in (RUN, JOURNAL):
-        head, sign, rest = text.partition(f"{name}:")
-        if sign and " " not in head[-1:]:
-            number, _, said = rest.partition(": ")
-            if number.isdigit():
-                return Problem(name, int(number), said)
-            return Problem(name, None, rest.strip())
     return Problem(path.name, None, text)
 
 
@@ -250,9 +245,8 @@ def _raw(folder: Path, info: RunInfo, samples: pd.DataFrame) -> Iterator[Problem
         try:
             told = {*tool_output.invocations(path)}
         except (BundleError, OSError) as error:
-            message = error.message if isinstance(error, BundleError) else str(error)
-            number, _, text = message.partition(f"{path}:")[2].partition(": ")
-            yield Problem(where, int(number) if number.isdigit() else None, text or message)
+            problem = _problem(path, error)
+            yield Problem(where, problem.line, problem.text)
             continue
         wanted = {*part[["block", "arm", "warmup"]].itertuples(index=False, name=None)}
         if lacking := sorted(wanted - told):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vbench import plot
 from vbench.errors import UsageError
-from vbench.figures.query import Asked, choose
+from vbench.figures.query import Asked, Lacking, choose
 from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
 from vbench.stats.host_cost import footprint
 from vbench.stats.overhead import baselines
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vbench.stats.run import Run
 
-__all__ = ["DEFAULT", "FIGURES", "Asked", "available", "draw", "layer_factors", "text_factors"]
+__all__ = ["DEFAULT", "FIGURES", "Asked", "Lacking", "available", "draw", "layer_factors", "text_factors"]
 
 
 def _words(asked: Asked) -> dict[str, Any]:
@@ -108,9 +108,10 @@ def _published(table: str) -> Callable[[Asked], Figure]:
         ours = plot.matching(frame, asked.primary, published)
         if ours.empty:
             wanted = ", ".join(dict.fromkeys(w for row in published.rows for w in row["workloads"]))
-            raise UsageError(
-                f"{asked.run.path} has nothing to set beside {published.label}, {published.place}",
-                f"measure some of {wanted} in a stack such as local/uml or testbed/xen/pv",
+            raise Lacking(
+                asked.run.path,
+                f"has nothing to set beside {published.label}, {published.place}",
+                hint=f"measure some of {wanted} in a stack such as local/uml or testbed/xen/pv",
             )
         return plot.beside_published(ours, published, titles=asked.titles)
 
