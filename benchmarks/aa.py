@@ -23,6 +23,7 @@ from vbench.hosts.base import Host
 from vbench.layers.base import Shape, make_layer
 from vbench.layers.stack import Stack, open_root
 from vbench.stats.overhead import aa_floors, overheads
+from vbench.stats.verdict import CALLED
 from vbench.workload.library import load_workloads
 from vbench.workload.model import Workload
 
@@ -96,7 +97,7 @@ def main() -> None:
             f"{row['workload']:16}{layer:11}{work:>18}{row['ratio']:16.4f}{row['low']:11.4f} to{row['high']:7.4f}"
             f"{floors[(row['workload'], row['params'])]:11.2%}  {row['verdict']}{why}"
         )
-    called = int(table["verdict"].isin(["costlier", "cheaper"]).sum())
+    called = int(table["verdict"].isin(CALLED).sum())
     outside = int(((table["low"] > 1) | (table["high"] < 1)).sum())
     print(f"{called} of {len(table)} identical pairs called different; {outside} intervals exclude 1")
     print(f"load after: {os.getloadavg()[0]:.2f}; {time.perf_counter() - begin:.0f} s")

@@ -124,10 +124,11 @@ class Bench:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The whole rows of a journal, which may be growing."""
+    """The workloads' samples in the whole lines of a journal, which may be growing."""
     with contextlib.suppress(FileNotFoundError):
         lines = (folder / "samples.jsonl").read_text(errors="replace").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n") and "\0" not in line]
+        whole = [json.loads(line) for line in lines if line.endswith("\n") and "\0" not in line]
+        return [row for row in whole if row["side"] == "workload"]
     return []
 
 

@@ -21,21 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import COSTS, samples_of
 from vbench.bundle.store import Bundle, RunInfo, WorkloadInfo
 
 SECONDS, MIB = 20.0, 2048.0
 LAYERS = ("chroot", "bubblewrap", "nspawn", "runc", "uml", "qemu", "kvm", "xen")
-WORKLOADS, METRICS = 36, 2
+WORKLOADS, METRICS = 36, ("m0", "m1")
+COST = {**dict.fromkeys(COSTS), "host_cpu_s": 0.5, "rss_mib": 64.0}
 KINDS = ("cpu", "memory", "disk", "network", "os")
 
 
 def make(folder: Path, samples: int) -> int:
-    """A complete bundle of at least so many samples; returns how many."""
+    """A complete bundle of at least so many samples of workloads, and host costs beside; returns how many in all."""
     stacks = ["local", *(f"local/{layer}" for layer in LAYERS)]
     arms = [("local", "A'"), *((stack, "A") for stack in stacks)]
     names = [f"w{number:02}" for number in range(WORKLOADS)]
-    blocks = -(-samples // (len(arms) * WORKLOADS * METRICS))
+    blocks = -(-samples // (len(arms) * WORKLOADS * len(METRICS)))
     info = RunInfo(
         id="million",
         created="2026-01-01T00:00:00+00:00",
@@ -49,17 +50,21 @@ def make(folder: Path, samples: int) -> int:
     rng = np.random.default_rng(0)
     with Bundle.create(folder, info) as bundle:
         for block in range(blocks):
-            noise = np.exp(rng.normal(0, 0.02, (WORKLOADS, len(arms), METRICS)))
+            noise = np.exp(rng.normal(0, 0.02, (WORKLOADS, len(arms), len(METRICS))))
             group = [
-                Sample(
-                    run="million", stack=stack, baseline="local", workload=name, params="{}", metric=f"m{metric}",
-                    unit="ns", better="lower", value=float(noise[w, order, metric] * (100 + 10 * stacks.index(stack))),
-                    block=block, order=order, arm=arm, warmup=False, work=1024, clock="wall", guest_s=0.41,
-                    parent_s=0.42, host_cpu_s=0.5, rss_mib=64.0, start="2026-01-01T00:00:00.000+00:00",
-                )  # type: ignore[arg-type]
+                sample
                 for w, name in enumerate(names)
                 for order, (stack, arm) in enumerate(arms)
-                for metric in range(METRICS)
+                for sample in samples_of(
+                    [
+                        (metric, "ns", "lower", float(noise[w, order, m] * (100 + 10 * stacks.index(stack))))
+                        for m, metric in enumerate(METRICS)
+                    ],
+                    COST,
+                    run="million", stack=stack, baseline="local", workload=name, params="{}", block=block,
+                    order=order, arm=arm, warmup=False, work=1024, clock="wall", guest_s=0.41, parent_s=0.42,
+                    start="2026-01-01T00:00:00.000+00:00",
+                )
             ]  # fmt: skip
             bundle.append(group)
         bundle.finish()
@@ -84,7 +89,7 @@ def measure(folder: Path) -> dict[str, Any]:
     overheads = timed("overheads", loaded.overheads)
     page = timed("report", lambda: render(loaded, overheads=overheads))
     return found | {
-        "samples": len(loaded.samples),
+        "samples": len(loaded.samples) + len(loaded.host_costs),
         "page": len(page),
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

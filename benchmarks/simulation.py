@@ -18,9 +18,9 @@ import pandas as pd
 from vbench.harness.plan import Plan, schedule
 from vbench.stats.intervals import signed_rank
 from vbench.stats.overhead import overheads
+from vbench.stats.verdict import CALLED
 
 STACKS, WORKLOADS = ["local", "local/x", "local/y"], ["v", "w"]
-CALLED = ["costlier", "cheaper"]
 
 
 @dataclass(frozen=True)

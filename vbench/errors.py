@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,6 +78,14 @@ class DigestMismatch(VbenchError):
 
 class BundleError(VbenchError):
     """A result bundle is missing, damaged, or not comparable."""
+
+
+class Damaged(BundleError):
+    """A file of a bundle is not as vbench wrote it. ``path``, ``line`` (from 1, if it is one line) and ``what``."""
+
+    def __init__(self, path: Path, line: int | None, what: str, hint: str | None = None) -> None:
+        super().__init__(f"{path}{'' if line is None else f':{line}'}: {what}", hint)
+        self.path, self.line, self.what = path, line, what
 
 
 class NotComparable(BundleError):

@@ -19,7 +19,7 @@ import pytest
 from vbench.advisor import requirements
 from vbench.advisor.advise import COLUMNS, Advice, advise
 from vbench.advisor.catalog import find
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import Sample
 from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.errors import UsageError, VbenchError
 from vbench.stats.run import Run, load
@@ -83,8 +83,8 @@ def bundle(
                         sample = Sample(
                             run="r1", stack=stack, baseline=root, workload=workload, params=given, metric=metric,
                             unit="ns", better="lower", value=number, block=block, order=order, arm=arm,  # type: ignore[arg-type]
-                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0, host_cpu_s=1.0,
-                            rss_mib=1.0, start="2026-01-01T00:00:00Z",
+                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0,
+                            start="2026-01-01T00:00:00Z",
                         )  # fmt: skip
                         samples.append(sample)
             out.append(samples)

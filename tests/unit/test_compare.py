@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vbench import load
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import Sample
 from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
 from vbench.errors import NotComparable
 from vbench.stats.compare.bundles import COLUMNS, Comparison, compare
@@ -65,7 +65,7 @@ def bundle(
                             run=info.id, stack=stack, baseline=base_of(stack), workload=workload, params="{}",
                             metric="m", unit="u", better=better, value=100 * cost if better == "lower" else 100 / cost,  # type: ignore[arg-type]
                             block=block, order=0, arm=arm, warmup=False, work=1, clock=clock, guest_s=1.0,  # type: ignore[arg-type]
-                            parent_s=1.0, host_cpu_s=None, rss_mib=None, start="",
+                            parent_s=1.0, start="",
                         ))  # fmt: skip
             out.append(group)
         out.finish()

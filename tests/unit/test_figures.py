@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,12 +12,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from costly import with_costs
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from vbench import figures, plot
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import Sample
 from vbench.bundle.store import Bundle, RunInfo, WorkloadInfo
 from vbench.cli import main as cli
 from vbench.errors import UsageError
@@ -81,10 +83,11 @@ def bundle(
                             run="r1", stack=stack, baseline=base, workload=workload, params="{}", metric=metric,
                             unit=unit, better="lower" if lower else "higher",
                             value=each * math.exp(rng.normal(0, noise)), block=block, order=order, arm=arm,  # type: ignore[arg-type]
-                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0, host_cpu_s=1.1,
-                            rss_mib=None if stack in roots else 321.0, start=f"2026-01-01T00:{block:02}:{order:02}Z",
+                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0,
+                            start=f"2026-01-01T00:{block:02}:{order:02}Z",
                         ))  # fmt: skip
-                    out.append(samples)
+                    known = with_costs(samples[-1], host_cpu_s=1.1, rss_mib=None if stack in roots else 321.0)
+                    out.append([*samples, *known[1:]])
         out.finish()
     return load(folder)
 
@@ -196,7 +199,12 @@ def test_hostile_text_and_too_few_blocks(name: str, tmp_path: Path) -> None:
 
 
 def test_the_two_clocks_are_never_in_one_figure(tmp_path: Path, wall: Run, counted: Run) -> None:
-    both = Run(wall.path, wall.info.model_copy(update={"techniques": WALL | COUNTED}), _joined(wall, counted))
+    both = replace(
+        wall,
+        info=wall.info.model_copy(update={"techniques": WALL | COUNTED}),
+        samples=_joined(wall.samples, counted.samples),
+        host_costs=_joined(wall.host_costs, counted.host_costs),
+    )
     for name in figures.FIGURES:
         assert "testbed" not in words(figures.draw(both, name))
     assert plot.MARK in words(figures.draw(both, "waterfall", stack="testbed/uml"))
@@ -204,8 +212,8 @@ def test_the_two_clocks_are_never_in_one_figure(tmp_path: Path, wall: Run, count
         figures.text_factors(both, ["local/uml", "local/testbed/uml"], None)
 
 
-def _joined(one: Run, other: Run) -> Any:
-    return pd.concat([one.samples, other.samples], ignore_index=True)
+def _joined(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([one, other], ignore_index=True)
 
 
 def test_one_colour_a_stack_in_all_figures(wall: Run) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from vbench.stats import intervals
 from vbench.stats.intervals import holm, interval_rank, min_blocks, signed_rank
-from vbench.stats.overhead import aa_floors, clock_disagreement, footprint, overheads
+from vbench.stats.overhead import aa_floors, clock_disagreement, overheads
 
 
 def frame(child: Any, first: Any, second: Any, **fixed: Any) -> pd.DataFrame:
@@ -28,8 +28,8 @@ def frame(child: Any, first: Any, second: Any, **fixed: Any) -> pd.DataFrame:
             row = {
                 "run": "r", "stack": stack, "baseline": "local", "workload": "w", "params": "{}", "metric": "m",
                 "unit": "ns", "better": "lower", "value": float(value), "block": block, "order": order, "arm": arm,
-                "warmup": False, "work": 1, "clock": "wall", "guest_s": 1.0, "parent_s": 1.0, "host_cpu_s": 1.5,
-                "rss_mib": 10.0, "start": "",
+                "warmup": False, "work": 1, "clock": "wall", "guest_s": 1.0, "parent_s": 1.0,
+                "start": "",
             }  # fmt: skip
             rows.append(row | fixed)
     return pd.DataFrame(rows)
@@ -300,12 +300,6 @@ def test_clock_disagreement() -> None:
     assert (row["stack"], row["n"], row["disagree"], row["worst"]) == ("local/x", 6, 1, 0.5)
     assert clock_disagreement(lying, 0.05, slack_s=0.5).empty
     assert clock_disagreement(lying.assign(clock="instructions"), 0.05).empty
-
-
-def test_footprint() -> None:
-    taken = footprint(noisy(6)).set_index("stack")
-    assert taken.loc["local/x", "cpu_per_s"] == 1.5
-    assert taken.loc["local", "n"] == 12
 
 
 def test_speed() -> None:

@@ -9,6 +9,7 @@ import math
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from string import Formatter
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from costly import with_costs
 from markupsafe import Markup
 
 from vbench import paths
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import Sample
 from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.errors import VbenchError
 from vbench.figures import FIGURES
@@ -78,9 +80,9 @@ def bundle(
                         metric="m" + evil, unit="ns" + evil, better="lower",
                         value=100 * factor * math.exp(rng.normal(0, 0.01)), block=block, order=order,
                         arm=arm, warmup=False, work=1, clock=clock, guest_s=0.5 if name == stack else 1.0,  # type: ignore[arg-type]
-                        parent_s=1.0, host_cpu_s=1.25, rss_mib=321.0, start="2026-01-01T00:00:00Z",
+                        parent_s=1.0, start="2026-01-01T00:00:00Z",
                     )  # fmt: skip
-                    out.append([sample])
+                    out.append(with_costs(sample, host_cpu_s=1.25, rss_mib=321.0))
         out.finish()
     return load(folder)
 
@@ -252,6 +254,25 @@ def test_the_commands_of_replay_name_the_bundle_and_nothing_a_stranger_wrote(tmp
     assert replay(bundle(tmp_path / "b", clock="instructions", root="local/testbed")) == "vbench replay DIR"
 
 
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_what_work_costs_the_host_has_an_interval_and_a_verdict(tmp_path: Path, language: str) -> None:
+    run = bundle(tmp_path)
+    costs = run.host_costs.copy()
+    child = (costs["stack"] == "local/uml") & (costs["metric"] == "host-cpu")
+    costs.loc[child & costs["workload"].str.startswith("null"), "value"] *= 3
+    costs.loc[child & costs["workload"].str.startswith("int") & (costs["block"] == 2), "value"] = 0.0
+    told = Page(render(replace(run, host_costs=costs)), language).words
+    told = told.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NARROW NO-BREAK SPACE}", " ")
+    if language == "en":
+        assert "0.5 → 3 2.95 to 3.05; costlier" in told
+        assert "2.50 s/s unavailable a" in told
+        assert "a it is 0 in some blocks" in told
+    else:
+        assert "0,5 → 3 2,95 à 3,05 ; plus cher" in told
+        assert "2,50 s/s indisponible a" in told
+        assert "a il vaut 0 dans certains blocs" in told
+
+
 def test_few_blocks_say_not_decidable(tmp_path: Path) -> None:
     words = Page(render(bundle(tmp_path, blocks=4))).words
     assert "Null system call: not decidable (needs at least 6 blocks); so far it looks like" in words
@@ -264,7 +285,11 @@ def test_instruction_counts_are_marked_and_apart(tmp_path: Path) -> None:
     assert "INSTRUCTION-COUNTED" in words
     assert "never to be set beside wall-clock" in words
     wall = bundle(tmp_path / "b")
-    both = Run(wall.path, wall.info, pd.concat([wall.samples, counted.samples], ignore_index=True))
+    both = replace(
+        wall,
+        samples=pd.concat([wall.samples, counted.samples], ignore_index=True),
+        host_costs=pd.concat([wall.host_costs, counted.host_costs], ignore_index=True),
+    )
     tables = re.findall(r'<table class="(?:glance|cards sortable)">.*?</table>', render(both), re.DOTALL)
     mixed = [table for table in tables if ">local/uml<" in table and ">local/testbed/uml<" in table]
     assert not mixed

@@ -8,15 +8,18 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import vbench
-from vbench.bundle.journal import COLUMNS, Journal, Sample, canonical, extent_of
+from vbench.bundle.journal import Journal, _seal, extent_of
+from vbench.bundle.migrations import SCHEMA
+from vbench.bundle.samples import COLUMNS, COSTS, LATER, Common, Sample, canonical, problem, samples_of
 from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
+from vbench.bundle.verify import examine
 from vbench.errors import BundleError
 from vbench.stats.run import load
 from vbench.workload.resolution import Resolution
@@ -24,7 +27,7 @@ from vbench.workload.resolution import Resolution
 SAMPLE = Sample(
     run="r1", stack="local/uml", baseline="local", workload="null-call", params="{}", metric="latency", unit="ns",
     better="lower", value=5000.0, block=0, order=1, arm="A", warmup=False, work=1000, clock="wall", guest_s=1.0,
-    parent_s=1.1, host_cpu_s=None, rss_mib=300.0, start="2026-01-01T00:00:00Z",
+    parent_s=1.1, start="2026-01-01T00:00:00Z",
 )  # fmt: skip
 
 
@@ -34,7 +37,10 @@ def group(block: int, metrics: int = 3) -> list[Sample]:
 
 def info() -> RunInfo:
     workload = WorkloadInfo(digest="0" * 64, kind="os", title="Null system call", primary="m0")
-    return RunInfo(id="r1", created="2026-01-01T00:00:00Z", seed=7, workloads={"null-call": workload})
+    stacks = {"local/uml": "user-space kernel"}
+    return RunInfo(
+        id="r1", created="2026-01-01T00:00:00Z", seed=7, workloads={"null-call": workload}, techniques=stacks
+    )
 
 
 def write(folder: Path, blocks: int = 4, *, finish: bool = False) -> Path:
@@ -53,7 +59,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert len(run.samples) == 12
     assert run.samples["value"].dtype == "float64"
     assert run.samples["warmup"].dtype == "bool"
-    assert run.samples["host_cpu_s"].isna().all()
+    assert set(run.samples["side"]) == {"workload"}
+    assert run.host_costs.empty
     assert run.info.status == "complete"
     assert (tmp_path / "b" / "samples.parquet").stat().st_size > 0
     assert run.info.workloads["null-call"].primary == "m0"
@@ -62,9 +69,9 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_run_json_says_schema_and_refuses_another(tmp_path: Path) -> None:
     write(tmp_path)
     raw = json.loads((tmp_path / "run.json").read_text())
-    assert raw["schema"] == 3
-    (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": 4}))
-    with pytest.raises(BundleError, match="schema is 4"):
+    assert raw["schema"] == SCHEMA
+    (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": SCHEMA + 1}))
+    with pytest.raises(BundleError, match=f"schema is {SCHEMA + 1}"):
         load(tmp_path)
 
 
@@ -139,6 +146,8 @@ def test_a_finished_journal_cut_short_is_noticed(tmp_path: Path) -> None:
         (b'"block":1', b'"block":1.5', "block = 1.5, not int"),
         (b'"block":1', b'"block":-1', "below 0"),
         (b'"better":"lower"', b'"better":"faster"', "not one of higher, lower"),
+        (b'"side":"workload"', b'"side":"guest"', "not one of workload, host"),
+        (b'"side":"workload",', b"", "lacks the column 'host_cpu_s'"),
         (b'"warmup":false', b'"warmup":0', "warmup = 0, not bool"),
         (b'"work":1000', b'"work":true', "work = True, not int"),
         (b'"params":"{}"', b'"params":"[]"', "canonical JSON"),
@@ -254,11 +263,11 @@ def test_analysis_imports_no_host_code() -> None:
 OLD = Path(__file__).parent / "data/schema-1"
 
 
-def test_a_bundle_of_schema_1_loads_and_goes_on_as_schema_3(tmp_path: Path) -> None:
+def test_a_bundle_of_schema_1_loads_and_goes_on_as_today_s(tmp_path: Path) -> None:
     run = load(OLD)
     assert len(run.samples) == 8
     assert [note.workloads for note in run.info.notes] == [[], ["null-call"]]
-    assert run.info.schema_version == 3
+    assert run.info.schema_version == SCHEMA
     shutil.copytree(OLD, tmp_path / "copy")
     before = (tmp_path / "copy/run.json").read_bytes()
     load(tmp_path / "copy")
@@ -266,10 +275,106 @@ def test_a_bundle_of_schema_1_loads_and_goes_on_as_schema_3(tmp_path: Path) -> N
     with Bundle.open(tmp_path / "copy") as bundle:
         bundle.save()
     raw = json.loads((tmp_path / "copy/run.json").read_text())
-    assert raw["schema"] == 3
+    assert raw["schema"] == SCHEMA
     assert raw["notes"][1]["workloads"] == ["null-call"]
     assert "workload" not in raw["notes"][1]
     pd.testing.assert_frame_equal(load(tmp_path / "copy").samples, run.samples)
+
+
+def older(samples: list[Sample], **costs: float | None) -> list[dict[str, object]]:
+    """Lines as vbench wrote them up to schema 3: what the invocation cost beside each of its metrics."""
+    known = dict.fromkeys(COSTS) | costs
+    return [
+        {name: value for name, value in (asdict(each) | known).items() if name != "side"} for each in samples
+    ]
+
+
+def write_older(folder: Path, blocks: int = 2) -> Path:
+    """A bundle of schema 3 that was interrupted after so many blocks."""
+    path, seal, lines = write(folder, blocks=0), b"", []
+    for block in range(blocks):
+        rows = older(group(block), host_cpu_s=1.5 + block, rss_mib=None if block else 300.0, steal_s=0.0)
+        for left, row in zip((2, 1, 0), rows, strict=True):
+            body = f'{json.dumps(row, separators=(",", ":"))[:-1]},"left":{left}'.encode()
+            seal = _seal(seal, body)
+            lines.append(body + b',"seal":"' + seal + b'"}\n')
+    path.write_bytes(b"".join(lines))
+    raw = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(raw | {"schema": 3}))
+    return path
+
+
+def test_what_older_lines_say_of_costs_becomes_samples_once(tmp_path: Path) -> None:
+    path = write_older(tmp_path)
+    before = path.read_bytes()
+    run = load(tmp_path)
+    assert list(run.samples["metric"]) == ["m0", "m1", "m2"] * 2
+    assert list(run.samples.columns) == list(run.host_costs.columns)
+    said = run.host_costs[["side", "block", "metric", "unit", "better", "value"]].to_numpy().tolist()
+    assert sorted(said) == [
+        ["host", 0, "host-cpu", "s", "lower", 1.5],
+        ["host", 0, "host-memory", "MiB", "lower", 300.0],  # block 1 does not know it
+        ["host", 0, "steal", "s", "lower", 0.0],  # known to be nothing
+        ["host", 1, "host-cpu", "s", "lower", 2.5],
+        ["host", 1, "steal", "s", "lower", 0.0],
+    ]
+    assert path.read_bytes() == before
+
+
+def test_an_older_run_is_resumed_and_its_journal_holds_both_forms(tmp_path: Path) -> None:
+    path = write_older(tmp_path, blocks=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])  # killed while it wrote the second block
+    alone = load(tmp_path)
+    costs = dict.fromkeys(COSTS) | {"host_cpu_s": 9.0}
+    with Bundle.open(tmp_path) as bundle:
+        assert bundle.journal.rows == 3
+        bundle.save()
+        for block in (1, 2):
+            values = [(each.metric, each.unit, each.better, each.value) for each in group(block)]
+            names = {each.name for each in fields(Sample)} - {"side", "metric", "unit", "better", "value"}
+            common = {name: getattr(SAMPLE, name) for name in names} | {"block": block}
+            bundle.append(samples_of(values, costs, **common))
+        bundle.finish()
+    run = load(tmp_path)
+    pd.testing.assert_frame_equal(run.samples[:3], alone.samples)
+    assert list(run.samples["block"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    cpu = run.host_costs[run.host_costs["metric"] == "host-cpu"].set_index("block")["value"]
+    assert dict(cpu) == {0: 1.5, 1: 9.0, 2: 9.0}
+    assert run.info.journal is not None
+    assert run.info.journal.rows == len(path.read_bytes().splitlines()) == 3 + 2 * 4
+    assert examine(tmp_path) == []
+    table = pd.read_parquet(tmp_path / "samples.parquet")
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == len(run.samples) + len(run.host_costs)
+
+
+def test_a_cost_is_a_sample_and_what_is_not_known_is_none(tmp_path: Path) -> None:
+    costs: dict[str, float | None] = dict.fromkeys(COSTS) | {"host_read_mib": 0.0, "rss_mib": 5.5}
+    first = asdict(SAMPLE)
+    common = {name: first[name] for name in Common.__annotations__}
+    made = samples_of([("m0", "ns", "lower", 1.0)], costs, **common)
+    assert [(each.side, each.metric, each.unit, each.value) for each in made] == [
+        ("workload", "m0", "ns", 1.0), ("host", "host-memory", "MiB", 5.5), ("host", "host-read", "MiB", 0.0),
+    ]  # fmt: skip
+    with Bundle.create(tmp_path / "b", info()) as bundle:
+        bundle.append(made)
+        bundle.append(
+            [replace(SAMPLE, metric="host-memory", block=1), replace(made[1], block=1)]
+        )  # two, not one twice
+    run = load(tmp_path / "b")
+    assert list(run.samples["metric"]) == ["m0", "host-memory"]
+    assert list(run.host_costs["metric"]) == ["host-memory", "host-read", "host-memory"]
+
+
+def test_a_line_of_either_form_is_judged_by_its_own_columns() -> None:
+    (row,) = older([SAMPLE])
+    assert problem(row) is None
+    assert problem({name: value for name, value in row.items() if name not in LATER}) is None
+    assert problem(asdict(SAMPLE)) is None
+    assert "host_switches" in (problem({**row, "host_switches": "many"}) or "")
+    assert "lacks the column 'rss_mib'" in (problem({n: v for n, v in row.items() if n != "rss_mib"}) or "")
+    assert "side = 'guest', not one of workload, host" in (problem(asdict(SAMPLE) | {"side": "guest"}) or "")
 
 
 def test_schema_2_is_told_where_peers_ran_and_how_finely_tools_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from test_store import OLD, SAMPLE
 from typer.testing import CliRunner
 
 from vbench.bundle import tool_output
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import Sample
 from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
 from vbench.bundle.verify import Problem, examine
 from vbench.cli.main import app
@@ -209,4 +209,4 @@ def test_what_is_no_bundle_is_one_problem(tmp_path: Path) -> None:
         Problem(tmp_path.name, None, f"{tmp_path} is not a result bundle: it has no run.json")
     ]
     (tmp_path / "run.json").write_text('{"schema": 9}')
-    assert texts(tmp_path) == ["run.json: schema is 9, this vbench reads up to 3"]
+    assert texts(tmp_path) == ["run.json: schema is 9, this vbench reads up to 4"]

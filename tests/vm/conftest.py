@@ -282,8 +282,9 @@ def vbench(start: Callable[..., Running]) -> Callable[..., subprocess.CompletedP
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
-    """The whole rows of a bundle's journal, which may be growing."""
+    """The workloads' samples in the whole lines of a bundle's journal, which may be growing."""
     path = folder / "samples.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [row for row in lines if row["side"] == "workload"]

@@ -18,7 +18,7 @@ from vbench.advisor.ranking import Estimate, Ranking
 from vbench.advisor.requirements import Judgement, Need, judge_stack
 from vbench.bundle.store import Failure, Note
 from vbench.stats.intervals import attained_level, min_blocks
-from vbench.stats.overhead import ELSEWHERE
+from vbench.stats.verdict import ELSEWHERE, Verdict
 from vbench.stats.wording import against, listed, number, share
 from vbench.workload.mix import Mix
 
@@ -161,7 +161,7 @@ class Candidates:
         return sensitivity.by_cell(self.ranking, self.best, list(self.compared), self.threshold)
 
     def _ties(self) -> list[str]:
-        return [stack for stack, (_, verdict) in self.compared.items() if verdict != "costlier"]
+        return [stack for stack, (_, verdict) in self.compared.items() if verdict != Verdict.COSTLIER]
 
     def answer(self) -> Answer:
         """The choice, or why there is none, and what would change it."""

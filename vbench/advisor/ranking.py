@@ -19,7 +19,8 @@ from scipy import stats
 from vbench.advisor.scoring import CELL_KEY, Cell, Costs, cell_names, cells_of, table_of
 from vbench.stats.blocks import costs, estimate, rounded
 from vbench.stats.intervals import Floats, holm, min_blocks
-from vbench.stats.overhead import ELSEWHERE, ground_of
+from vbench.stats.overhead import ground_of
+from vbench.stats.verdict import ELSEWHERE, Verdict, first_that_holds
 from vbench.workload.mix import Mix
 
 MOST_BLOCKS = 10_000  # beyond this, no number of blocks is named
@@ -206,13 +207,17 @@ class Ranking:
         limit = max(self.floor, math.log1p(threshold))
         same = (out["log_low"] <= 0) & (out["log_high"] >= 0)
         same |= (out["log"].abs() <= limit) | (p_holm > 1 - self.level)
-        called = np.where(out["log"] > 0, "costlier", "cheaper")
-        verdicts = np.select(
-            [few | math.isnan(self.floor), same], ["undetermined", "not distinguishable"], called
+        verdicts, _ = first_that_holds(
+            [
+                (few | math.isnan(self.floor), Verdict.UNDETERMINED, ""),
+                (same, Verdict.NOT_DISTINGUISHABLE, ""),
+                (out["log"] > 0, Verdict.COSTLIER, ""),
+            ],
+            Verdict.CHEAPER,
         )
         told = _by_stack(out)
         found = {stack: (told[stack], str(verdict)) for stack, verdict in zip(told, verdicts, strict=True)}
-        nothing = (Estimate(0, math.nan, math.nan, math.nan), "undetermined")
+        nothing = (Estimate(0, math.nan, math.nan, math.nan), Verdict.UNDETERMINED.value)
         return {other: found.get(other, nothing) for other in others}
 
     def blocks_needed(self, stack: str, other: str) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vbench.advisor.ranking import MOST_BLOCKS, Ranking
 from vbench.advisor.requirements import NEEDS, Judgement, judge_stack
+from vbench.stats.verdict import Verdict
 from vbench.stats.wording import against, listed, share
 from vbench.workload.mix import Mix
 
@@ -51,7 +52,7 @@ def by_cell(ranking: Ranking, best: str, rivals: Sequence[str], threshold: float
             flips.setdefault(f"{first} would come first", []).append(ranking.name(cell))
             continue
         compared = rest.compare(best, rivals, threshold)
-        if tied := [stack for stack, (_, verdict) in compared.items() if verdict != "costlier"]:
+        if tied := [stack for stack, (_, verdict) in compared.items() if verdict != Verdict.COSTLIER]:
             text = f"{listed([best, *tied])} are not distinguishable"
             flips.setdefault(text, []).append(ranking.name(cell))
     return "; ".join(f"without {' or '.join(cells)}, {outcome}" for outcome, cells in flips.items())

@@ -1,4 +1,4 @@
-"""Samples, and the append-only journal that holds them.
+"""The append-only journal that holds the samples.
 
 A journal line is one sample as a JSON object, followed by two keys of ours: ``left``, how many lines of the
 same group are still to come (0 ends the group), and ``seal``, a hash over this line and the seal before it.
@@ -14,99 +14,17 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from vbench.errors import BundleError
+from vbench.bundle.migrations import costs_as_rows
+from vbench.bundle.samples import COSTS, HINTS, Sample, is_canonical, is_float, problem
+from vbench.errors import BundleError, Damaged
 from vbench.files import holders, open_inside
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One measured value: a tidy row. Times are in seconds."""
-
-    run: str
-    stack: str  # "local/uml"
-    baseline: str  # the stack that this one is held against, "local"; a baseline names itself
-    workload: str
-    params: str  # canonical JSON object: see canonical()
-    metric: str
-    unit: str
-    better: Literal["higher", "lower"]
-    value: float
-    block: int  # from 0
-    order: int  # position in the block's sequence
-    arm: Literal["A", "A'"]  # A' only for the baseline's second measurement in the block
-    warmup: bool
-    work: int  # work size used
-    clock: Literal["wall", "instructions"]  # what a second is in this environment's own clock
-    guest_s: float | None  # elapsed inside, by the environment's own clock
-    parent_s: float  # elapsed as the harness saw it
-    host_cpu_s: float | None  # CPU seconds that the whole environment used on its host meanwhile
-    rss_mib: float | None
-    start: str  # ISO 8601, UTC
-    # Also of the whole environment on its host; rows of older versions lack these, which means not known.
-    host_switches: float | None = None  # context switches
-    host_read_mib: float | None = None  # what storage did for it
-    host_written_mib: float | None = None
-    steal_s: float | None = None  # time that a guest's kernel waited for a processor of its host's
-
-
-LATER = ("host_switches", "host_read_mib", "host_written_mib", "steal_s")
-HINTS: dict[str, Any] = get_type_hints(Sample)
-COLUMNS = tuple(HINTS)
-KEY = ["run", "stack", "workload", "params", "metric", "block", "arm"]
-
-
-def canonical(params: dict[str, Any]) -> str:
-    """Parameters as the one string that equal parameters share."""
-    return json.dumps(params, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def problem(row: Any) -> str | None:
-    """What is wrong with one decoded journal row, or None."""
-    if not isinstance(row, dict):
-        return "is not a JSON object"
-    for name, hint in HINTS.items():
-        if name not in row:
-            if name in LATER:
-                continue
-            return f"lacks the column {name!r}"
-        if wrong := _mismatch(row[name], hint):
-            return f"has {name} = {row[name]!r:.80}, {wrong}"
-    if row["block"] < 0:
-        return f"has block = {row['block']}, below 0"
-    return None if is_canonical(row["params"]) else "has params that are not a canonical JSON object"
-
-
-def _mismatch(value: Any, hint: Any) -> str | None:
-    if get_origin(hint) is Literal:
-        return None if value in get_args(hint) else f"not one of {', '.join(get_args(hint))}"
-    if not isinstance(value, hint | int if is_float(hint) else hint) or (type(value) is bool) > (
-        hint is bool
-    ):
-        return f"not {getattr(hint, '__name__', hint)}"
-    return "not a finite number" if isinstance(value, float) and not math.isfinite(value) else None
-
-
-def is_float(hint: Any) -> bool:
-    """Whether a column holds floating-point numbers, or those and None."""
-    return hint is float or float in get_args(hint)
-
-
-def is_canonical(params: str) -> bool:
-    """Whether ``params`` is what :func:`canonical` makes of the same parameters."""
-    try:
-        value = json.loads(params)
-        return isinstance(value, dict) and canonical(value) == params
-    except (ValueError, RecursionError):
-        return False
-
 
 _GROUP_END = re.compile(rb'"left":0,"seal":"[0-9a-f]{16}"\}\n')
 _SEAL = re.compile(rb'(.*),"seal":"([0-9a-f]{16})"\}\n', re.DOTALL)
@@ -145,8 +63,10 @@ def extent_of(path: Path) -> Extent:
                     ends += _GROUP_END.search(later) is not None
                     holes |= b"\0" in later
                 if ends > 1 or (ends == 1 and not holes):
-                    raise BundleError(
-                        f"{path}:{number}: the journal was changed after it was written",
+                    raise Damaged(
+                        path,
+                        number,
+                        "the journal was changed after it was written",
                         "restore the file from a copy; a line does not match its seal",
                     )
                 break
@@ -203,7 +123,7 @@ class Journal:
         self.rows, self.dropped = extent.rows, extent.torn
 
     def append(self, samples: Sequence[Sample]) -> None:
-        """Write and sync one group: all metrics of one invocation. On failure the journal is as before."""
+        """Write and sync one group: all samples of one invocation. On failure the journal is as before."""
         lines, seal = [], self._seal
         for left, sample in zip(reversed(range(len(samples))), samples, strict=True):
             row = asdict(sample)
@@ -234,15 +154,33 @@ class Journal:
         self._file.close()
 
 
+_COLUMNS: dict[str, Any] = {**HINTS, **dict.fromkeys(COSTS, float | None)}
+"""Those of today's lines and of older ones."""
+
+
 def read_table(path: Path, size: int) -> Any:
-    """The first ``size`` bytes of a journal as a pyarrow table. Raises BundleError naming file and line."""
+    """The samples in the first ``size`` bytes of a journal, of whichever schema, as a pyarrow table of ``COLUMNS``.
+
+    First come those that have a line of their own, in that order. Raises BundleError naming file and line.
+    """
+    return costs_as_rows(read_lines(path, size))
+
+
+def read_lines(path: Path, size: int) -> Any:
+    """The lines in the first ``size`` bytes of a journal as they are: a pyarrow table of ``COLUMNS`` and ``COSTS``.
+
+    A line of the older form has no ``side``, one of today's no costs. Raises BundleError naming file and line.
+    """
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
     import pyarrow.json as pj  # noqa: PLC0415
 
     kinds = {int: pa.int64(), bool: pa.bool_()}
     schema = pa.schema(
-        [(n, pa.float64() if is_float(hint) else kinds.get(hint, pa.string())) for n, hint in HINTS.items()]
+        [
+            (name, pa.float64() if is_float(hint) else kinds.get(hint, pa.string()))
+            for name, hint in _COLUMNS.items()
+        ]
     )
     if size == 0:
         return schema.empty_table()
@@ -256,9 +194,12 @@ def read_table(path: Path, size: int) -> Any:
         table.validate(full=True)  # text that is no UTF-8, above all
     except pa.ArrowInvalid as error:
         _complain(path, size, str(error))
-    sound = (pc.min(table["block"]).as_py() or 0) >= 0
-    for name, hint in HINTS.items():
-        column = table[name]
+    # Where a column may be null the table does not tell whether a line has it: one of the older form does.
+    older = table["side"].null_count
+    sound = not older or older <= sum(line.count(b'"host_cpu_s":') for line in _lines(path, size))
+    sound &= (pc.min(table["block"]).as_py() or 0) >= 0
+    for name, hint in _COLUMNS.items():
+        column = table[name].drop_null() if name == "side" else table[name]
         if type(None) not in get_args(hint):
             sound &= column.null_count == 0
         if is_float(hint):
@@ -271,15 +212,15 @@ def read_table(path: Path, size: int) -> Any:
 
 
 def _complain(path: Path, size: int, otherwise: str) -> NoReturn:
-    """Raise BundleError for the first bad line: slow, and only for a file known to be bad."""
+    """Raise Damaged for the first bad line: slow, and only for a file known to be bad."""
     for number, line in enumerate(_lines(path, size), 1):
         try:
             wrong = problem(json.loads(line))
         except (ValueError, RecursionError) as error:
             wrong = f"is not JSON: {error}"
         if wrong:
-            raise BundleError(f"{path}:{number}: the line {wrong}")
-    raise BundleError(f"{path}: {otherwise}")
+            raise Damaged(path, number, f"the line {wrong}")
+    raise Damaged(path, None, otherwise)
 
 
 def _lines(path: Path, size: int) -> Iterator[bytes]:

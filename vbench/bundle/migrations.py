@@ -1,13 +1,15 @@
-"""Versions of ``run.json``, and how an older one is brought up to the one that this vbench writes."""
+"""How an older bundle is brought up to the schema that this vbench writes; what is on disk stays as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from vbench.errors import BundleError, brief
+from vbench.bundle.samples import COLUMNS, COSTS
+from vbench.errors import Damaged, brief
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def _notes_name_several_workloads(raw: dict[str, Any]) -> dict[str, Any]:
@@ -69,24 +71,56 @@ def _peers_and_resolutions(raw: dict[str, Any]) -> dict[str, Any]:
 _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _notes_name_several_workloads,
     2: _peers_and_resolutions,
+    3: lambda raw: raw,  # its journal changed, and the lines of that tell their form: see costs_as_rows
 }
-"""What brings a version to the next one."""
+"""What brings a version of ``run.json`` to the next one."""
 
 
-def migrate(raw: Any, where: str) -> dict[str, Any]:
+def migrate(raw: Any, path: Path) -> dict[str, Any]:
     """``run.json`` as decoded, brought up to version ``SCHEMA``, step by step; the file stays as it is.
 
-    Raises ``BundleError`` for what is no bundle, and for a version that this vbench does not know.
+    Raises ``Damaged`` for what is no bundle, and for a version that this vbench does not know.
     """
     version = raw.get("schema") if isinstance(raw, dict) else None
     if type(version) is int and version > SCHEMA:
-        raise BundleError(
-            f"{where}: schema is {brief(version)}, this vbench reads up to {SCHEMA}", "use a newer vbench"
-        )
+        text = f"schema is {brief(version)}, this vbench reads up to {SCHEMA}"
+        raise Damaged(path, None, text, "use a newer vbench")
     if type(version) is not int or version not in {*_STEPS, SCHEMA}:
-        raise BundleError(f"{where}: schema is {brief(version)}, this vbench reads {min(_STEPS)} to {SCHEMA}")
+        text = f"schema is {brief(version)}, this vbench reads {min(_STEPS)} to {SCHEMA}"
+        raise Damaged(path, None, text)
     while version < SCHEMA:
         raw = {**_STEPS[version](raw), "schema": version + 1}
         version += 1
     assert isinstance(raw, dict)  # noqa: S101 - or it would have no version
     return raw
+
+
+_INVOCATION = ["run", "stack", "workload", "params", "block", "order", "arm", "warmup", "start"]
+
+
+def costs_as_rows(lines: Any) -> Any:
+    """From lines to samples: pyarrow table in, table of ``COLUMNS`` out; see ``journal.read_lines``.
+
+    Lines up to schema 3 repeat what an invocation cost its host beside each of its metrics. Here every known cost
+    becomes a sample, once; these follow after the samples that are lines.
+    """
+    import pyarrow as pa  # noqa: PLC0415  (the harness runs without it)
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    def put(table: Any, **columns: Any) -> Any:
+        for name, column in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        return table
+
+    older = lines.filter(pc.is_null(lines["side"]))
+    told = put(lines, side=pc.fill_null(lines["side"], "workload"))
+    numbered = older.select(_INVOCATION).append_column("line", pa.array(range(len(older)), pa.int64()))
+    first = numbered.group_by(_INVOCATION).aggregate([("line", "min")])["line_min"]
+    once = older.take(first.take(pc.sort_indices(first)))
+    costs = []
+    for name, (metric, unit) in COSTS.items():
+        known = once.filter(pc.is_valid(once[name]))
+        said = {"side": "host", "metric": metric, "unit": unit, "better": "lower"}
+        same = {column: pa.repeat(text, len(known)) for column, text in said.items()}
+        costs.append(put(known, value=known[name], **same))
+    return pa.concat_tables([each.select(COLUMNS) for each in (told, *costs)]).combine_chunks()

@@ -1,7 +1,7 @@
 """Where results live: the bundle around a journal of samples.
 
 A bundle is a folder: ``run.json`` (what was planned, where, with what), ``samples.jsonl`` (the journal, the
-source of truth) and, once complete, ``samples.parquet`` (the same rows, for other tools).
+source of truth) and, once complete, ``samples.parquet`` (the samples as a table, for other tools).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vbench.bundle.journal import KEY, Journal, extent_of, read_table
+from vbench.bundle.journal import Journal, extent_of, read_table
 from vbench.bundle.migrations import migrate
-from vbench.errors import BundleError
+from vbench.bundle.samples import KEY
+from vbench.errors import BundleError, Damaged
 from vbench.files import open_inside, read_bounded, remove_drafts, replace, sync_folder
 from vbench.technique import Picture
 from vbench.workload.resolution import Resolution
@@ -83,7 +84,7 @@ class Seal(_Model):
 class RunInfo(_Model):
     """``run.json``: everything about a run but its samples."""
 
-    schema_version: Literal[3] = Field(default=3, alias="schema")
+    schema_version: Literal[4] = Field(default=4, alias="schema")
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     created: str
     status: Literal["running", "complete", "interrupted"] = "running"
@@ -116,15 +117,15 @@ def read_info(folder: Path) -> RunInfo:
     try:
         raw = json.loads(read_bounded(path, _RUN_LIMIT))
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
-        return RunInfo.model_validate(migrate(raw, str(path)))
+        return RunInfo.model_validate(migrate(raw, path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:200]
-        raise BundleError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
+        raise Damaged(path, None, f"{where + ': ' if where else ''}{first['msg']}") from error
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON: {str(error)[:200]}") from error
+        raise Damaged(path, None, f"it is not JSON: {str(error)[:200]}") from error
 
 
 def _put(path: Path, write: Callable[[Path], object]) -> None:
@@ -202,7 +203,7 @@ class Bundle:
             digest = digest_of(file)
         except OSError as error:
             raise BundleError(f"cannot read {self.path}: {error.strerror or error}") from error
-        self.info.journal = Seal(rows=table.num_rows, size=file.stat().st_size, sha256=digest)
+        self.info.journal = Seal(rows=self.journal.rows, size=file.stat().st_size, sha256=digest)
         self.info.status = "complete"
         self.save()
 
@@ -243,10 +244,8 @@ def _sound_size(path: Path, info: RunInfo, notes: list[Note]) -> int:
         return path.stat().st_size
     extent = extent_of(path)  # raises where a line does not match
     if info.journal:
-        raise BundleError(
-            f"{path}:{extent.rows}: the journal ends here with {extent.rows} samples, "
-            f"but {RUN} says {info.journal.rows}"
-        )
+        text = f"the journal ends here with {extent.rows} samples, but {RUN} says {info.journal.rows}"
+        raise Damaged(path, extent.rows, text)
     if extent.torn:
         text = f"the last {extent.torn} bytes of the journal are an unfinished sample and were left out"
         notes.append(Note(severity="warning", text=text))
@@ -268,5 +267,5 @@ def read_samples(folder: Path, info: RunInfo, *, check: bool = True) -> pd.DataF
     twice = samples.loc[~samples["warmup"], KEY].duplicated()
     if twice.any():
         number = int(twice[twice].index[0]) + 1
-        raise BundleError(f"{file}:{number}: this sample is in the journal twice")
+        raise Damaged(file, number, "this sample is in the journal twice")
     return samples

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vbench.bundle.store import RAW, raw_files
-from vbench.errors import BundleError
+from vbench.errors import BundleError, Damaged
 from vbench.files import open_inside, sync_folder
 
 _MAKE_ROOM = "make room, then: vbench resume"
@@ -78,7 +78,7 @@ def mend(folder: Path) -> None:
 
 
 def invocations(path: Path) -> Iterator[Invocation]:
-    """The invocations whose output a file holds. Raises BundleError where it is damaged."""
+    """The invocations whose output a file holds. Raises Damaged where it is."""
     size, number = path.stat().st_size, 0
     with open_inside(path, os.O_RDONLY) as file:
         end = 0
@@ -88,10 +88,10 @@ def invocations(path: Path) -> Iterator[Invocation]:
                 once = line["block"], line["arm"], line["warmup"]
                 hash(once)
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise BundleError(f"{path}:{number}: the line is not the output of an invocation") from None
+                raise Damaged(path, number, "the line is not the output of an invocation") from None
             yield once
     if end != size:
-        raise BundleError(f"{path}:{number + 1}: {size - end} bytes are no whole line of output")
+        raise Damaged(path, number + 1, f"{size - end} bytes are no whole line of output")
 
 
 def _members(file: Any) -> Iterator[tuple[int, bytes]]:

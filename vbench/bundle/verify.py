@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbench.bundle import tool_output
-from vbench.bundle.journal import KEY, LATER, changed_lines, extent_of, read_table
+from vbench.bundle.journal import changed_lines, extent_of, read_lines
+from vbench.bundle.migrations import costs_as_rows
+from vbench.bundle.samples import KEY, LATER, OLDER
 from vbench.bundle.store import JOURNAL, PARQUET, RAW, RUN, RunInfo, digest_of, raw_files, read_info
-from vbench.errors import BundleError
+from vbench.errors import BundleError, Damaged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,27 +53,23 @@ def examine(folder: Path) -> list[Problem]:
         found.append(Problem(RUN, None, f"the run is {info.status}: finish it with vbench resume {folder}"))
     try:
         found += _few(_journal(folder, info))
-        rows = read_table(folder / JOURNAL, _whole_size(folder / JOURNAL, info))
+        lines = read_lines(folder / JOURNAL, _whole_size(folder / JOURNAL, info))
     except (BundleError, OSError) as error:
         return [*found, _problem(folder / JOURNAL, error)]
+    rows = costs_as_rows(lines)
     samples = rows.to_pandas()
-    found += _few(_samples(samples, info))
+    found += _few(_samples(samples[: lines.num_rows], info))
     if info.status == "complete":
-        found += _few(_completeness(samples, info))
-        found += _parquet(folder, rows)
+        found += _few(_completeness(samples[samples["side"] == "workload"], info))
+        found += _parquet(folder, lines, rows)
     return found + _few(_raw(folder, info, samples))
 
 
 def _problem(path: Path, error: Exception) -> Problem:
-    """An error as a problem; where it names a file and line of the bundle, so does this."""
+    """An error in a file of the bundle as a problem."""
+    if isinstance(error, Damaged):
+        return Problem(error.path.name, error.line, error.what)
     text = error.message if isinstance(error, BundleError) else str(getattr(error, "strerror", "") or error)
-    for name in (RUN, JOURNAL):
-        head, sign, rest = text.partition(f"{name}:")
-        if sign and " " not in head[-1:]:
-            number, _, said = rest.partition(": ")
-            if number.isdigit():
-                return Problem(name, int(number), said)
-            return Problem(name, None, rest.strip())
     return Problem(path.name, None, text)
 
 
@@ -175,7 +173,11 @@ def _blocks(info: RunInfo) -> int:
     return blocks if type(blocks) is int and 0 <= blocks <= 10_000 else 0
 
 
-def _parquet(folder: Path, rows: Any) -> Iterator[Problem]:
+def _parquet(folder: Path, lines: Any, rows: Any) -> Iterator[Problem]:
+    """``lines`` and ``rows``: the journal as it is, and the samples in it.
+
+    A run of an older version that was finished by it has a table of its lines.
+    """
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -184,7 +186,10 @@ def _parquet(folder: Path, rows: Any) -> Iterator[Problem]:
         yield Problem(PARQUET, None, "it is missing")
         return
     try:
-        count = pq.ParquetFile(path).metadata.num_rows
+        file = pq.ParquetFile(path)
+        if "side" not in file.schema_arrow.names and lines["side"].null_count == len(lines):
+            rows = _older(lines, file.schema_arrow.names)
+        count = file.metadata.num_rows
         table = pq.read_table(path, partitioning=None) if count == rows.num_rows else None
         if table is not None:
             table.validate(full=True)
@@ -194,10 +199,6 @@ def _parquet(folder: Path, rows: Any) -> Iterator[Problem]:
     if table is None:
         yield Problem(PARQUET, None, f"{count} rows, the journal has {rows.num_rows}")
         return
-    # Columns that came later are unknown throughout in an older run, and its table lacks them.
-    names = [name for name in rows.column_names if name not in LATER or name in table.column_names]
-    lacking = {*rows.column_names} - {*names}
-    rows = rows.select(names) if all(rows[name].null_count == len(rows) for name in lacking) else rows
     if table.column_names != rows.column_names:
         odd = ", ".join(sorted({*table.column_names} ^ {*rows.column_names})) or "their order"
         yield Problem(PARQUET, None, f"its columns are not those of the journal: {odd:.200}")
@@ -210,6 +211,16 @@ def _parquet(folder: Path, rows: Any) -> Iterator[Problem]:
                 f"row {number + 1}, {name}: {theirs[number]!r:.80} where the journal has {ours[number]!r:.80}"
             )
             yield Problem(PARQUET, None, text)
+
+
+def _older(lines: Any, names: list[str]) -> Any:
+    """Lines up to schema 3 as the table that went with them; ``names``: the columns that it has.
+
+    Columns that came later are unknown throughout in the oldest runs, and their tables lack them.
+    """
+    lacking = {*LATER} - {*names}
+    known = not all(lines[name].null_count == len(lines) for name in lacking)
+    return lines.select([name for name in OLDER if known or name not in lacking])
 
 
 def _raw(folder: Path, info: RunInfo, samples: pd.DataFrame) -> Iterator[Problem]:
@@ -234,9 +245,8 @@ def _raw(folder: Path, info: RunInfo, samples: pd.DataFrame) -> Iterator[Problem
         try:
             told = {*tool_output.invocations(path)}
         except (BundleError, OSError) as error:
-            message = error.message if isinstance(error, BundleError) else str(error)
-            number, _, text = message.partition(f"{path}:")[2].partition(": ")
-            yield Problem(where, int(number) if number.isdigit() else None, text or message)
+            problem = _problem(path, error)
+            yield Problem(where, problem.line, problem.text)
             continue
         wanted = {*part[["block", "arm", "warmup"]].itertuples(index=False, name=None)}
         if lacking := sorted(wanted - told):

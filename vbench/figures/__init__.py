@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from vbench import plot
 from vbench.errors import UsageError
-from vbench.figures.query import Asked, choose
+from vbench.figures.query import Asked, Lacking, choose
 from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
-from vbench.stats.overhead import baselines, footprint
+from vbench.stats.host_cost import footprint
+from vbench.stats.overhead import baselines
+from vbench.stats.verdict import CALLED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vbench.stats.run import Run
 
-__all__ = ["DEFAULT", "FIGURES", "Asked", "available", "draw", "layer_factors", "text_factors"]
+__all__ = ["DEFAULT", "FIGURES", "Asked", "Lacking", "available", "draw", "layer_factors", "text_factors"]
 
 
 def _words(asked: Asked) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def _cost(asked: Asked) -> Figure:
         bases = asked.of_chosen(operations)["baseline"]
         operations = operations[operations["stack"].isin([*asked.chosen, *bases])]
     cell = ["stack", "workload", "params", "metric"]
-    called = asked.overheads.assign(called=asked.overheads["verdict"].isin(["costlier", "cheaper"]))
+    called = asked.overheads.assign(called=asked.overheads["verdict"].isin(CALLED))
     operations = operations.merge(called[[*cell, "called"]], on=cell, how="left")
     operations["called"] = operations["called"].fillna(False).astype(bool)
     if operations.empty:
@@ -62,7 +64,7 @@ def _latency(asked: Asked) -> Figure:
 
 def _footprint(asked: Asked) -> Figure:
     samples = asked.samples
-    table = footprint(samples).assign(clock=asked.by)
+    table = footprint(samples, asked.run.host_costs).assign(clock=asked.by)
     table["baseline"] = table["stack"].map(baselines(samples))
     table = asked.of_chosen(table)
     if table.empty:
@@ -106,9 +108,10 @@ def _published(table: str) -> Callable[[Asked], Figure]:
         ours = plot.matching(frame, asked.primary, published)
         if ours.empty:
             wanted = ", ".join(dict.fromkeys(w for row in published.rows for w in row["workloads"]))
-            raise UsageError(
-                f"{asked.run.path} has nothing to set beside {published.label}, {published.place}",
-                f"measure some of {wanted} in a stack such as local/uml or testbed/xen/pv",
+            raise Lacking(
+                asked.run.path,
+                f"has nothing to set beside {published.label}, {published.place}",
+                hint=f"measure some of {wanted} in a stack such as local/uml or testbed/xen/pv",
             )
         return plot.beside_published(ours, published, titles=asked.titles)
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from vbench.errors import UsageError
+from vbench.stats.verdict import CALLED
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
 
 CLOCKS = ("wall", "instructions")
+
+
+class Lacking(UsageError):
+    """A bundle holds nothing of what a figure shows; ``reason`` says so, whichever clock was asked for."""
+
+    def __init__(self, bundle: Path, reason: str, narrowed: str = "", hint: str | None = None) -> None:
+        super().__init__(f"{bundle} {reason}{narrowed}", hint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Asked:
         if self.workload:
             return self.workload
         cells = self.of_primary(self.overheads).dropna(subset=["ratio"])
-        called = cells[cells["verdict"].isin(["costlier", "cheaper"])]
+        called = cells[cells["verdict"].isin(CALLED)]
         cells = cells if called.empty else called
         if cells.empty:
             raise self.lacks("a comparison")
@@ -102,12 +112,12 @@ class Asked:
         some = self.of_primary(frame[frame["workload"] == workload])
         return some[some["params"] == some["params"].iloc[0]] if len(some) else some
 
-    def lacks(self, what: str) -> UsageError:
+    def lacks(self, what: str) -> Lacking:
         """The error that says what the bundle does not hold, for what was asked."""
         words = [f"of {self.workload}"] if self.workload else []
         words += [f"in {', '.join(self.chosen)}"] if self.chosen else []
-        words += [f"measured in {self.clock}"] if self.clock else []
-        return UsageError(f"{self.run.path} holds no {' '.join([what.removeprefix('a '), *words])}")
+        by = f" measured in {self.clock}" if self.clock else ""
+        return Lacking(self.run.path, " ".join(["holds no", what.removeprefix("a "), *words]), by)
 
     def title(self, workload: str) -> str:
         """A workload and the metric that stands for it."""

@@ -56,7 +56,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an invocation took of the parent: the columns of a sample; ``None`` is not known."""
+    """What an invocation took of the parent, by the names of ``bundle.samples.COSTS``; ``None`` is not known."""
 
     host_cpu_s: float | None = None
     rss_mib: float | None = None

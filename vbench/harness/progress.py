@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vbench.bundle import tool_output
-from vbench.bundle.journal import problem
+from vbench.bundle.samples import problem
 from vbench.bundle.store import JOURNAL, Bundle
 from vbench.errors import BundleError
 from vbench.harness.events import Began

@@ -6,7 +6,7 @@ import threading
 from dataclasses import asdict
 
 from vbench.bundle import tool_output
-from vbench.bundle.journal import Sample
+from vbench.bundle.samples import samples_of
 from vbench.bundle.store import Bundle, Failure, Note
 from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled
 
@@ -70,31 +70,25 @@ class Recorder:
             self._bundle.save()
 
     def _measured(self, event: Measured) -> None:
-        """One invocation: the tool's output, then all its metrics at once."""
-        samples = [
-            Sample(
-                run=self._bundle.info.id,
-                stack=event.stack,
-                baseline=event.baseline,
-                workload=event.workload,
-                params=event.params,
-                metric=each.metric,
-                unit=each.unit,
-                better=each.better,
-                value=each.value,
-                block=event.block,
-                order=event.order,
-                arm=event.arm,
-                warmup=event.warmup,
-                work=event.work,
-                clock=event.clock,
-                guest_s=event.guest_s,
-                parent_s=event.parent_s,
-                start=event.start,
-                **asdict(event.cost),
-            )
-            for each in event.values
-        ]
+        """One invocation: the tool's output, then all its samples at once."""
+        samples = samples_of(
+            [(each.metric, each.unit, each.better, each.value) for each in event.values],
+            asdict(event.cost),
+            run=self._bundle.info.id,
+            stack=event.stack,
+            baseline=event.baseline,
+            workload=event.workload,
+            params=event.params,
+            block=event.block,
+            order=event.order,
+            arm=event.arm,
+            warmup=event.warmup,
+            work=event.work,
+            clock=event.clock,
+            guest_s=event.guest_s,
+            parent_s=event.parent_s,
+            start=event.start,
+        )
         once = (event.block, event.arm, event.warmup)
         tool_output.keep(self._bundle.path, (event.stack, event.workload), once, event.stdout)
         self._bundle.append(samples)

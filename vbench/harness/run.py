@@ -217,6 +217,7 @@ def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
 
             journal = folder / JOURNAL
             samples = read_table(journal, journal.stat().st_size).to_pandas()
+            samples = samples[samples["side"] == "workload"]
             samples = samples[(samples["clock"] == "wall") & (samples["block"] < block)]
             last = samples.loc[samples["block"] == block - 1, ["stack", "workload"]].drop_duplicates()
             known[block] = narrow_enough(samples.merge(last), plan.target_width)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 
-from vbench.bundle.journal import canonical
+from vbench.bundle.samples import canonical
 from vbench.bundle.store import Note
 from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError

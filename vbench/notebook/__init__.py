@@ -97,8 +97,11 @@ def some(run: Run, workloads: Sequence[str], *, without: Collection[str] = FURTH
             "failures": [each for each in run.info.failures if each.stack not in without],
         }
     )
-    kept = run.samples["workload"].isin(workloads) & ~run.samples["stack"].isin(without)
-    return replace(run, info=info, samples=run.samples[kept])
+    samples, costs = (
+        rows[rows["workload"].isin(workloads) & ~rows["stack"].isin(without)]
+        for rows in (run.samples, run.host_costs)
+    )
+    return replace(run, info=info, samples=samples, host_costs=costs)
 
 
 def main_cells(run: Run, *, threshold: float = 0.0) -> pd.DataFrame:

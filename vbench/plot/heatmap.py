@@ -22,6 +22,7 @@ from vbench.plot.style import (
     styled,
 )
 from vbench.plot.words import TIMES, blocks_text, clean, fit, interval_text, level_text, text_width, times
+from vbench.stats.verdict import CALLED, Verdict
 from vbench.terms import KINDS
 
 _ROW, _LEFT, _SIDE = 0.34, 3.1, 0.9  # inches: a row, the workloads' names, the colour scale
@@ -120,14 +121,14 @@ def _cell(axes: Axes, x: int, y: int, row: Any, shade: Any) -> None:
         )
         axes.text(x + 0.5, y + 0.5, "n/a", fontsize=8, style="italic", color="#444444", **style)
         return
-    called = row["verdict"] in ("costlier", "cheaper")
+    called = row["verdict"] in CALLED
     fill = shade.to_rgba(np.log(row["ratio"])) if called else (0.93, 0.93, 0.93, 1.0)
     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=fill, edgecolor="white", linewidth=1.5))
     dark = called and np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5
     colour = "white" if dark else "black"
     interval = np.isfinite(row["low"])
     weight = "bold" if called else "normal"
-    sign = "" if called else "≈ " if row["verdict"] == "not distinguishable" else "? "
+    sign = "" if called else "≈ " if row["verdict"] == Verdict.NOT_DISTINGUISHABLE else "? "
     shown = sign + times(row["ratio"])
     axes.text(
         x + 0.5, y + (0.34 if interval else 0.5), shown, fontsize=8.5, weight=weight, color=colour, **style

@@ -25,6 +25,7 @@ from vbench.report.words import (
     two,
 )
 from vbench.stats import wording
+from vbench.stats.verdict import CALLED, Verdict
 
 Row = dict[str, Any]
 WIDE = 1.1  # an interval that reaches further than this from its middle is named as doubtful
@@ -40,7 +41,7 @@ def answers(rows: list[Row]) -> list[dict[str, Any]]:
     out: dict[tuple[str, str], dict[str, Any]] = {}
     kinds: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row["primary"] and row["verdict"] != "unavailable":
+        if row["primary"] and row["verdict"] != Verdict.UNAVAILABLE:
             kinds.setdefault((row["stack"], row["clock"], row["kind"]), []).append(row)
     for (stack, clock, kind), cells in kinds.items():
         answer = out.setdefault(
@@ -64,10 +65,10 @@ def sentence(cells: list[Row]) -> Two:
     for cell in sorted(cells, key=lambda c: c["ratio"] or math.inf):
         by.setdefault(cell["verdict"], []).append(cell)
     parts = [
-        *_called(by.get("costlier", []), n, "more_many"),
-        *_called(by.get("cheaper", [])[::-1], n, "less_many"),
-        *_not_told(by.get("not distinguishable", [])),
-        *_undecided(by.get("undetermined", [])),
+        *_called(by.get(Verdict.COSTLIER, []), n, "more_many"),
+        *_called(by.get(Verdict.CHEAPER, [])[::-1], n, "less_many"),
+        *_not_told(by.get(Verdict.NOT_DISTINGUISHABLE, [])),
+        *_undecided(by.get(Verdict.UNDETERMINED, [])),
     ]
     return joined(parts, "; ")
 
@@ -81,7 +82,7 @@ def _called(cells: list[Row], n: int, key: str) -> list[Two]:
 def _cost_of(cell: Row) -> Two:
     how_much, within = cost(cell)
     text = say("costs", cost=how_much, interval=within, time=_time(cell))
-    return joined([text, say("artefact")], "") if cell["verdict"] == "cheaper" else text
+    return joined([text, say("artefact")], "") if cell["verdict"] == Verdict.CHEAPER else text
 
 
 def _named(cell: Row) -> Two:
@@ -133,7 +134,7 @@ def _undecided(cells: list[Row]) -> list[Two]:
 
 def _glance(cells: list[Row]) -> dict[str, Any]:
     """A kind of work in a few characters, the shade of its cell (0 to 3), and how many workloads it is of."""
-    called = sorted(c["ratio"] for c in cells if c["verdict"] in ("costlier", "cheaper"))
+    called = sorted(c["ratio"] for c in cells if c["verdict"] in CALLED)
     of = say("glance_of", k=len(called), n=len(cells))
     if called:
         low, high = called[0], called[-1]
@@ -148,7 +149,7 @@ def _glance(cells: list[Row]) -> dict[str, Any]:
             "of": of,
             "shade": shade,
         }
-    told = [c for c in cells if c["verdict"] == "not distinguishable"]
+    told = [c for c in cells if c["verdict"] == Verdict.NOT_DISTINGUISHABLE]
     if told:
         return {"glance": say("glance_none"), "of": _within(told), "shade": "none"}
     return {"glance": say("glance_unknown"), "of": of, "shade": "none"}
@@ -163,18 +164,18 @@ def doubts(
     (each with stack, title, kind, width and reasons), shown, doubtful and total.
     """
     found = []
-    cells = [row for row in rows if row["primary"] and row["verdict"] != "unavailable"]
+    cells = [row for row in rows if row["primary"] and row["verdict"] != Verdict.UNAVAILABLE]
     for row in cells:
         reasons: list[Two] = []
         at = (row["stack"], row["workload"])
         wide = math.sqrt(row["high"] / row["low"]) if row["low"] else math.inf
-        if row["verdict"] == "undetermined":
+        if row["verdict"] == Verdict.UNDETERMINED:
             reasons.append(term(row["why"]))
         elif wide > WIDE:
             reasons.append(say("doubt_wide"))
         if (row["aa_floor"] or 0) > FLOOR:
             reasons.append(say("doubt_floor", floor=percent(row["aa_floor"])))
-        reasons += [say("doubt_artefact")] * (row["verdict"] == "cheaper")
+        reasons += [say("doubt_artefact")] * (row["verdict"] == Verdict.CHEAPER)
         reasons += [say("doubt_clock")] * (at in clocks)
         reasons += [say("doubt_warning")] * (at in warned)
         if reasons:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vbench.stats import wording
+from vbench.stats.verdict import CALLED, Verdict
 
 Row = dict[str, Any]
 WIDTH = 80
@@ -96,13 +97,13 @@ def _name(row: Row, several: set[str]) -> str:
 def _cell(row: Row) -> str:
     """One ratio in at most five characters: +0.6%, 2.8x, 47x, = where none is told, -96%! for an artefact, ~2.8x."""
     ratio = row["ratio"]
-    if row["verdict"] == "not distinguishable":
+    if row["verdict"] == Verdict.NOT_DISTINGUISHABLE:
         return "="
     if ratio is None:
         return "~"
-    if row["verdict"] == "undetermined":
+    if row["verdict"] == Verdict.UNDETERMINED:
         return f"~{_ratio(ratio, rough=True)}"
-    return f"{_ratio(ratio, rough=True)}!" if row["verdict"] == "cheaper" else _ratio(ratio)
+    return f"{_ratio(ratio, rough=True)}!" if row["verdict"] == Verdict.CHEAPER else _ratio(ratio)
 
 
 def _ratio(ratio: float, *, rough: bool = False) -> str:
@@ -126,7 +127,7 @@ def sentences(rows: Sequence[Row], failures: Sequence[Any]) -> list[str]:
     odd = [
         f"{row['workload']} in {row['stack']}"
         for row in rows
-        if row["primary"] and row["verdict"] == "cheaper"
+        if row["primary"] and row["verdict"] == Verdict.CHEAPER
     ]
     if odd:
         out.append(f"Usually an artefact, as it beats its baseline: {', '.join(odd[:3])}{_more(odd, 3)}.")
@@ -144,8 +145,8 @@ def _more(found: Sequence[Any], shown: int) -> str:
 
 
 def _told(rows: Sequence[Row]) -> str:
-    cells = [row for row in rows if row["primary"] and row["verdict"] != "unavailable"]
-    called = [row for row in cells if row["verdict"] in ("costlier", "cheaper")]
+    cells = [row for row in rows if row["primary"] and row["verdict"] != Verdict.UNAVAILABLE]
+    called = [row for row in cells if row["verdict"] in CALLED]
     blocks = sorted({row["n"] for row in cells if row["n"]})
     span = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}" if blocks else "no"
     levels = [row["attained"] for row in cells if row["attained"]]
@@ -159,20 +160,20 @@ def _extremes(rows: Sequence[Row]) -> Iterator[str]:
     Workloads in which some stack beats its baseline are in no mean, and stacks that lack one of the others have none.
     """
     decided = [
-        row
-        for row in rows
-        if row["primary"] and row["verdict"] in ("costlier", "cheaper", "not distinguishable")
+        row for row in rows if row["primary"] and row["verdict"] in (*CALLED, Verdict.NOT_DISTINGUISHABLE)
     ]
     for clock in ("wall", "instructions"):
         mine = [row for row in decided if row["clock"] == clock]
         usual = _usual(mine)
-        odd = {_key(row) for row in mine if row["verdict"] == "cheaper"}
+        odd = {_key(row) for row in mine if row["verdict"] == Verdict.CHEAPER}
         logs: dict[str, dict[Any, float]] = {}
         for row in mine:
             if _key(row) not in odd and row["baseline"] == usual:
                 logs.setdefault(row["stack"], {})[_key(row)] = math.log(row["ratio"])
         most = max(
-            (row for row in mine if row["verdict"] == "costlier"), key=lambda row: row["ratio"], default=None
+            (row for row in mine if row["verdict"] == Verdict.COSTLIER),
+            key=lambda row: row["ratio"],
+            default=None,
         )
         whole = max(map(len, logs.values()), default=0)
         means = {stack: sum(each.values()) / whole for stack, each in logs.items() if len(each) == whole}

@@ -18,6 +18,7 @@ from vbench.report.tables import cell_rows, fact_rows, findings_of, floor_rows, 
 from vbench.report.words import Language, Two, joined, kind_name, number, percent, say, term
 from vbench.stats import wording
 from vbench.stats.overhead import aa_floors, clock_disagreement
+from vbench.stats.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ def render(
                if (overheads["clock"] == clock).any()],
         doubts=doubts(rows, clocks=drifting, warned=warned),
         unavailable=[failure for failure in run.info.failures if failure.workload is None],
-        footprint=footprint_rows(run),
+        footprint=footprint_rows(run, level),
         findings=findings,
         clocks_agree=clocks.empty,
         floors=floor_rows(run, aa_floors(run.samples, level=level)),
@@ -103,7 +104,9 @@ def _part(
     """All that is measured by one kind of clock: its ratios never share a panel or a table with the other's."""
     mine = [row for row in rows if row["clock"] == clock]
     stacks = {row["stack"] for row in mine}
-    failed = [r for r in rows if r["verdict"] == "unavailable" and r["workload"] and r["stack"] in stacks]
+    failed = [
+        r for r in rows if r["verdict"] == Verdict.UNAVAILABLE and r["workload"] and r["stack"] in stacks
+    ]
     answered = answers(mine)
     kinds = dict.fromkeys(kind for answer in answered for kind in answer["kinds"])
     drawn, left_out = pictures(run, overheads, clock, level=level, form="png" if printed else "svg")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vbench import plot
 from vbench.errors import UsageError
-from vbench.figures import FIGURES, Asked
+from vbench.figures import FIGURES, Asked, Lacking
 from vbench.report.words import Two, say, term, texts, two
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def pictures(
         try:
             figure = choice.draw(asked)
         except UsageError as error:
-            reason = error.message.removeprefix(f"{run.path} ").removesuffix(f" measured in {clock}")
+            reason = error.reason if isinstance(error, Lacking) else error.message
             left_out.append(say("one", title=name, what=term(reason)))
             continue
         caption = say(name, "figure") if name in texts()["figure"] else two(choice.shows)

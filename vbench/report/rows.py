@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vbench.stats.verdict import Verdict
 from vbench.terms import KINDS
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
                 "kind": known.kind if known else "",
                 "n": 0,
                 "primary": True,
-                "verdict": "unavailable",
+                "verdict": Verdict.UNAVAILABLE.value,
                 "why": failure.reason,
             }
         )
@@ -65,7 +66,7 @@ def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
     kinds = [*KINDS, *sorted({row["kind"] for row in rows} - {*KINDS, ""}), ""]
     rows.sort(
         key=lambda row: (
-            row["verdict"] == "unavailable",
+            row["verdict"] == Verdict.UNAVAILABLE,
             kinds.index(row["kind"]),
             place(workloads, row["workload"]),
             row["workload"],

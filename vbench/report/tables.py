@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from vbench.report.words import (
     two,
     value,
 )
-from vbench.stats.host_cost import outside
-from vbench.stats.overhead import baselines, footprint
+from vbench.stats.host_cost import CPU, footprint, rates
+from vbench.stats.overhead import baselines
+from vbench.stats.verdict import CALLED, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +117,7 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
                 "unit": row["unit"],
                 "floor": percent(row["aa_floor"]),
                 "verdict": term(row["verdict"]),
-                "called": row["verdict"] in ("costlier", "cheaper"),
+                "called": row["verdict"] in CALLED,
                 "why": joined(verdict, "; "),
                 "numbers": near[at],
                 "sort": {name: row[name] for name in ("ratio", "low", "high", "child", "base", "aa_floor")},
@@ -125,14 +127,18 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
     return {"rows": out, "shown": len(out), "total": len(rows)}
 
 
-def footprint_rows(run: Run) -> dict[str, Any]:
+def footprint_rows(run: Run, level: float) -> dict[str, Any]:
     """Host-side cost as a matrix: workloads by stacks, and memory by stack.
 
     A cell of a stack holds what a unit of work costs inside (elapsed time) and outside (CPU time on the host),
-    both over its baseline; a cell of a root, and one whose seconds are counted instructions, holds CPU seconds on
-    the host per second of work.
+    both over its baseline, with the interval and verdict of the latter; a cell of a root, and one that has no ratio
+    outside, holds CPU seconds on the host per second of work. ``notes``: letters and the reasons they stand for.
     """
-    taken = outside(run.samples)
+    taken = rates(run.samples, run.host_costs)
+    paid = run.host_overheads(level=level)
+    key = ["workload", "params", "stack"]
+    paid = paid.loc[paid["metric"] == CPU, [*key, "ratio", "low", "high", "verdict", "why", "clock"]]
+    taken = taken.merge(paid, on=key, how="left")
     stacks = sorted(taken["stack"].unique(), key=lambda name: (place(list(run.info.techniques), name), name))
     rows = []
     cells = {(row["workload"], row["params"], row["stack"]): row for row in taken.to_dict("records")}
@@ -141,37 +147,51 @@ def footprint_rows(run: Run) -> dict[str, Any]:
         key=lambda each: (place(list(run.info.workloads), each[0]), each),
     )
     several = {workload for workload, _ in order if sum(each == workload for each, _ in order) > 1}
+    reasons: list[str] = []
     for workload, params in order:
         known = [cells.get((workload, params, stack)) for stack in stacks]
         rows.append(
             {
                 "title": term(title(run, workload)),
                 "detail": params if workload in several else "",
-                "cells": [_inside_outside(cell) for cell in known],
-                "dearer": [_dearer_outside(cell) for cell in known],
+                "cells": [_inside_outside(cell, reasons) for cell in known],
             }
         )
-    memory = footprint(run.samples).groupby("stack")["rss_mib"].max()
+    memory = footprint(run.samples, run.host_costs).groupby("stack")["rss_mib"].max()
     counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"].unique()}
     return {
         "stacks": [name + "†" * (name in counted) for name in stacks],
         "counted": bool(counted),
         "rows": rows[:MOST_ROWS],
         "memory": [value(memory[name]) for name in stacks],
+        "notes": [{"letter": _letter(n), "text": term(why)} for n, why in enumerate(reasons)],
     }
 
 
-def _inside_outside(cell: dict[Hashable, Any] | None) -> Two:
+def _inside_outside(cell: dict[Hashable, Any] | None, reasons: list[str]) -> dict[str, Any]:
+    """One cell as text. Where there is no ratio because instructions are counted, the head of its column says so."""
     if cell is None:
-        return two("-")
-    inside, out, share = cell["inside_ratio"], cell["cpu_ratio"], cell["cpu_per_s"]
+        return {"text": two("-"), "dearer": False, "verdict": two(""), "letter": ""}
+    inside, out, share = cell["inside_ratio"], cell["ratio"], cell["cpu_per_s"]
+    text = number(f"{share:.2f} s/s") if math.isfinite(share) else two("n/a")
     if math.isfinite(inside) and math.isfinite(out):
-        return number(f"{inside:.3g} → {out:.3g}")
-    return number(f"{share:.2f} s/s") if math.isfinite(share) else two("n/a")
+        text = number(f"{inside:.3g} → {out:.3g}")
+    if cell["clock"] != "wall":
+        return {"text": text, "dearer": False, "verdict": two(""), "letter": ""}
+    if cell["why"] and cell["why"] not in reasons:
+        reasons.append(cell["why"])
+    known = [interval(cell["low"], cell["high"])] if math.isfinite(cell["low"]) else []
+    return {
+        "text": text,
+        "dearer": cell["verdict"] == Verdict.COSTLIER and cell["low"] > 1.25 * inside,
+        "verdict": joined([*known, term(cell["verdict"])], "; "),
+        "letter": _letter(reasons.index(cell["why"])) if cell["why"] else "",
+    }
 
 
-def _dearer_outside(cell: dict[Hashable, Any] | None) -> bool:
-    return cell is not None and bool(cell["cpu_ratio"] > 1.25 * cell["inside_ratio"])
+def _letter(number: int) -> str:
+    """a, b, ... z, and for what is never that many: aa, bb."""
+    return ascii_lowercase[number % 26] * (1 + number // 26)
 
 
 def floor_rows(run: Run, floors: pd.DataFrame) -> list[dict[str, Any]]:

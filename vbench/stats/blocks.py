@@ -15,6 +15,15 @@ import pandas as pd
 from vbench.stats.intervals import Floats, signed_rank, student
 
 CELL = ["workload", "params", "metric"]
+INVOCATION = [
+    "run",
+    "stack",
+    "workload",
+    "params",
+    "block",
+    "order",
+    "arm",
+]  # of those that count: no warm-up
 ESTIMATES = ["log", "log_low", "log_high", "mean", "mean_low", "mean_high", "p"]
 
 _ROUNDING = 1e-12  # log-ratios of equal doubles differ by less: they count as 0

@@ -33,7 +33,8 @@ import pandas as pd
 from vbench.errors import UsageError
 from vbench.stats.blocks import CELL, ESTIMATES, costs, estimate, measured, rounded, stack_costs, texts
 from vbench.stats.intervals import holm, min_blocks
-from vbench.stats.overhead import ELSEWHERE, Texts, floors_of
+from vbench.stats.overhead import floors_of
+from vbench.stats.verdict import ELSEWHERE, Texts, Verdict, first_that_holds
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
@@ -248,23 +249,17 @@ def _verdicts(out: pd.DataFrame, level: float) -> tuple[Texts, Texts]:
     together = (out["role"] == "interaction").to_numpy()
     few = (out["n"] < min_blocks(level)).to_numpy()
     floor = np.log1p(out["aa_floor"].to_numpy(dtype=float))
-    reasons = [
-        (~together, "", out["why"].to_numpy(dtype=str)),
-        (few, "undetermined", f"needs at least {min_blocks(level)} blocks"),
-        (np.isnan(floor), "undetermined", "needs the baseline measured twice a block"),
-        (
-            (out["p_holm"] > 1 - level).to_numpy(),
-            "not distinguishable",
-            "the layers multiply, as far as can be told",
-        ),
-        ((out["log"].abs() <= floor).to_numpy(), "not distinguishable", "within the A/A floor"),
-        (
-            ((out["log_low"] <= 0) & (out["log_high"] >= 0)).to_numpy(),
-            "not distinguishable",
-            "the layers multiply, as far as can be told",
-        ),
-        ((out["log"] > 0).to_numpy(), "costlier together", ""),
-    ]
-    tests = [test for test, _, _ in reasons]
-    verdict = np.select(tests, [np.array(verdict) for _, verdict, _ in reasons], np.array("cheaper together"))
-    return verdict, np.select(tests, [np.array(why) for _, _, why in reasons], np.array(""))
+    undetermined, same = Verdict.UNDETERMINED, Verdict.NOT_DISTINGUISHABLE
+    multiply = "the layers multiply, as far as can be told"
+    return first_that_holds(
+        [
+            (~together, "", out["why"]),
+            (few, undetermined, f"needs at least {min_blocks(level)} blocks"),
+            (np.isnan(floor), undetermined, "needs the baseline measured twice a block"),
+            (out["p_holm"] > 1 - level, same, multiply),
+            (out["log"].abs() <= floor, same, "within the A/A floor"),
+            ((out["log_low"] <= 0) & (out["log_high"] >= 0), same, multiply),
+            (out["log"] > 0, Verdict.COSTLIER_TOGETHER, ""),
+        ],
+        Verdict.CHEAPER_TOGETHER,
+    )

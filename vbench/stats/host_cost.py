@@ -6,26 +6,54 @@ beside the ratio by the environment's own figures stands that of the processor t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from vbench.stats.blocks import measured
+from vbench.bundle.samples import COSTS
+from vbench.stats.blocks import CELL, INVOCATION, measured
+from vbench.stats.overhead import absolutes, overheads
+from vbench.stats.verdict import Verdict
 
+CPU, MEMORY, _SWITCHES, _READ, _WRITTEN, _STEAL = (metric for metric, _ in COSTS.values())
 _WORKLOAD = ["workload", "params"]
-_INVOCATION = ["run", "stack", *_WORKLOAD, "block", "arm"]
-_COUNTS = ("host_switches", "host_read_mib", "host_written_mib")
+_TICK = 0.01
+"""Seconds: what /proc tells of processor time on every Linux (proc(5), in units of 1/100 s)."""
+
+_WITHHELD = "what a host withholds is not what a layer costs"
+_COUNTED = "on a testbed, it and its baseline are paid for by other hosts or in other seconds"
+_OTHER_HOST = "its baseline was paid for by another host"
+_LIVING = "of its baseline a whole command is counted, here only the threads that live on"
+_NOT_KNOWN = "that of its baseline is not known"
+_NOTHING = "it is 0 in some blocks"
 
 
-def outside(samples: pd.DataFrame) -> pd.DataFrame:
+def invocations(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """One row per invocation that counts: the columns of a sample, and one for each cost; NaN where it is not known.
+
+    ``samples`` say which invocations there are; ``costs``: their costs, and maybe others'. ``seconds``: how long the
+    invocation took by the environment's own clock, the parent's where it has none.
+    """
+    out = measured(samples).drop_duplicates(INVOCATION)
+    known = measured(costs)
+    for metric, _ in COSTS.values():
+        values = known.loc[known["metric"] == metric, [*INVOCATION, "value"]]
+        out = out.merge(
+            values.rename(columns={"value": metric}), on=INVOCATION, how="left", suffixes=("_", "")
+        )
+    seconds = out["guest_s"].fillna(out["parent_s"])
+    return out.assign(seconds=seconds.where(seconds > 0))
+
+
+def rates(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """The cost on its host of each stack's workloads: one row per stack, workload and params.
 
     All figures are medians over invocations; a figure that no invocation knows is NaN. Columns:
         n                    invocations
         cpu_per_work         CPU seconds that the whole environment used on its host per unit of ``work`` (the
                              size that was calibrated; the start of the command is in it)
-        cpu_ratio            that of the stack over that of its baseline; above 1 is costlier. By the wall clock only:
-                             what a testbed uses is counted in another time than what its guests use of it
-        inside_ratio         the same ratio of elapsed seconds, by each environment's own clock
+        inside_ratio         elapsed seconds per unit of work over the baseline's, by each environment's own clock
         cpu_per_s            CPU seconds per elapsed second, by the environment's own clock
         switches_per_s       context switches of its threads on the host per elapsed second
         read_mib_per_s, written_mib_per_s   what the host's storage did for it
@@ -34,37 +62,126 @@ def outside(samples: pd.DataFrame) -> pd.DataFrame:
     Elapsed seconds are the parent's where the environment does not tell. A machine's own baseline has no
     process that carries it: there it is the command that is counted, and storage is the command's alone.
     """
-    s = measured(samples).drop_duplicates(_INVOCATION)
-    for name in (*_COUNTS, "steal_s"):
-        if name not in s:
-            s = s.assign(**{name: np.nan})
-    seconds = s["guest_s"].fillna(s["parent_s"])
-    seconds = seconds.where(seconds > 0)
+    s = invocations(samples, costs)
     s = s.assign(
-        cpu_per_work=s["host_cpu_s"] / s["work"],
-        seconds_per_work=seconds / s["work"],
-        cpu_per_s=s["host_cpu_s"] / seconds,
-        switches_per_s=s["host_switches"] / seconds,
-        read_mib_per_s=s["host_read_mib"] / seconds,
-        written_mib_per_s=s["host_written_mib"] / seconds,
-        steal_share=s["steal_s"] / seconds,
+        cpu_per_work=s[CPU] / s["work"],
+        seconds_per_work=s["seconds"] / s["work"],
+        cpu_per_s=s[CPU] / s["seconds"],
+        switches_per_s=s[_SWITCHES] / s["seconds"],
+        read_mib_per_s=s[_READ] / s["seconds"],
+        written_mib_per_s=s[_WRITTEN] / s["seconds"],
+        steal_share=s[_STEAL] / s["seconds"],
     )
     shown = ["cpu_per_s", "switches_per_s", "read_mib_per_s", "written_mib_per_s", "steal_share"]
-    groups = s.groupby(["stack", *_WORKLOAD], sort=False)
-    out = groups.agg(
+    out = s.groupby(["stack", *_WORKLOAD], sort=False).agg(
         baseline=("baseline", "first"),
-        clock=("clock", "first"),
         n=("block", "size"),
-        cpu_per_work=("cpu_per_work", "median"),
-        seconds_per_work=("seconds_per_work", "median"),
-        **{name: (name, "median") for name in shown},
-    ).reset_index()
-    base = out[["stack", *_WORKLOAD, "cpu_per_work", "seconds_per_work"]]
-    base = base.rename(columns={"stack": "baseline", "cpu_per_work": "cpu", "seconds_per_work": "time"})
+        **{name: (name, "median") for name in ("cpu_per_work", "seconds_per_work", *shown)},
+    )
+    out = out.reset_index()
+    base = out[["stack", *_WORKLOAD, "seconds_per_work"]]
+    base = base.rename(columns={"stack": "baseline", "seconds_per_work": "time"})
     out = out.merge(base, on=["baseline", *_WORKLOAD], how="left")
-    child = out["stack"] != out["baseline"]
-    same_time = child & (out["clock"] == "wall")
-    out["cpu_ratio"] = (out["cpu_per_work"] / out["cpu"].where(out["cpu"] > 0)).where(same_time)
-    out["inside_ratio"] = (out["seconds_per_work"] / out["time"]).where(child)
-    columns = ["stack", "baseline", *_WORKLOAD, "n", "cpu_per_work", "cpu_ratio", "inside_ratio", *shown]
+    out["inside_ratio"] = (out["seconds_per_work"] / out["time"]).where(out["stack"] != out["baseline"])
+    columns = ["stack", "baseline", *_WORKLOAD, "n", "cpu_per_work", "inside_ratio", *shown]
     return out[columns].sort_values(["stack", *_WORKLOAD], ignore_index=True)
+
+
+def footprint(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """What an environment takes from its host: one row per stack and workload.
+
+    Columns: stack, workload, n (invocations), cpu_per_s (median CPU seconds used on the host per second of
+    work by the environment's own clock, by the parent's where it has none), rss_mib (largest seen).
+    """
+    s = invocations(samples, costs)
+    s = s.assign(cpu_per_s=s[CPU] / s["seconds"])
+    groups = s.groupby(["stack", "workload"], sort=False)
+    return groups.agg(
+        n=("block", "size"), cpu_per_s=("cpu_per_s", "median"), rss_mib=(MEMORY, "max")
+    ).reset_index()
+
+
+def cost_resolutions(costs: pd.DataFrame) -> pd.Series[float]:
+    """How finely each cost was read, as a share of it: processor time that was read in ticks, by one tick.
+
+    A command's own is told in microseconds (getrusage(2)), that of a tree of processes in ticks of 10 ms. Which one a
+    value is shows in itself: only what is read in ticks is a whole number of them again and again.
+    """
+    value = costs["value"]
+    ticks = value / _TICK
+    whole = (costs["metric"] == CPU) & (value > 0) & ((ticks - ticks.round()).abs() < 1e-6)
+    return (_TICK / value).where(whole, 0.0)
+
+
+def host_overheads(
+    costs: pd.DataFrame,
+    *,
+    level: float = 0.95,
+    threshold: float = 0.0,
+    kinds: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """What each stack's work costs its host over its baseline's: one row per stack, baseline, workload, params, metric.
+
+    Columns, blocks, intervals and verdicts as of :func:`vbench.stats.overhead.overheads`; Holm's correction is over
+    all rows here that have a ratio. Costs are per unit of work, but memory, which is as it is.
+
+    The verdict is "unavailable", with the reason in ``why`` and no ratio, where there is nothing to compare:
+
+    - steal, which is what the host did to the environment;
+    - where seconds are counted instructions: those of the machine that pays for a testbed are its own;
+    - where another host paid for the baseline: an environment in a guest is paid for by that guest, and the guest
+      itself by the host below;
+    - context switches: the kernel tells those of a command with all its children, but of a tree of processes only
+      those of threads that have not ended;
+    - where the baseline's cost is not known, or either of the two is 0 in some block.
+    """
+    per_work = measured(costs)
+    sized = per_work["metric"] != MEMORY
+    per_work = per_work.assign(
+        value=per_work["value"] / per_work["work"].where(sized, 1),
+        unit=per_work["unit"].where(~sized, per_work["unit"] + "/work"),
+    )
+    cell = ["stack", "baseline", *CELL]
+    cells = _cells(per_work)
+    lacking = cells[cells["why"] != ""]
+    # What is its own baseline is compared with nothing, and is still there for what is held against it.
+    barred = per_work[cell].merge(lacking[[*cell, "why"]], on=cell, how="left")["why"].notna().to_numpy()
+    told = per_work.assign(baseline=per_work["baseline"].mask(barred, per_work["stack"]))
+    out = overheads(told, level=level, threshold=threshold, kinds=kinds)
+    gaps = absolutes(per_work, lacking[[*cell, "clock", "why"]]).assign(
+        n=0,
+        verdict=Verdict.UNAVAILABLE.value,
+        flag="",
+        kind=[(kinds or {}).get(name, "other") for name in lacking["workload"]],
+        level=level,
+        attained=0.0,
+    )
+    whole = [each for each in (out, gaps.reindex(columns=out.columns)) if len(each)]
+    return pd.concat(whole, ignore_index=True).sort_values(cell, ignore_index=True) if whole else out
+
+
+def _cells(costs: pd.DataFrame) -> pd.DataFrame:
+    """Stack, baseline, CELL, clock, and why there is no ratio, else empty: a row for each cell that has a baseline."""
+    out = costs.groupby(["stack", "baseline", *CELL], sort=False).agg(
+        clock=("clock", "first"), least=("value", "min")
+    )
+    out = out.reset_index()
+    base = out[["stack", *CELL, "least"]].rename(columns={"stack": "baseline", "least": "base_least"})
+    out = out[out["stack"] != out["baseline"]].merge(base, on=["baseline", *CELL], how="left")
+    roots = {
+        *costs.loc[costs["stack"] == costs["baseline"], "stack"].unique()
+    }  # these run commands themselves
+    payer, other = (
+        out[name].map(lambda stack: stack if stack in roots else stack.rpartition("/")[0])
+        for name in ("stack", "baseline")
+    )
+    reasons = [
+        (out["metric"] == _STEAL, _WITHHELD),
+        (out["clock"] != "wall", _COUNTED),
+        (out["base_least"].isna(), _NOT_KNOWN),
+        (payer != other, _OTHER_HOST),
+        (out["metric"] == _SWITCHES, _LIVING),
+        ((out["least"] <= 0) | (out["base_least"] <= 0), _NOTHING),
+    ]
+    tests = [test.to_numpy(dtype=bool) for test, _ in reasons]
+    return out.assign(why=np.select(tests, [why for _, why in reasons], ""))

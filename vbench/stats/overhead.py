@@ -11,15 +11,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from vbench.stats.blocks import CELL, ESTIMATES, costs, estimate, measured, stack_costs, texts
+from vbench.stats.blocks import CELL, ESTIMATES, INVOCATION, costs, estimate, measured, stack_costs, texts
 from vbench.stats.intervals import attained_level, holm, min_blocks
-
-Texts = NDArray[np.str_]
-
-FINER = "within the resolution of the reading"
-ELSEWHERE = "its network peer runs elsewhere than its baseline's"
+from vbench.stats.verdict import (
+    CORRECTED_AWAY,
+    ELSEWHERE,
+    FINER,
+    INCLUDES_ONE,
+    WITHIN_FLOOR,
+    Texts,
+    Verdict,
+    first_that_holds,
+)
 
 
 def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
@@ -133,10 +137,10 @@ def overheads(
     out["attained"] = [attained_level(n, level) for n in out["n"]]
     out["resolution"] = np.expm1(out["step"])
     out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
-    out = _absolutes(samples, out)
+    out = absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
     artefact = "faster than its baseline: usually an artefact, look into it"
-    out["flag"] = np.where(out["verdict"] == "cheaper", artefact, "")
+    out["flag"] = np.where(out["verdict"] == Verdict.CHEAPER, artefact, "")
     ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
     out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
     tail = ["child", "base", "unit", "better", "kind", "clock", "level", "attained"]
@@ -145,8 +149,8 @@ def overheads(
     return out.sort_values(cell, ignore_index=True)  # the journal's order is random
 
 
-def _absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
-    """Add the medians of the values as measured, with their unit."""
+def absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
+    """Cells with ``child`` and ``base``, the medians of the values as measured, their unit, and which is better."""
     s = measured(samples)
     groups = s.groupby(["stack", *CELL], sort=False)
     medians = groups.agg(
@@ -160,33 +164,25 @@ def _absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
 def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts, Texts]:
     need, alpha = min_blocks(level), 1 - level
     limit = np.log1p(np.maximum(out["aa_floor"], threshold))
-    reasons: list[tuple[pd.Series, str, str]] = [
-        (out["alien"], "undetermined", "its baseline is timed by another kind of clock"),
-        (out["apart"], "undetermined", ELSEWHERE),
-        (
-            out["alone"],
-            "undetermined",
-            "its baseline was not measured in the same blocks, or has no positive value",
-        ),
-        (out["n"] == 0, "undetermined", "no value above 0, so no ratio"),
-        (out["n"] < need, "undetermined", f"needs at least {need} blocks"),
-        (
-            out["aa_floor"].isna(),
-            "undetermined",
-            f"needs at least {need} blocks with the baseline measured twice",
-        ),
-        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
-        ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
-        (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
-        (out["p_holm"] > alpha, "not distinguishable", "not after correction for the number of comparisons"),
-        (out["log"] > 0, "costlier", ""),
-    ]
-    tests = [test.to_numpy(dtype=bool) for test, _, _ in reasons]
-    verdict = np.select(tests, [verdict for _, verdict, _ in reasons], "cheaper")
-    return verdict, np.select(tests, [why for _, _, why in reasons], "")
-
-
-_INVOCATION = ["run", "stack", "workload", "params", "block", "order", "arm"]
+    undetermined, same = Verdict.UNDETERMINED, Verdict.NOT_DISTINGUISHABLE
+    alone = "its baseline was not measured in the same blocks, or has no positive value"
+    once = f"needs at least {need} blocks with the baseline measured twice"
+    return first_that_holds(
+        [
+            (out["alien"], undetermined, "its baseline is timed by another kind of clock"),
+            (out["apart"], undetermined, ELSEWHERE),
+            (out["alone"], undetermined, alone),
+            (out["n"] == 0, undetermined, "no value above 0, so no ratio"),
+            (out["n"] < need, undetermined, f"needs at least {need} blocks"),
+            (out["aa_floor"].isna(), undetermined, once),
+            ((out["step"] > 0) & (out["log"].abs() <= out["step"]), same, FINER),
+            ((out["log_low"] <= 0) & (out["log_high"] >= 0), same, INCLUDES_ONE),
+            (out["log"].abs() <= limit, same, WITHIN_FLOOR),
+            (out["p_holm"] > alpha, same, CORRECTED_AWAY),
+            (out["log"] > 0, Verdict.COSTLIER, ""),
+        ],
+        Verdict.CHEAPER,
+    )
 
 
 def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: float = 0.0) -> pd.DataFrame:
@@ -200,7 +196,7 @@ def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: f
     (guest_s / parent_s; worst is the one furthest from 1).
     """
     s = measured(samples)
-    s = s[s["clock"] == "wall"].dropna(subset=["guest_s"]).drop_duplicates(_INVOCATION)
+    s = s[s["clock"] == "wall"].dropna(subset=["guest_s"]).drop_duplicates(INVOCATION)
     share = s["guest_s"] / s["parent_s"]
     off = (s["guest_s"] - s["parent_s"]).abs() > slack_s + bound * s["parent_s"]
     with np.errstate(divide="ignore"):
@@ -213,18 +209,3 @@ def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: f
     worst = s.sort_values("distance", kind="stable").groupby(by, sort=False)["share"].last().rename("worst")
     out = out.join(worst).reset_index()
     return out[out["disagree"] > 0].reset_index(drop=True)
-
-
-def footprint(samples: pd.DataFrame) -> pd.DataFrame:
-    """What an environment takes from its host: one row per stack and workload.
-
-    Columns: stack, workload, n (invocations), cpu_per_s (median CPU seconds used on the host per second of
-    work by the environment's own clock, by the parent's where it has none), rss_mib (largest seen).
-    """
-    s = measured(samples).drop_duplicates(_INVOCATION)
-    seconds = s["guest_s"].fillna(s["parent_s"])
-    s = s.assign(cpu_per_s=s["host_cpu_s"] / seconds.where(seconds > 0))
-    groups = s.groupby(["stack", "workload"], sort=False)
-    return groups.agg(
-        n=("block", "size"), cpu_per_s=("cpu_per_s", "median"), rss_mib=("rss_mib", "max")
-    ).reset_index()

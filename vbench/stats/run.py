@@ -9,13 +9,18 @@ from typing import Any
 import pandas as pd
 
 from vbench.bundle.store import RunInfo, read_info, read_samples
+from vbench.stats.host_cost import cost_resolutions, host_overheads
 from vbench.stats.overhead import overheads
 from vbench.workload.resolution import resolutions
 
 
 @dataclass(frozen=True)
 class Run:
-    """A loaded bundle. ``samples``: one row a sample, warm-ups included.
+    """A loaded bundle: one row a sample, warm-ups included, in each of two frames of the same columns.
+
+    ``samples``: what the workloads tell. ``host_costs``: what their invocations cost the host, so far as it is known;
+    its metrics are host-cpu (s), host-memory (MiB), host-switches, host-read and host-written (MiB), and steal (s).
+    Both are of a whole invocation.
 
     Columns: those of Sample; ``peer``, where the other end of a workload ran that has one, else empty; and
     ``resolution``, how finely the value was read, as a share of it (0.001: 0.1%), 0 where the tool tells all it knows.
@@ -24,6 +29,7 @@ class Run:
     path: Path
     info: RunInfo
     samples: pd.DataFrame
+    host_costs: pd.DataFrame
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
@@ -32,8 +38,14 @@ class Run:
 
     def overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
         """Overhead of each stack: see ``vbench.stats.overhead.overheads``."""
-        kinds = {name: workload.kind for name, workload in self.info.workloads.items()}
-        return overheads(self.samples, level=level, threshold=threshold, kinds=kinds)
+        return overheads(self.samples, level=level, threshold=threshold, kinds=self._kinds())
+
+    def host_overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
+        """The same of what work costs the host: see ``vbench.stats.host_cost.host_overheads``."""
+        return host_overheads(self.host_costs, level=level, threshold=threshold, kinds=self._kinds())
+
+    def _kinds(self) -> dict[str, str]:
+        return {name: workload.kind for name, workload in self.info.workloads.items()}
 
 
 def load(path: Path | str, *, check: bool = True) -> Run:
@@ -43,15 +55,17 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     """
     folder = Path(path)
     info = read_info(folder)
-    samples = read_samples(folder, info, check=check)
-    samples["peer"] = _peers(samples, info)
+    rows = read_samples(folder, info, check=check)
+    rows["peer"] = _peers(rows, info)
+    samples, costs = (rows[rows["side"] == side].reset_index(drop=True) for side in ("workload", "host"))
     known = {
         (name, metric): step
         for name, each in info.workloads.items()
         for metric, step in each.resolutions.items()
     }
     samples["resolution"] = resolutions(samples, known)
-    return Run(folder, info, samples)
+    costs["resolution"] = cost_resolutions(costs)
+    return Run(folder, info, samples, costs)
 
 
 def _peers(samples: pd.DataFrame, info: RunInfo) -> pd.Series[str]:

@@ -36,11 +36,12 @@ from vbench.errors import NotComparable
 from vbench.stats.blocks import CELL
 from vbench.stats.compare.comparable import Difference, differences, obstacles, same_cells
 from vbench.stats.compare.differences import KEY, Side, changes, judge
+from vbench.stats.verdict import CALLED, Verdict
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
 
-CHANGED = ("costlier", "cheaper", "failed", "works again")
+CHANGED = (*CALLED, Verdict.FAILED, Verdict.WORKS_AGAIN)
 COLUMNS = [
     "stack", *CELL, "basis", "against", "before", "after", "change", "low", "high", "p", "p_holm", "floor",
     "n_before", "n_after", "verdict", "why", "value_change", "unit", "clock", "level",
@@ -83,7 +84,8 @@ class Comparison:
     @property
     def decidable(self) -> bool:
         """Whether anything could be said of any cell."""
-        return bool((~self.cells["verdict"].isin(("undetermined", "only before", "only after"))).any())
+        nothing_said = (Verdict.UNDETERMINED, Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER)
+        return not self.cells["verdict"].isin(nothing_said).all()
 
 
 def compare(
@@ -137,8 +139,8 @@ def _cells(before: Run, after: Run, level: float, threshold: float, absolute: bo
     out["value_change"] = np.exp(values["log"].to_numpy(dtype=float))
     out["level"] = level
     out = out.reset_index()
-    _one_sided(out, "before", "failed", after)
-    _one_sided(out, "after", "works again", before)
+    _one_sided(out, "before", Verdict.FAILED, Verdict.ONLY_BEFORE, after)
+    _one_sided(out, "after", Verdict.WORKS_AGAIN, Verdict.ONLY_AFTER, before)
     out[["n_before", "n_after"]] = out[["n_before", "n_after"]].fillna(0).astype(int)
     return out[COLUMNS].sort_values(KEY, ignore_index=True)
 
@@ -152,13 +154,14 @@ def _attribute(values: pd.DataFrame, ratios: pd.DataFrame) -> None:
         on_it = (ratios["against"] == key[0]) & (cell == key[1:]) & ~root & ratios["log"].notna()
         if not on_it.any():
             why = "no stack beside it tells a change from another day: compare absolute values"
-            ratios.loc[[key], ["verdict", "why"]] = "undetermined", why
+            ratios.loc[[key], ["verdict", "why"]] = Verdict.UNDETERMINED.value, why
         elif _is_cause(ratios.loc[key], ratios[on_it], bool(moved[key]), moved[on_it]):
             theirs = ratios.index[apart & on_it]
-            ratios.loc[theirs, ["verdict", "why"]] = "not distinguishable", "its baseline changed, not it"
+            why = "its baseline changed, not it"
+            ratios.loc[theirs, ["verdict", "why"]] = Verdict.NOT_DISTINGUISHABLE.value, why
         elif apart[key]:
             why = "stacks on it changed, not it"
-            ratios.loc[[key], ["verdict", "why"]] = "not distinguishable", why
+            ratios.loc[[key], ["verdict", "why"]] = Verdict.NOT_DISTINGUISHABLE.value, why
 
 
 def _is_cause(base: Any, stacks: pd.DataFrame, moved: bool, they_moved: pd.Series[Any]) -> bool:
@@ -172,7 +175,7 @@ def _is_cause(base: Any, stacks: pd.DataFrame, moved: bool, they_moved: pd.Serie
     return bool(alike)
 
 
-def _one_sided(out: pd.DataFrame, side: str, verdict: str, other: Run) -> None:
+def _one_sided(out: pd.DataFrame, side: str, failed: Verdict, unplanned: Verdict, other: Run) -> None:
     """Cells of one bundle only: the other one failed there, or never planned it."""
     for row in out.index[out["where"] == side]:
         stack, workload = out.loc[row, "stack"], out.loc[row, "workload"]
@@ -180,5 +183,5 @@ def _one_sided(out: pd.DataFrame, side: str, verdict: str, other: Run) -> None:
             f.reason for f in other.info.failures if f.stack == stack and f.workload in (None, workload)
         ]
         out.loc[row, ["verdict", "why"]] = (
-            (verdict, reasons[0]) if reasons else (f"only {side}", f"{other.path} has no such cell")
+            (failed.value, reasons[0]) if reasons else (unplanned.value, f"{other.path} has no such cell")
         )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vbench.stats.blocks import CELL, costs, measured, no_narrower, rounded, stack_costs, texts
 from vbench.stats.intervals import holm, min_blocks, shift, signed_rank, welch
-from vbench.stats.overhead import FINER, floors_of, ground_of
+from vbench.stats.overhead import floors_of, ground_of
+from vbench.stats.verdict import (
+    CORRECTED_AWAY,
+    FINER,
+    INCLUDES_ONE,
+    WITHIN_FLOOR,
+    Verdict,
+    first_that_holds,
+)
 
 KEY = ["stack", *CELL]
 
@@ -101,21 +108,19 @@ def judge(cells: pd.DataFrame, changes: pd.DataFrame, level: float, threshold: f
     p = np.where(few, np.nan, out["p"].to_numpy(dtype=float))
     out["p_holm"] = holm(p, out["clock"].eq("wall").to_numpy(dtype=int))
     limit = np.log1p(np.maximum(out["floor"], threshold))
-    reasons: list[tuple[Any, str, str]] = [
-        (out["log"].isna(), "undetermined", "no positive value, or no baseline in the same blocks, in both"),
-        (few, "undetermined", f"needs at least {min_blocks(level)} blocks in both"),
-        (out["floor"].isna(), "undetermined", "needs the baseline measured twice a block in both"),
-        ((out["step"] > 0) & (out["log"].abs() <= out["step"]), "not distinguishable", FINER),
-        ((out["log_low"] <= 0) & (out["log_high"] >= 0), "not distinguishable", "the interval includes 1"),
-        (out["log"].abs() <= limit, "not distinguishable", "within the A/A floor or the threshold"),
-        (
-            out["p_holm"] > 1 - level,
-            "not distinguishable",
-            "not after correction for the number of comparisons",
-        ),
-        (out["log"] > 0, "costlier", ""),
-    ]
-    tests = [np.asarray(test, dtype=bool) for test, _, _ in reasons]
-    out["verdict"] = np.select(tests, [np.array(verdict) for _, verdict, _ in reasons], np.array("cheaper"))
-    out["why"] = np.select(tests, [np.array(why) for _, _, why in reasons], np.array(""))
+    undetermined, same = Verdict.UNDETERMINED, Verdict.NOT_DISTINGUISHABLE
+    lacking = "no positive value, or no baseline in the same blocks, in both"
+    out["verdict"], out["why"] = first_that_holds(
+        [
+            (out["log"].isna(), undetermined, lacking),
+            (few, undetermined, f"needs at least {min_blocks(level)} blocks in both"),
+            (out["floor"].isna(), undetermined, "needs the baseline measured twice a block in both"),
+            ((out["step"] > 0) & (out["log"].abs() <= out["step"]), same, FINER),
+            ((out["log_low"] <= 0) & (out["log_high"] >= 0), same, INCLUDES_ONE),
+            (out["log"].abs() <= limit, same, WITHIN_FLOOR),
+            (out["p_holm"] > 1 - level, same, CORRECTED_AWAY),
+            (out["log"] > 0, Verdict.COSTLIER, ""),
+        ],
+        Verdict.CHEAPER,
+    )
     return out

@@ -13,6 +13,7 @@ import pandas as pd
 from vbench.stats import wording
 from vbench.stats.compare.bundles import CHANGED, Comparison
 from vbench.stats.intervals import attained_shift_level
+from vbench.stats.verdict import Verdict
 
 
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -83,8 +84,10 @@ def summary(found: Comparison) -> str:
     cells = found.cells
     count = cells["verdict"].value_counts()
     changed = int(sum(count.get(name, 0) for name in CHANGED))
-    open_ = int(count.get("undetermined", 0))
-    moved = cells[(cells["verdict"] == "not distinguishable") & ((cells["low"] > 1) | (cells["high"] < 1))]
+    open_ = int(count.get(Verdict.UNDETERMINED, 0))
+    moved = cells[
+        (cells["verdict"] == Verdict.NOT_DISTINGUISHABLE) & ((cells["low"] > 1) | (cells["high"] < 1))
+    ]
     nothing = "nothing changed" if moved.empty else "no change can be called"
     text = f"{changed} of {len(cells)} cells changed" if changed else nothing
     if not found.decidable:

@@ -1,0 +1,50 @@
+"""The words for what can be said of a difference, and how one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Texts = NDArray[np.str_]
+
+
+class Verdict(StrEnum):
+    """What is said of a cell; tables hold it as text."""
+
+    COSTLIER = "costlier"
+    CHEAPER = "cheaper"
+    NOT_DISTINGUISHABLE = "not distinguishable"
+    UNDETERMINED = "undetermined"  # as yet: more blocks, or others, may tell
+    UNAVAILABLE = "unavailable"  # there is nothing to compare
+    # Of layers that stand in one stack (decompose).
+    COSTLIER_TOGETHER = "costlier together"
+    CHEAPER_TOGETHER = "cheaper together"
+    # Of two bundles (compare).
+    FAILED = "failed"
+    WORKS_AGAIN = "works again"
+    ONLY_BEFORE = "only before"
+    ONLY_AFTER = "only after"
+
+
+CALLED = (Verdict.COSTLIER, Verdict.CHEAPER)
+"""A difference is there."""
+
+FINER = "within the resolution of the reading"
+ELSEWHERE = "its network peer runs elsewhere than its baseline's"
+INCLUDES_ONE = "the interval includes 1"
+WITHIN_FLOOR = "within the A/A floor or the threshold"
+CORRECTED_AWAY = "not after correction for the number of comparisons"
+
+Rung = tuple[Any, str, Any]
+"""A test (booleans, one a row), the verdict where it holds, and why: one text, or one a row."""
+
+
+def first_that_holds(ladder: Sequence[Rung], otherwise: str) -> tuple[Texts, Texts]:
+    """Verdict and reason of each row: those of the first rung whose test holds there; else ``otherwise`` and ""."""
+    tests = [np.asarray(test, dtype=bool) for test, _, _ in ladder]
+    verdict = np.select(tests, [np.array(str(each)) for _, each, _ in ladder], np.array(str(otherwise)))
+    return verdict, np.select(tests, [np.asarray(why, dtype=str) for _, _, why in ladder], np.array(""))
