@@ -147,10 +147,10 @@ def test_every_reason_of_a_verdict() -> None:
     frame = pd.DataFrame([{**plain, **each} for each in odd])
     verdicts, whys = overhead._verdicts(frame, 0.95, 0.0)
     tree = ast.parse(Path(str(overhead.__file__)).read_text())
-    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
-    (reasons,) = (node.value for node in assigned if ast.unparse(node.target) == "reasons")
-    assert isinstance(reasons, ast.List)
-    assert len({*whys}) == len(reasons.elts)  # each reason, one of them being none
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (ladder,) = (node.args[0] for node in calls if ast.unparse(node.func) == "first_that_holds")
+    assert isinstance(ladder, ast.List)
+    assert len({*whys}) == len(ladder.elts)  # each reason, one of them being none
     (flag,) = re.findall(r'artefact = "(.*)"', Path(str(overhead.__file__)).read_text())
     for text in {*verdicts, *whys, flag} - {""}:
         shown_in_french(str(text))

@@ -6,7 +6,10 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,22 +17,61 @@ from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import CommandFailed, CommandTimeout
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
-from vbench.hosts.placement import Disk, Network
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import facts
 
 from .conftest import LAYERS, SHAPE, Opener
 
+ON_THE_TESTBED = ("kvm", "xen", "pv", "pvh", "hvm")
+"""Layers that open for real on the testbed, wherever that runs; the guests of Xen in its dom0."""
 
-@pytest.fixture(scope="module", params=LAYERS)
-def host(request: pytest.FixtureRequest, opener: Opener) -> Iterator[Host]:
-    """An open layer, shared by the tests of this file."""
-    with opener(request.param) as opened:
+
+@pytest.fixture(scope="module")
+def testbed(opener: Opener) -> Iterator[Host]:
+    """One testbed for all layers that open on it, as long as the tests of this file."""
+    with opener("testbed") as opened:
         yield opened
 
 
-def layer(host: Host) -> str:
-    return host.name.split("/")[1]
+@pytest.fixture(scope="module")
+def dom0(testbed: Host) -> Iterator[Host]:
+    """The testbed under Xen."""
+    with make_layer("xen").open(testbed, SHAPE) as opened:
+        yield opened
+
+
+class Opened(NamedTuple):
+    """An open layer, and what it is open on."""
+
+    layer: str
+    parent: Host
+    host: Host
+
+
+@pytest.fixture(scope="module", params=[*LAYERS, "testbed", *ON_THE_TESTBED])
+def opened(request: pytest.FixtureRequest, opener: Opener) -> Iterator[Opened]:
+    """An open layer, shared by the tests of this file."""
+    name, get = request.param, request.getfixturevalue
+    if name in {"testbed", "xen"}:
+        with opener("local") as root:
+            below = root if name == "testbed" else get("testbed")
+            yield Opened(name, below, get("testbed" if name == "testbed" else "dom0"))
+        return
+    with ExitStack() as stack:
+        in_dom0 = name in {"pv", "pvh", "hvm"}
+        if name in ON_THE_TESTBED:
+            parent: Host = get("dom0" if in_dom0 else "testbed")
+        else:
+            parent = stack.enter_context(opener("local"))
+        answer = make_layer(name).probe(parent)
+        if isinstance(answer, Unavailable):
+            pytest.skip(f"{name}: {answer.reason}")
+        yield Opened(name, parent, stack.enter_context(make_layer(name).open(parent, SHAPE)))
+
+
+@pytest.fixture
+def host(opened: Opened) -> Host:
+    return opened.host
 
 
 def test_runs_commands(host: Host, built: Capsule) -> None:
@@ -55,12 +97,14 @@ def test_holds_the_capsule_s_bytes(host: Host, built: Capsule) -> None:
     assert verify_inside(host) == verify_inside(LocalHost(payload=built.payload()))
 
 
-def test_runs_the_kernel_of_its_technique(host: Host, built: Capsule) -> None:
-    release = host.run(["uname", "-r"]).text
-    mine = LocalHost().run(["uname", "-r"]).text
-    uml = [path.name for path in (built.directory / "tree/usr/lib/uml/modules").iterdir()]
-    wanted = {"chroot": [mine], "bubblewrap": [mine], "uml": uml, "qemu": [built.manifest.kernel]}
-    assert release in wanted[layer(host)]
+def test_runs_the_kernel_of_its_technique(opened: Opened, built: Capsule) -> None:
+    release = opened.host.run(["uname", "-r"]).text
+    if opened.layer in {"chroot", "bubblewrap"}:
+        assert release == opened.parent.run(["uname", "-r"]).text
+    elif opened.layer == "uml":
+        assert release in [path.name for path in (built.directory / "tree/usr/lib/uml/modules").iterdir()]
+    else:
+        assert release == built.manifest.kernel
 
 
 def test_has_its_own_processes(host: Host) -> None:
@@ -70,38 +114,62 @@ def test_has_its_own_processes(host: Host) -> None:
     assert "python" not in listed
 
 
-def test_gets_the_shape(host: Host) -> None:
+def test_gets_what_it_says(opened: Opened) -> None:
+    """CPUs, memory and disk are those of its placement, which is the shape's where the technique can enforce it."""
+    host, placed = opened.host, opened.host.placement
     known = facts.collect(host)
-    if layer(host) in {"uml", "qemu"}:
-        assert known["cpus"] == str(host.placement.vcpus) == "1"
-        assert host.placement.memory_mib == SHAPE.memory_mib
-        assert 0.75 < int(known["memory_kib"]) / 1024 / SHAPE.memory_mib <= 1
+    assert host.run(["nproc"]).text == str(placed.vcpus) == "1"
+    if opened.layer not in {"chroot", "bubblewrap", "testbed", "xen"}:
+        assert placed.memory_mib == SHAPE.memory_mib
+        assert known["cpus"] == "1"
         size = int(host.run(["df", "-Pk", host.scratch]).text.split()[-5])
         assert 0.8 < size / 1024 / SHAPE.disk_mib <= 1
-    else:
-        # Confined to one CPU, like all stacks of a run.
-        assert host.run(["nproc"]).text == "1"
+    if placed.memory_mib is not None:
+        assert 0.75 < int(known["memory_kib"]) / 1024 / placed.memory_mib <= 1
 
 
-def test_states_what_the_facts_show(host: Host) -> None:
-    """Who hands on its parent's own disk or network says the parent's words of it, and nobody else does."""
-    here = LocalHost()
+def test_states_what_the_facts_show(opened: Opened) -> None:
+    """Who hands on its parent's own disk or network says so by being equal, and nobody else is equal."""
+    host, parent = opened.host, opened.parent
 
     def same(*argv: str) -> bool:
-        return host.run(argv).text == here.run(argv).text
+        return host.run(argv).text == parent.run(argv).text
 
+    if opened.layer == "xen":  # the same machine, booted otherwise
+        assert replace(host.placement, memory_mib=None) == replace(parent.placement, memory_mib=None)
+        return
     one_kernel = same("cat", "/proc/sys/kernel/random/boot_id")
-    assert one_kernel == (layer(host) in {"chroot", "bubblewrap"})
-    assert (host.placement.disk == Disk()) == one_kernel
-    one_network = one_kernel and same("readlink", "/proc/self/ns/net")
-    assert (host.placement.network == Network()) == one_network == (layer(host) == "chroot")
-    chosen = [re.findall(r"\[\w+\]", facts.collect(each)["huge_pages"]) for each in (here, host)]
-    assert chosen[0] == chosen[1] or layer(host) == "uml"  # which has none
+    assert one_kernel == (opened.layer in {"chroot", "bubblewrap"})
+    assert (host.placement.disk == parent.placement.disk) == one_kernel
+    if opened.layer != "testbed":  # which is its own peer
+        one_network = one_kernel and same("readlink", "/proc/self/ns/net")
+        assert (host.placement.network == parent.placement.network) == one_network
+        assert one_network == (opened.layer == "chroot")
+        assert host.placement.clock == parent.placement.clock
+        chosen = [re.findall(r"\[\w+\]", facts.collect(each)["huge_pages"]) for each in (parent, host)]
+        assert chosen[0] == chosen[1] or [] in chosen  # User Mode Linux and a paravirtualized dom0 have none
 
 
-def test_reaches_its_parent(host: Host) -> None:
-    assert host.peer_at == "local"
-    says_hello(host)
+def test_reaches_its_peer(opened: Opened) -> None:
+    """The other end of networks runs on the machine itself; a testbed is a machine of its own, and so is its own."""
+    machine = "local/testbed" if "testbed" in opened.host.name else "local"
+    if opened.layer in {"testbed", "xen"}:
+        assert (opened.host.peer_at, opened.host.peer) == ("", "127.0.0.1")
+    elif machine == "local":
+        assert opened.host.peer_at == "local"
+        says_hello(opened.host)
+    else:
+        assert opened.host.peer_at == opened.parent.name
+        assert opened.host.bind == opened.host.peer
+        port = "20777"
+        serve = 'echo hello | exec "$@"'
+        listen = [*opened.parent.program("busybox"), "nc", "-l", "-p", port]
+        ask = [*opened.host.program("busybox"), "nc", opened.host.peer, port]
+        with opened.parent.spawn(["sh", "-c", serve, "sh", *listen]):
+            for _ in range(20):  # until it listens
+                if (said := opened.host.run(ask, check=False, timeout=120).text) == "hello":
+                    break
+            assert said == "hello"
 
 
 def says_hello(host: Host) -> None:
@@ -122,21 +190,32 @@ def says_hello(host: Host) -> None:
     assert said.text == "hello"
 
 
-def test_is_accounted(host: Host) -> None:
+def test_is_accounted(opened: Opened) -> None:
+    host = opened.host
     before = host.usage()
     host.run(["sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i + 1)); done"])
     after = host.usage()
+    assert host.process is not None
+    if opened.layer in {"pv", "pvh", "hvm"}:  # no process of dom0: Xen tells what it holds, and no more
+        assert before is None
+        held = host.process.holds()
+        assert held is not None
+        assert SHAPE.memory_mib < held["pss"] / 1024 < SHAPE.memory_mib + 96
+        return
     assert before is not None
     assert after is not None
     assert after.cpu_s > before.cpu_s
     assert after.rss_bytes > 0
 
 
-def test_writes_stay_inside(host: Host, built: Capsule, opener: Opener) -> None:
+def test_writes_stay_inside(opened: Opened, built: Capsule) -> None:
     """Two of the same layer at once share the capsule, and nothing that one of them writes."""
+    host, parent = opened.host, opened.parent
+    if make_layer(opened.layer).own_machine:
+        pytest.skip("a machine of its own: a second one shares nothing but the capsule's image, read-only")
     issue = built.directory / "tree/etc/issue"
     before = issue.read_bytes()
-    with opener(layer(host)) as other:
+    with make_layer(opened.layer).open(parent, SHAPE) as other:
         assert other.run(["sh", "-c", "exit 7"], check=False).code == 7
         host.put(b"changed\n", "/etc/issue")
         host.put(b"mine\n", f"{host.scratch}/file")
@@ -148,7 +227,6 @@ def test_writes_stay_inside(host: Host, built: Capsule, opener: Opener) -> None:
         host.put((built.directory / "tree/etc/debian_version").read_bytes(), "/etc/debian_version")
         # Asked, not tried: a write that succeeded would damage the user's capsule.
         assert host.run(["test", "-w", "/capsule/tree/etc/issue"], check=False).code == 1
-        assert verify_inside(host) == verify_inside(other)
     assert issue.read_bytes() == before
     assert host.run(["echo", "still there"]).text == "still there"
 
