@@ -64,7 +64,7 @@ def keep(folder: Path, cell: Cell, once: Invocation, stdout: bytes) -> None:
         raise BundleError(f"cannot write {path}: the disk is full", _MAKE_ROOM)
 
 
-def mend(folder: Path) -> None:
+def drop_torn_tails(folder: Path) -> None:
     """Cut off what a power cut left half written at the end of files, so that they can be added to."""
     for path in raw_files(folder):
         try:
