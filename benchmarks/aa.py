@@ -1,8 +1,8 @@
-"""Are identical stacks called different? Real pairs on this machine: ``python benchmarks/aa.py [LAYER]...``
+"""How often identical stacks are called different, on real pairs of layers: ``python benchmarks/aa.py [LAYER]...``
 
-Each pair is one layer opened twice, once as if it were the baseline of the other: measured twice a block, in the
-order that a run has, and analysed as a run's cell is, each pair by itself. No pair is left out; a machine that is
-busy with other things is what it is for. Run it as root where a layer needs that.
+Each pair is one layer opened twice, one instance serving as the other's baseline: it is measured twice per block, in
+the order of a run, and each pair is analysed on its own as a run's cell is. No pair is left out; it is meant for a
+machine that is busy with other things. Run it as root if a layer needs that.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from vbench.workload.model import Workload
 
 LAYERS = ["chroot", "bubblewrap"]
 WORKLOADS = ["cpu-int", "mem-latency", "os-nullcall", "os-forkexit", "os-pipe-latency"]
-SECONDS = 0.05  # work a sample: shorter, and so noisier, than in a run
+SECONDS = 0.05  # work per sample: shorter, and so noisier, than in a run
 
 
 def pair(root: Host, layer: str, workload: Workload, blocks: int, number: int) -> pd.DataFrame:
-    """The samples of one pair: "twin" with "first" as its baseline."""
+    """Measure one pair and return its samples: "twin", with "first" as its baseline."""
     stack = Stack.parse(layer)
     with ExitStack() as opened:
         twins = {
@@ -61,7 +61,7 @@ def pair(root: Host, layer: str, workload: Workload, blocks: int, number: int) -
 
 
 def main() -> None:
-    """Print every pair, and how many were called different; exit code 1 if more than 5%."""
+    """Print every pair and how many were called different; exit code 1 if more than 5%."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("layers", nargs="*", default=LAYERS)
     parser.add_argument("--pairs", type=int, default=40)

@@ -1,13 +1,13 @@
-"""What becomes of a run when something breaks under it, shown with real faults.
+"""What happens to a run when something breaks under it, shown with real faults.
 
 Run it as root on a machine where ``vbench doctor`` says that chroot and uml are available, with a capsule built:
 
-    python benchmarks/faults.py                    # all of it: about a quarter of an hour
-    python benchmarks/faults.py --kills 10 kills   # the harness killed ten times, nothing else
+    python benchmarks/faults.py                    # everything: about 15 minutes
+    python benchmarks/faults.py --kills 10 kills   # only kill the harness, ten times
 
-``kills``: the harness is killed outright at random moments of a short run, which is then resumed. Every bundle
-must come out whole and with the same rows as that of a run left in peace, and nothing may be left on the machine.
-The others break one thing each and show what the user reads. The exit code is 0 when all went as it must.
+``kills``: the harness is killed (SIGKILL) at random moments of a short run, which is then resumed. Every bundle must
+come out whole and with the same rows as an undisturbed run, and nothing may be left on the machine. The other faults
+break one thing each and show what the user sees. The exit code is 0 if everything went as it should.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from vbench.workload.library import load_workloads
 
 SEED = "5"
 TINY = {"tiny-call": "os-nullcall", "tiny-switch": "os-ctxsw"}
-"""Workloads of our own: shipped ones, but of hundredths of a second. The second one has child processes."""
+"""Our own variants of shipped workloads that take hundredths of a second; the second one has child processes."""
 
 HUNG = """
 kind = "os"
@@ -61,17 +61,17 @@ HUGE = HUNG.replace('"sleep", "1000"', '"head", "-c", "1073741824", "/dev/zero"'
 
 
 class Fault(Exception):
-    """Something did not go as it must."""
+    """Something did not go as it should."""
 
 
 def require(so: object, what: str) -> None:
-    """Raise ``Fault`` unless it is so."""
+    """Raise ``Fault`` unless ``so`` is true."""
     if not so:
         raise Fault(what)
 
 
 class Bench:
-    """A cache of its own with the user's capsule in it, and a folder of tiny workloads."""
+    """A separate cache containing the user's capsule, and a folder of tiny workloads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,11 +87,11 @@ class Bench:
         self.environment = {**os.environ, "VBENCH_CACHE": str(self.cache)}
 
     def add(self, name: str, text: str) -> None:
-        """One more workload."""
+        """Add a workload."""
         (self.workloads / f"{name}.toml").write_text(text)
 
     def start(self, *argv: str | Path) -> subprocess.Popen[str]:
-        """A vbench command."""
+        """Start a vbench command."""
         return subprocess.Popen(
             [sys.executable, "-m", "vbench.cli.main", *map(str, argv)],
             stdin=subprocess.DEVNULL,
@@ -102,7 +102,7 @@ class Bench:
         )
 
     def run(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
-        """A vbench command, to its end."""
+        """Run a vbench command and wait for it to end."""
         with self.start(*argv) as process:
             out, err = process.communicate(timeout=900)
         require("Traceback" not in err, f"a traceback: {err}")
@@ -124,7 +124,7 @@ class Bench:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The workloads' samples in the whole lines of a journal, which may be growing."""
+    """The workloads' samples in the complete lines of a journal, which may still be growing."""
     with contextlib.suppress(FileNotFoundError):
         lines = (folder / "samples.jsonl").read_text(errors="replace").splitlines(keepends=True)
         whole = [json.loads(line) for line in lines if line.endswith("\n") and "\0" not in line]
@@ -133,13 +133,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def keys(folder: Path) -> Counter[tuple[object, ...]]:
-    """What has been measured, how often."""
+    """What has been measured, and how often."""
     names = ("stack", "workload", "metric", "block", "order", "arm", "warmup")
     return Counter(tuple(row[name] for name in names) for row in rows(folder))
 
 
 def wait_for(process: subprocess.Popen[str], ready: Callable[[], object], seconds: float = 120) -> None:
-    """Wait until something is so while a command runs."""
+    """Wait, while a command runs, until ``ready`` returns true."""
     end = time.monotonic() + seconds
     while not ready():
         require(process.poll() is None, "the command ended too early")
@@ -148,7 +148,7 @@ def wait_for(process: subprocess.Popen[str], ready: Callable[[], object], second
 
 
 def marked(pid: int | None = None) -> list[int]:
-    """Processes of this user that bear the mark of a vbench that has ended, or of that one."""
+    """This user's processes marked by a vbench that has ended, or by the one with ``pid``."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -161,7 +161,7 @@ def marked(pid: int | None = None) -> list[int]:
 
 
 def machine(bench: Bench) -> dict[str, set[str]]:
-    """What a run could leave on the machine."""
+    """Everything that a run could leave behind on the machine."""
     named = Path("/run/netns")
     return {
         "mounts": {
@@ -175,7 +175,7 @@ def machine(bench: Bench) -> dict[str, set[str]]:
 
 @contextmanager
 def nothing_left(bench: Bench) -> Iterator[None]:
-    """Nothing of ours may be there afterwards that was not there before; the kernel gets a moment."""
+    """Require that nothing of ours is left that was not there before, giving the kernel a moment to clean up."""
     before = machine(bench)
     yield
     end = time.monotonic() + 5
@@ -189,7 +189,7 @@ def nothing_left(bench: Bench) -> Iterator[None]:
 
 
 def kills(bench: Bench, count: int, seed: int) -> str:
-    """Kill the harness at ``count`` random moments, resume, and compare with a run left in peace."""
+    """Kill the harness at ``count`` random moments, resume, and compare with an undisturbed run."""
     rng = random.Random(seed)  # noqa: S311 - moments that can be repeated
     whole = bench.folder / "whole"
     begin = time.monotonic()
@@ -208,7 +208,7 @@ def kills(bench: Bench, count: int, seed: int) -> str:
                 if (code := process.poll()) is not None:
                     require(code == 0, f"kill {done}: it ended by itself: {process.communicate()}")
                     shutil.rmtree(folder)
-                    continue  # it was faster than the first one
+                    continue  # it finished sooner than the first one
                 process.send_signal(signal.SIGKILL)
             moment = time.monotonic()
             while marked(process.pid):
@@ -243,11 +243,11 @@ def kills(bench: Bench, count: int, seed: int) -> str:
 def broken(
     bench: Bench, name: str, stack: str, fault: Callable[[subprocess.Popen[str]], object], *, blocks: int = 4
 ) -> tuple[Path, str]:
-    """A run in which something breaks once samples have come; the bundle, and what the user reads."""
+    """Start a run and break something once samples have arrived; return the bundle and what the user sees."""
     folder = bench.folder / name
     with nothing_left(bench):
         with bench.start(*bench.plan(folder, "chroot", stack, blocks=blocks)) as process:
-            # What a pipe holds is more than a run of this size writes.
+            # A run of this size writes less than a pipe holds.
             wait_for(
                 process, lambda: sum(row["stack"] == f"local/{stack}" for row in rows(folder)) > len(TINY)
             )
@@ -261,7 +261,7 @@ def broken(
 
 
 def inside(process: subprocess.Popen[str], program: str) -> list[psutil.Process]:
-    """Processes of a run whose command line names a program."""
+    """The processes of a run whose command line names ``program``."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -271,20 +271,20 @@ def inside(process: subprocess.Popen[str], program: str) -> list[psutil.Process]
 
 
 def kill(program: str) -> Callable[[subprocess.Popen[str]], None]:
-    """A fault: every process of a program that the run has is killed."""
+    """A fault that kills every process of the run that executes ``program``."""
 
     def fault(process: subprocess.Popen[str]) -> None:
         found = inside(process, program)
         require(found, f"no process of {program} was found")
         for each in found:
-            with contextlib.suppress(psutil.NoSuchProcess):  # the first one took it along
+            with contextlib.suppress(psutil.NoSuchProcess):  # it died with the first one
                 each.kill()
 
     return fault
 
 
 def killed_guest(bench: Bench) -> str:
-    """A guest dies; the run goes on without it, and can be made whole afterwards."""
+    """A guest dies; the run continues without it, and can be completed afterwards."""
     folder, said = broken(bench, "guest", "uml", kill("/usr/bin/linux.uml"))
     require(examine(folder) == [], f"not whole: {examine(folder)}")
     before = keys(folder)
@@ -303,7 +303,7 @@ def killed_sshd(bench: Bench) -> str:
 
 
 def cut_link(bench: Bench) -> str:
-    """A guest's network link goes down: nothing ends, but nothing answers either."""
+    """A guest's network link goes down: nothing exits, but nothing answers either."""
 
     def cut(process: subprocess.Popen[str]) -> None:
         words = " ".join(" ".join(each.cmdline()) for each in inside(process, "/usr/bin/linux.uml"))
@@ -318,7 +318,7 @@ def cut_link(bench: Bench) -> str:
 
 
 def full_disk(bench: Bench) -> str:
-    """The disk with the results fills up; after making room the run is resumed."""
+    """The disk with the results fills up; once there is room, the run is resumed."""
     disk = bench.folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
@@ -344,7 +344,7 @@ def full_disk(bench: Bench) -> str:
 
 
 def stepped_clock(bench: Bench) -> str:
-    """A guest's time of day is set an hour ahead between two measurements; figures must not notice."""
+    """A guest's time of day is set an hour ahead between two measurements; the figures must not change."""
     workload = load_workloads([bench.workloads])["tiny-call"]
     with own_cache(bench), open_stack(Stack.parse("uml"), capsule.require(), Shape(memory_mib=256)) as host:
         env = Environment(Stack.parse("uml"), host, host, None)
@@ -360,7 +360,7 @@ def stepped_clock(bench: Bench) -> str:
 
 @contextmanager
 def own_cache(bench: Bench) -> Iterator[None]:
-    """The bench's cache for this process."""
+    """Make this process use the bench's cache."""
     before = os.environ.get("VBENCH_CACHE")
     os.environ["VBENCH_CACHE"] = str(bench.cache)
     try:
@@ -372,12 +372,12 @@ def own_cache(bench: Bench) -> Iterator[None]:
 
 
 def corrupted(bench: Bench) -> str:
-    """One byte of a measured program changes on the disk; then the image that guests boot from is garbage."""
+    """One byte of a measured program changes on disk; then the image that guests boot from is garbage."""
     home = bench.folder / "damaged"
     origin = capsule.require().directory
     (home / "capsules").mkdir(parents=True)
     copy = home / "capsules" / origin.name
-    subprocess.run(["cp", "-al", origin, copy], check=True)  # hard links: what is changed must be put anew
+    subprocess.run(["cp", "-al", origin, copy], check=True)  # hard links: replace files, do not edit them
     bench.environment["VBENCH_CACHE"] = str(home)
     try:
         program = copy / "tree/usr/bin/vbench-probe"
@@ -408,7 +408,7 @@ def corrupted(bench: Bench) -> str:
 
 
 def odd_tool(name: str, text: str) -> Callable[[Bench], str]:
-    """A workload whose tool does what it should not; the others are measured all the same."""
+    """A workload whose tool misbehaves; the others are measured all the same."""
 
     def fault(bench: Bench) -> str:
         bench.add(name, text)
@@ -441,7 +441,7 @@ FAULTS: dict[str, Callable[[Bench], str]] = {
 
 
 def main() -> int:
-    """Carry out the faults named, or all; the exit code."""
+    """Carry out the named faults, or all of them; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""One million samples: how long analysis takes, and how much memory: ``python benchmarks/million.py``
+"""How much time and memory the analysis of a million samples takes: ``python benchmarks/million.py``
 
-Makes a bundle of synthetic samples as a long run leaves it, then loads it, computes its overheads and renders its
-report in a process of its own. The aim: all three together within 20 s and 2 GiB. On a machine that is busy with
-other things, processor seconds tell more than those of the clock.
+Creates a bundle of synthetic samples like one left by a long run, then loads it, computes its overheads and renders
+its report in a separate process. The target: all three together within 20 s and 2 GiB. On a machine that is busy with
+other things, CPU seconds say more than elapsed ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KINDS = ("cpu", "memory", "disk", "network", "os")
 
 
 def make(folder: Path, samples: int) -> int:
-    """A complete bundle of at least so many samples of workloads, and host costs beside; returns how many in all."""
+    """Create a complete bundle of at least ``samples`` workload samples, plus host costs; return the total number."""
     stacks = ["local", *(f"local/{layer}" for layer in LAYERS)]
     arms = [("local", "A'"), *((stack, "A") for stack in stacks)]
     names = [f"w{number:02}" for number in range(WORKLOADS)]
@@ -72,7 +72,7 @@ def make(folder: Path, samples: int) -> int:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Seconds by the clock and of the processor of each stage, and the peak of memory in MiB."""
+    """Elapsed and CPU seconds of each stage, and peak memory in MiB."""
     found: dict[str, Any] = {}
 
     def timed(name: str, action: Callable[[], Any]) -> Any:
@@ -96,7 +96,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the figures; exit code 1 if they miss the aim."""
+    """Print the figures; exit code 1 if they miss the target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--keep", type=Path, help="Use this folder, and leave the bundle in it.")

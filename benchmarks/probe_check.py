@@ -1,8 +1,8 @@
-"""Whether the probe says what other programs say of the same machine: ``python benchmarks/probe_check.py``.
+"""Whether the probe agrees with other programs on the same machine: ``python benchmarks/probe_check.py``.
 
-The probe of the capsule and an independent tool take turns on one processor; of each, the best of the rounds
-counts (the fastest is what the machine does undisturbed). They should agree within 15%. Wanted from Debian:
-``linux-perf`` (perf bench needs no performance counters) and ``mbw``.
+The capsule's probe and an independent tool take turns on one processor, and the best round of each counts (the fastest
+shows what the machine does undisturbed). They should agree within 15%. Debian packages required: ``linux-perf`` (perf
+bench needs no performance counters) and ``mbw``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMIT = 0.15
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: what the probe's figure is read from, and the other tool's, both in ``unit``."""
+    """One comparison: how to read the probe's figure and the other tool's, both in ``unit``."""
 
     what: str
     unit: str
@@ -79,7 +79,7 @@ CHECKS = (
 
 
 def run(argv: list[str]) -> str:
-    """Everything that a command prints."""
+    """Run a command and return everything it prints."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         sys.exit(f"{argv[0]} failed: {done.stderr.strip()}")
@@ -87,7 +87,7 @@ def run(argv: list[str]) -> str:
 
 
 def compare(check: Check, rounds: int) -> tuple[float, float]:
-    """The best figure of either side."""
+    """The best figure of each side."""
     payload = require().payload()
     pairs = []
     for _ in range(rounds):

@@ -1,9 +1,9 @@
-"""How often the analysis is wrong, on simulated runs whose truth is known: ``python benchmarks/simulation.py``.
+"""How often the analysis is wrong, on simulated runs whose true ratios are known: ``python benchmarks/simulation.py``.
 
-Every simulated run has the order that `vbench.harness.plan.schedule` gives, two workloads, the baseline twice and two
-stacks in each block. Its values get drift, position effects, spikes and noise of two modes, and go through
-`vbench.stats.overhead.overheads` as those of a bundle do. The figures of the noise are assumptions, chosen to be worse
-than what repeated runs on shared machines show (variation of 0.3 to 9%: Maricq et al., OSDI 2018).
+Every simulated run uses the order given by `vbench.harness.plan.schedule`, two workloads, and in each block the
+baseline twice and two stacks. Its values get drift, position effects, spikes and bimodal noise, and go through
+`vbench.stats.overhead.overheads` like those of a bundle. The noise parameters are assumptions, chosen to be worse than
+what repeated runs on shared machines show (variation of 0.3 to 9%: Maricq et al., OSDI 2018).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ STACKS, WORKLOADS = ["local", "local/x", "local/y"], ["v", "w"]
 
 @dataclass(frozen=True)
 class Noise:
-    """What disturbs a value, as shares of it."""
+    """What disturbs a value, as fractions of it."""
 
     sd: float = 0.01  # independent normal noise of each invocation
     trend: float = 0.0  # a run ends up to this much faster or slower than it began
     walk: float = 0.0  # standard deviation of a random walk's step from one invocation to the next
     first: float = (
-        0.0  # the first of a workload's arms in a block costs this much more, the second half of it
+        0.0  # the first of a workload's arms in a block costs this much more, the second half as much
     )
     spikes: float = 0.0  # mean height of spikes that hit 3% of invocations
     slow: float = 0.0  # in 30% of invocations, a second mode this much slower
@@ -53,9 +53,9 @@ SCENARIOS = {
 def simulate(
     runs: int, blocks: int, noise: Noise, *, ratio: float = 1.0, seed: int = 0, one_by_one: bool = False
 ) -> pd.DataFrame:
-    """Samples of many runs, each told from the others by its params; both stacks cost ``ratio``.
+    """Samples of many runs, distinguished by their params; both stacks cost ``ratio``.
 
-    ``one_by_one``: not in the schedule's order but stack after stack, as is common practice.
+    ``one_by_one``: measure stack after stack, as is common practice, instead of in the schedule's order.
     """
     rng = np.random.default_rng(seed)
     plan = Plan(stacks=STACKS[1:], workloads=WORKLOADS, blocks=blocks)
@@ -99,17 +99,17 @@ def simulate(
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares, between 0 and 1, and their number of runs."""
+    """Rates, between 0 and 1, and the number of runs they are based on."""
 
     runs: int
-    alarms: float  # runs with any verdict of a difference
-    called: float  # cells with one
+    alarms: float  # runs in which any difference is called
+    called: float  # cells in which a difference is called
     covered: float  # cells whose exact interval holds the true ratio
-    covered_t: float  # cells whose t interval does
+    covered_t: float  # cells whose t interval holds it
 
 
 def rates(samples: pd.DataFrame, ratio: float = 1.0) -> Rates:
-    """Analyse the runs as a bundle is analysed: corrected over the cells of each run."""
+    """Analyse the runs as bundles are, with correction over the cells of each run."""
     table = overheads(samples, families=["params"])
     called = table["verdict"].isin(CALLED)
     return Rates(
@@ -122,7 +122,7 @@ def rates(samples: pd.DataFrame, ratio: float = 1.0) -> Rates:
 
 
 def stopped(samples: pd.DataFrame, target: float, least: int = 6) -> pd.DataFrame:
-    """What is left of the runs if each stops once all its cells are known within ``target``."""
+    """The samples of the runs if each stops once all its cells are known within ``target``."""
     log = np.log(samples["value"])
     wide = samples.assign(log=log).pivot_table(
         index=["params", "workload"], columns=["stack", "block"], values="log", aggfunc="mean"

@@ -1,6 +1,6 @@
-"""How long vbench itself takes: from nothing to the first command in each layer, to close it, and to run one.
+"""vbench's own overhead: the time to open each layer and run a first command, to close it, and to run a command.
 
-Run it on a machine that has nothing else to do, as root: ``python benchmarks/startup.py [LAYER]...``
+Run it as root on an otherwise idle machine: ``python benchmarks/startup.py [LAYER]...``
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Login = Callable[[], AbstractContextManager[Host]]
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Seconds that an action takes."""
+    """How many seconds an action takes."""
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin
 
 
 def remember_logins() -> list[Login]:
-    """From now on, how to log in once more to every environment that is opened."""
+    """From now on, record how to log in again to every environment that is opened."""
     logins: list[Login] = []
 
     def remembering(parent: Host, address: Any, **options: Any) -> AbstractContextManager[Host]:
@@ -44,13 +44,13 @@ def remember_logins() -> list[Login]:
 
 
 def once_more(login: Login) -> None:
-    """One command on a connection of its own."""
+    """Run one command on a new connection."""
     with login() as host:
         host.run(["true"])
 
 
 def measure(root: Host, name: str, repeats: int, commands: int) -> list[float]:
-    """Medians in seconds: start to first command, close, one command, one on a new connection."""
+    """Medians in seconds: start to first command, close, one command, one command on a new connection."""
     logins = remember_logins()
     starts, closes, trips, anew = [], [], [], []
     for number in range(repeats):

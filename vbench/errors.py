@@ -1,4 +1,4 @@
-"""The errors that vbench raises on purpose: one clear line, and a hint how to fix it."""
+"""The errors that vbench raises deliberately: one clear line, and a hint on how to fix it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _LONGEST = 2900
 
 
 class VbenchError(Exception):
-    """Something a user can act on.
+    """An error that the user can act on.
 
-    ``message`` says what went wrong and where, in one line; ``hint`` says how to fix it. The command
-    line prints both and exits with ``exit_code``; it shows a traceback for this class with --debug only.
+    ``message`` says what went wrong and where, in one line; ``hint`` says how to fix it. The command line prints both
+    and exits with ``exit_code``; it shows a traceback for this class only with --debug.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        if len(message) > _LONGEST:  # it quotes something endless
+        if len(message) > _LONGEST:  # it quotes something very long
             message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
         super().__init__(message)
         self.message = message
@@ -39,19 +39,19 @@ class UsageError(VbenchError):
 
 
 class HostError(VbenchError):
-    """A host could not do what it was asked to."""
+    """A host could not do what it was asked to do."""
 
 
 class ConnectionLost(HostError):
-    """The connection to an environment dropped, or the environment died under it."""
+    """The connection to an environment was lost, or the environment died under it."""
 
 
 class CommandTimeout(HostError):
-    """A command passed its deadline; its whole process group was killed."""
+    """A command exceeded its deadline; its whole process group was killed."""
 
 
 class CommandFailed(HostError):
-    """A command ended with an exit code other than 0 where success was required."""
+    """A command that had to succeed exited with a non-zero code."""
 
     def __init__(self, message: str, code: int, stderr: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -60,11 +60,11 @@ class CommandFailed(HostError):
 
 
 class LayerUnavailable(VbenchError):
-    """A layer cannot open on this parent; the message says why."""
+    """A layer cannot be opened on this parent; the message says why."""
 
 
 class BootError(HostError):
-    """An environment did not come up; ``console`` holds the end of what it printed."""
+    """An environment did not come up; ``console`` is what it printed, and the message shows the last lines."""
 
     def __init__(self, message: str, console: str = "") -> None:
         tail = "\n".join(f"    | {line}" for line in console.splitlines()[-15:])
@@ -73,7 +73,7 @@ class BootError(HostError):
 
 
 class DigestMismatch(VbenchError):
-    """The payload inside an environment is not the capsule that the run was planned with."""
+    """The payload inside an environment is not the capsule the run was planned with."""
 
 
 class BundleError(VbenchError):
@@ -81,7 +81,7 @@ class BundleError(VbenchError):
 
 
 class Damaged(BundleError):
-    """A file of a bundle is not as vbench wrote it. ``path``, ``line`` (from 1, if it is one line) and ``what``."""
+    """A bundle's file is not as vbench wrote it: ``path``, ``line`` (from 1; None for the whole file) and ``what``."""
 
     def __init__(self, path: Path, line: int | None, what: str, hint: str | None = None) -> None:
         super().__init__(f"{path}{'' if line is None else f':{line}'}: {what}", hint)
@@ -89,7 +89,7 @@ class Damaged(BundleError):
 
 
 class NotComparable(BundleError):
-    """Two bundles do not describe the same things; the message names the fields."""
+    """Two bundles do not describe the same things; the message names the fields that differ."""
 
     exit_code = 3
 
@@ -99,11 +99,11 @@ EXTRAS = {
     "pdf": ("weasyprint",),
     "notebook": ("ipywidgets", "jupyterlab", "nbclient"),
 }
-"""Modules that come only with an extra of the package; the base install reads bundles without them."""
+"""By extra, the modules that only it installs; the base install reads bundles without them."""
 
 
 def missing_extra(error: ImportError) -> VbenchError | None:
-    """The error for a missing module of an extra that is not installed; ``None`` for any other import error."""
+    """The error for a module that is missing because its extra is not installed; ``None`` for other import errors."""
     for extra, modules in EXTRAS.items():
         if isinstance(error, ModuleNotFoundError) and error.name in modules:
             return VbenchError(
@@ -114,7 +114,7 @@ def missing_extra(error: ImportError) -> VbenchError | None:
 
 
 def brief(value: Any) -> str:
-    """Any value as shown in a message: one line of at most 80 characters or so."""
+    """Any value, shortened for a message: one line of about 80 characters at most."""
     try:
         text = reprlib.repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, say
@@ -123,7 +123,7 @@ def brief(value: Any) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where the first thing that is wrong with a table stands, and what is wrong with it, in one line."""
+    """The first error of a pydantic validation, with its location, in one line."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])[:200]
     message = first["msg"].removeprefix("Value error, ")

@@ -170,7 +170,7 @@ def test_half_a_line_of_output_is_cut_off_before_more_is_added(whole: Path, tail
     path.write_bytes(data + tail)
     with pytest.raises(BundleError, match=r"gz:5: \d+ bytes are no whole line"):
         list(tool_output.invocations(path))
-    tool_output.mend(whole)
+    tool_output.drop_torn_tails(whole)
     assert path.read_bytes() == data
     tool_output.keep(whole, ("local/uml", "null-call"), (9, "A", False), b"more")
     assert [*tool_output.invocations(path)][-1] == (9, "A", False)
@@ -192,7 +192,7 @@ def test_output_is_not_written_through_links(whole: Path, tmp_path: Path) -> Non
     path.symlink_to(other)
     with pytest.raises(BundleError, match="symbolic link"):
         tool_output.keep(whole, ("local/uml", "null-call"), (0, "A", False), b"")
-    tool_output.mend(whole)
+    tool_output.drop_torn_tails(whole)
     assert other.read_text() == "mine"
     (tmp_path / "raw2").mkdir()
     for each in (whole / "raw").iterdir():

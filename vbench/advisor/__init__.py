@@ -1,1 +1,1 @@
-"""Which stack suits: what is documented of each system, and what was measured."""
+"""The decision aid: which stack suits, from the catalogue of systems and from measurements."""

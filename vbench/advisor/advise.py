@@ -1,7 +1,7 @@
-"""The decision aid: which measured stack suits given needs and a mix of work, and how sure that is.
+"""The decision aid: which measured stack suits given needs and a given mix of work, and how certain that is.
 
-Stacks are ruled out by what the catalogue documents (``requirements``); the rest are weighed by measured cost
-(``ranking``) and compared (``candidates``). Stacks on unlike baselines or clocks never are.
+Stacks are ruled out by what the catalogue documents (``requirements``); the rest are ranked by measured cost
+(``ranking``) and compared (``candidates``). Stacks with different baselines or clocks are never compared.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Advice:
-    """The aid's result; a notebook shows it as a page.
+    """The decision aid's result; notebooks render it as HTML.
 
-    ``table``: a row per stack: stack, system (of the catalogue), technique, baseline, clock, needs ("met", "not
+    ``table``: one row per stack: stack, system (in the catalogue), technique, baseline, clock, needs ("met", "not
     met", "unknown"), reason, n (blocks), ratio with low and high under the mix (1: the bare baseline), verdict,
-    missing. ``alternatives``: systems documented to meet the needs that no stack of the bundle runs.
+    missing. ``alternatives``: systems documented to meet the needs that no stack in the bundle runs.
     """
 
     needs: list[str]
@@ -47,7 +47,7 @@ class Advice:
 
     @property
     def lines(self) -> list[str]:
-        """The answers first, then what they rest on."""
+        """The answers, then what they are based on."""
         out = []
         for answer in self.answers:
             out += [answer.headline, *answer.sensitivity]
@@ -70,16 +70,16 @@ class Advice:
 
     @property
     def text(self) -> str:
-        """All findings as plain text, a line each."""
+        """All findings as plain text, one per line."""
         return "\n".join(self.lines)
 
     def records(self) -> list[dict[str, Any]]:
-        """The table as plain dicts; a number that is missing is None."""
+        """The table as plain dicts; missing numbers are None."""
         table = self.table.astype(object).where(self.table.notna(), None)
         return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; a number that is missing is None."""
+        """Plain values for JSON; missing numbers are None."""
         return {
             "needs": self.needs,
             "mix": {"asked": self.mix.asked, "workloads": self.mix.workloads, "absent": self.mix.absent},
@@ -112,11 +112,12 @@ def advise(
     level: float = 0.95,
     threshold: float = 0.0,
 ) -> Advice:
-    """Weigh a bundle's stacks for ``needs`` and a ``mix`` of work.
+    """Rank a bundle's stacks for ``needs`` and a ``mix`` of work.
 
-    ``needs``: names of ``requirements.NEEDS``. ``mix``: weights by workload, kind or profile (``{"web": 0.6,
-    "db": 0.4}`` or ``"web=0.6,db=0.4"``); ``None`` weighs the bundle's kinds alike. ``threshold``: a difference
-    too small to matter (0.05: 5%). Raises ``UsageError`` for unknown names and bad weights.
+    ``needs``: names in ``requirements.NEEDS``. ``mix``: weights by workload, kind or profile (``{"web": 0.6,
+    "db": 0.4}`` or ``"web=0.6,db=0.4"``); ``None`` weights the bundle's kinds equally. ``threshold``: differences up
+    to this do not matter (0.05: 5%). Raises ``UsageError`` for unknown names and bad weights, ``VbenchError`` if
+    the bundle has no sample of any primary metric.
     """
     wanted = named(needs)
     workloads = run.info.workloads
@@ -146,7 +147,7 @@ def advise(
 
 
 def _never_opened(run: Run, wanted: list[Need], known: set[str]) -> Iterator[dict[str, Any]]:
-    """Rows for the stacks that were planned and gave no sample."""
+    """Rows for stacks that were planned but yielded no sample."""
     for failure in run.info.failures:
         if failure.workload is None and failure.stack not in known | set(run.samples["stack"]):
             known = known | {failure.stack}

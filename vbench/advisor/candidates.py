@@ -1,8 +1,8 @@
-"""The stacks on one baseline as candidates: judged by needs, weighed by cost, and what can be said of them.
+"""The stacks on one baseline as candidates: judged by needs, ranked by cost, and the answer that follows.
 
-Two stacks are compared within each block, so that the baseline and what a block has in common drop out; a
-difference is called only when its interval excludes none, Holm's correction agrees, and it exceeds what the
-baseline, measured twice, differs from itself under the same mix. Where that does not carry a choice, none is made.
+Two stacks are compared within each block, so that the baseline and whatever the block shares cancel out. A difference
+is called only if its interval excludes zero, Holm's correction agrees, and it exceeds how much the baseline, measured
+twice, differs from itself under the same mix. If that does not support a choice, none is made.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from vbench.stats.wording import against, listed, number, share
 from vbench.workload.mix import Mix
 
 _NOTHING = Estimate(0, math.nan, math.nan, math.nan)
-MOST_NAMED = 12  # cells that an answer rests on, beyond which they are counted
+MOST_NAMED = 12  # up to this many cells that an answer rests on are named; more are only counted
 _UNDECIDED = "Not decidable from this data"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the data say of stacks that share a baseline and a clock; ``choice`` only where it is decided."""
+    """What the data say about stacks that share a baseline and a clock; ``choice`` is None if undecided."""
 
     baseline: str
     clock: str
@@ -39,17 +39,17 @@ class Answer:
 
     @property
     def headline(self) -> str:
-        """The answer, with what it holds for."""
+        """The answer, with the baseline and clock it applies to."""
         clock = "instructions counted" if self.clock == "instructions" else "wall clock"
         return f"Over {self.baseline} ({clock}): {self.text}"
 
 
 class Candidates:
-    """The stacks on one baseline, judged and ranking. ``failures`` and ``notes``: those of the run; ``facts``: of the
-    baseline.
+    """The stacks on one baseline, judged and ranked.
 
-    A cell in which a candidate beats the baseline is no measure of it (see :meth:`Ranking.artefacts`): it is left out
-    for all, so that candidates are compared by the same cells.
+    ``failures`` and ``notes`` are the run's, ``facts`` the baseline's. A cell in which a candidate beats the baseline
+    does not measure it (see :meth:`Ranking.artefacts`): it is left out for all, so that candidates are compared on the
+    same cells.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Candidates:
         self.compared = ranking.compare(self.best, self.complete[1:], threshold) if self.best else {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Of the table: eligible stacks first, the cheapest of them first."""
+        """Rows of the table: eligible stacks first, cheapest first."""
         order = [*self.complete, *(s for s in self.ranking.stacks if s not in self.complete)]
         for stack in order:
             known = self.estimates.get(stack, _NOTHING)
@@ -103,7 +103,7 @@ class Candidates:
         return f"{self.compared[stack][1]} against {self.best}"
 
     def _missing(self, stack: str) -> list[str]:
-        """The cells that a stack lacks, those with one reason together."""
+        """The cells that a stack lacks, grouped by reason."""
         planned = {each.workload: each.reason for each in self.failures if each.stack == stack}
         by_reason: dict[str, list[str]] = {}
         for cell, why in self.ranking.missing(stack).items():
@@ -115,7 +115,7 @@ class Candidates:
         return out
 
     def _set_aside(self) -> dict[str, str]:
-        """Why, by stack, a stack is not in the choice: its cells were left out on purpose, or are no measure of it."""
+        """By stack, why it is not considered: its cells were left out on purpose, or do not measure it."""
         aside = {}
         for stack in self.eligible:
             planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.planned}
@@ -130,7 +130,7 @@ class Candidates:
         return aside
 
     def _why_not(self) -> str:
-        """Why the data do not carry a choice; empty where they do."""
+        """Why the data do not support a choice; empty if they do."""
         if self.ranking.gone:
             carried = self.ranking.carried
             told = f"only {carried:.0%} of the mix" if carried else "nothing of the mix"
@@ -144,7 +144,7 @@ class Candidates:
         )
 
     def _why_not_best(self, best: str) -> str:
-        """Why the cheapest is not chosen, although all that the question needs is there."""
+        """Why the cheapest stack is not chosen although all the required data are there; empty if it is."""
         if (n := self.estimates[best].n) < (few := min_blocks(self.ranking.level)):
             return f"{n} whole blocks are too few, {few} are needed"
         if math.isnan(self.ranking.floor) and len(self.complete) > 1:
@@ -155,7 +155,7 @@ class Candidates:
 
     @cached_property
     def _fragile(self) -> str:
-        """Why a choice does not stand: it rests on a single cell. Empty where it rests on several."""
+        """Why a choice is fragile: it hinges on a single cell. Empty if it does not."""
         if self.best is None or not self.compared:
             return ""
         return sensitivity.by_cell(self.ranking, self.best, list(self.compared), self.threshold)
@@ -164,7 +164,7 @@ class Candidates:
         return [stack for stack, (_, verdict) in self.compared.items() if verdict != Verdict.COSTLIER]
 
     def answer(self) -> Answer:
-        """The choice, or why there is none, and what would change it."""
+        """The choice, or why none is made, and what would change it."""
         notes: list[str] = []
         why = self._why_not()
         choice = None if why or self.best is None else self.best
@@ -190,7 +190,7 @@ class Candidates:
         return Answer(self.ranking.baseline, self.ranking.clock, choice, text, notes)
 
     def _rests_on(self) -> Iterator[str]:
-        """Which cells take no part, and which carry the answer then."""
+        """Which cells are left out, and which the answer then rests on."""
         for cell, faster in self.artefacts.items():
             who = listed([f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items()])
             yield f"Left out: {self.ranking.name(cell)}, in which {who} beats the baseline: usually an artefact."
@@ -200,7 +200,7 @@ class Candidates:
             yield f"The answer rests on {rest}."
 
     def _unlike(self, stack: str) -> Iterator[str]:
-        """What the run warns of beside cells of a stack that the answer rests on."""
+        """The run's warnings about those cells of a stack that the answer rests on."""
         rests_on = {workload for workload, _ in self.ranking.weights}
         for note in self.notes:
             touched = not note.workloads or rests_on & {*note.workloads}
@@ -208,7 +208,7 @@ class Candidates:
                 yield f"Not alike: {stack}: {note.text.rstrip('.')}."
 
     def _meaning(self) -> Iterator[str]:
-        """What the baseline is, and what its clock leaves out: no figure is over a machine that nobody measured."""
+        """What the baseline is and what its clock leaves out, so that nobody reads figures as over bare hardware."""
         if self.ranking.clock == "instructions":
             yield (
                 "These are counts of instructions: caches, TLB misses and what entering and leaving a guest costs a "
@@ -239,7 +239,7 @@ def _layers(stack: str) -> list[str]:
 
 
 def judged(wanted: list[Need], stack: str) -> list[Judgement]:
-    """A stack path against each need."""
+    """Judge a stack, given by its path, against each need."""
     return [judge_stack(need, _layers(stack)) for need in wanted]
 
 
@@ -249,7 +249,7 @@ def _verdict_of(judged: list[Judgement]) -> str:
 
 
 def about(stack: str, judged: list[Judgement]) -> dict[str, Any]:
-    """What a table says of a stack before any measurement."""
+    """The columns of a stack's row that do not depend on measurements."""
     top = catalog.of_layer(_layers(stack)[-1]) if _layers(stack) else None
     return {
         "stack": stack,

@@ -1,7 +1,7 @@
-"""The catalogue: systems, techniques and hardware features of virtualization, and what is known of each.
+"""The catalogue: virtualization systems, techniques and hardware features, and what is known about each.
 
-It holds everything that the project's seed document names, that document's oddities, and today's heirs.
-Every documented fact is cited; a fact that no cited page states is "not documented". The data are
+It covers everything that the project's seed document names, including that document's oddities, and today's
+successors. Every documented fact is cited; a fact that no cited page states is "not documented". The data are in
 ``catalog.toml``; this module is their schema, and imports no host.
 """
 
@@ -27,7 +27,7 @@ NEEDS_ROOTS = "not yet: needs roots over SSH"
 _UNTIL_THEN = "until then vbench run in it measures what is stacked there, not the system itself"
 
 Family = Technique | Literal["hardware", "management"]
-"""What a system is: a technique, or something that no layer can be."""
+"""What an entry is: a technique, or something that cannot be a layer."""
 Section = Literal["isolator", "user-space kernel", "type 2", "type 1", "hardware", "paravirtualization"]
 Status = Literal["active", "superseded", "ended", "not documented"]
 GuestKernel = Literal["unmodified", "modified", "either", "shared", "not applicable", "not documented"]
@@ -79,11 +79,11 @@ class Source(_Model):
 
 
 class Measured(_Model):
-    """How vbench measures the system today: by ``layers`` of its own, or not (yet), and ``why``."""
+    """How vbench measures the system today: with ``layers`` of its own, or not (yet), and ``why``."""
 
     how: How
     layers: list[Text] = []
-    nearest: Text | None = None  # the layer whose mechanism comes nearest, for what has no layer of its own
+    nearest: Text | None = None  # the layer with the closest mechanism, for systems without one of their own
     why: str = ""
 
     @model_validator(mode="after")
@@ -96,12 +96,12 @@ class Measured(_Model):
 
 
 class Entry(_Model):
-    """One system, technique or hardware feature. Absent years, heirs and notes are not known to be any."""
+    """One system, technique or hardware feature. Absent years, heirs and notes mean that none are known."""
 
     name: Text
     aliases: list[Text] = []
-    document: list[Section] = []  # where the seed document lists it; nowhere: an heir of today
-    note: str = ""  # where the seed document is dated or mistaken about it
+    document: list[Section] = []  # where the seed document lists it; empty for one of today's successors
+    note: str = ""  # where the seed document is dated or wrong about it
     technique: Family
     summary: Text
     summary_fr: Text
@@ -112,13 +112,13 @@ class Entry(_Model):
     first: Year | None = None
     last: Year | None = None
     status: Status
-    guest_kernel: GuestKernel  # "shared": it has none of its own
+    guest_kernel: GuestKernel  # "shared": it has no kernel of its own
     hardware: Hardware
-    other_os: OtherOs  # "ported": only systems changed for it
+    other_os: OtherOs  # "ported": only systems modified for it
     boundary: Boundary
     migration: Migration  # "checkpoint": stopped, copied and restored
     heir: Text | None = None
-    bench: bool = False  # something to measure on, not a system to choose
+    bench: bool = False  # a place to measure on, not a system to choose
     remarks: dict[Fact, Text] = {}
     measured: Measured
     cites: dict[str, list[Fact]]
@@ -130,30 +130,30 @@ class Entry(_Model):
 
     @property
     def years(self) -> tuple[str, ...]:
-        """First release and last; "today" for what goes on. Empty where neither year is known."""
+        """First and last release, "today" if development continues. Empty if neither year is known."""
         if self.first is None and self.last is None:
             return ()
         last = "today" if self.status == "active" else str(self.last or UNKNOWN)
         return (str(self.first or UNKNOWN), last)
 
     def value(self, fact: str) -> str:
-        """A fact as text, without its remark."""
+        """A fact's value as text, without its remark."""
         if fact == "years":
             return " \N{EN DASH} ".join(self.years) or UNKNOWN
         return str(getattr(self, fact) or UNKNOWN)
 
     def documented(self) -> list[str]:
-        """The facts that say something, so must be cited. An heir without a citation is our reading."""
+        """The facts that state something and so must be cited. An heir without a citation is our interpretation."""
         silent = {UNKNOWN, NOT_APPLICABLE}
         return [fact for fact in FACTS if fact != "heir" and self.value(fact) not in silent]
 
 
 class Catalog(_Model):
-    """The whole file."""
+    """The whole of ``catalog.toml``."""
 
     sources: dict[str, Source]
     french: dict[str, Text]  # of values and headings
-    phrases: dict[str, Text]  # of free text; what consists of names only needs none
+    phrases: dict[str, Text]  # of free text; text made up of names only needs none
     entry: list[Entry]
 
     @model_validator(mode="after")
@@ -177,7 +177,7 @@ class Catalog(_Model):
 
 @cache
 def load(path: Path = FILE) -> Catalog:
-    """The catalogue. Raises ``VbenchError`` that says what is wrong where."""
+    """Load the catalogue. Raises ``VbenchError`` saying what is wrong and where."""
     try:
         return Catalog.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -187,12 +187,12 @@ def load(path: Path = FILE) -> Catalog:
 
 
 def entries() -> list[Entry]:
-    """Every entry, by technique, then by name."""
+    """Every entry, sorted by technique, then by name."""
     return sorted(load().entry, key=lambda one: (TECHNIQUES.index(one.technique), one.name.casefold()))
 
 
 def find(name: str) -> Entry:
-    """The entry of that name or alias, in any case. ``UsageError`` with close matches for any other."""
+    """The entry with that name or alias, ignoring case. Raises ``UsageError`` with close matches if there is none."""
     known = {each.casefold(): entry for entry in load().entry for each in (entry.name, *entry.aliases)}
     if (entry := known.get(name.strip().casefold())) is not None:
         return entry
@@ -204,7 +204,7 @@ def find(name: str) -> Entry:
 
 
 def of_layer(layer: str) -> Entry | None:
-    """The entry that a layer of vbench measures, the most particular one; ``None`` for an unknown layer."""
+    """The most specific entry that a vbench layer measures; ``None`` for an unknown layer."""
     found = [entry for entry in load().entry if layer in entry.measured.layers]
     return min(found, key=lambda entry: len(entry.measured.layers), default=None)
 
@@ -225,17 +225,17 @@ def how_measured(entry: Entry, language: Language = "en") -> str:
 
 
 def rows(language: Language = "en") -> list[dict[str, Any]]:
-    """The catalogue as plain dicts, one an entry, for tables and pages; see :func:`row`."""
+    """The catalogue as plain dicts, one per entry, for tables and pages; see :func:`row`."""
     return [row(entry, language) for entry in entries()]
 
 
 def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
-    """An entry as a plain dict: strings, and lists of strings or of dicts; the keys never change.
+    """An entry as a plain dict of strings and lists of strings or dicts; the keys never change.
 
-    ``fr`` gives everything in French but names, and titles of sources.
+    ``fr`` gives everything in French except names and the titles of sources.
     Keys: name, aliases, technique, document (sections of the seed document), note, summary, host, guest,
     licence, open_source, years, status, guest_kernel, hardware, other_os, boundary, migration, heir,
-    heir_is_our_reading, remarks (by fact), measured (in a word), how_measured (in a sentence), layers,
+    heir_is_our_reading, remarks (by fact), measured (one word), how_measured (one sentence), layers,
     sources (title, url, facts).
     """
     say = speaker(language)
@@ -265,11 +265,11 @@ def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
 
 
 def speaker(language: Language) -> Callable[[str], str]:
-    """What says a text of the catalogue's own (a value, a heading, a remark) in that language."""
+    """A function that translates the catalogue's own text (a value, a heading, a remark) into that language."""
     words = {**load().phrases, **load().french} if language == "fr" else {}
     return lambda word: spaced(words[word]) if word in words else word
 
 
 def spaced(french: str) -> str:
-    """French with non-breaking spaces where its typography has them."""
+    """French text with the non-breaking spaces that its typography requires."""
     return re.sub(r" (?=[:;?!%»])|(?<=«) ", "\N{NO-BREAK SPACE}", french)

@@ -1,8 +1,8 @@
-"""What each stack costs under a mix of work: per block, and how stacks compare within a block.
+"""Ranking: what each stack costs under a mix of work, per block, and how stacks compare within a block.
 
-Per block, a stack's cost is the weighted mean over cells of log(stack / bare baseline), so a weighted geometric
-mean of ratios: weights say how much a kind of work matters, not how long it takes. A block counts only with
-every cell of the mix in it. Estimates and intervals: ``vbench.stats.blocks``, ``vbench.stats.intervals``.
+Per block, a stack's cost is the weighted mean over cells of log(stack / bare baseline), i.e. a weighted geometric mean
+of ratios: weights say how much a kind of work matters, not how long it takes. A block counts only if it holds every
+cell of the mix. Estimates and intervals: ``vbench.stats.blocks``, ``vbench.stats.intervals``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vbench.stats.overhead import ground_of
 from vbench.stats.verdict import ELSEWHERE, Verdict, first_that_holds
 from vbench.workload.mix import Mix
 
-MOST_BLOCKS = 10_000  # beyond this, no number of blocks is named
+MOST_BLOCKS = 10_000  # never name a number of blocks beyond this
 
 
 class Estimate(NamedTuple):
@@ -41,9 +41,9 @@ class Estimate(NamedTuple):
 
 
 class Ranking:
-    """Stacks on one bare baseline, weighed by one mix, of which ``left_out`` are cells that take no part.
+    """Stacks on one bare baseline, weighted by one mix, without the cells in ``left_out``.
 
-    The weight of a cell left out goes to the others of its atom (kind or workload), in proportion.
+    The weight of a cell left out goes to the other cells of its atom (kind or workload), in proportion.
     """
 
     def __init__(self, table: Costs, mix: Mix, level: float, left_out: Collection[Cell] = ()) -> None:
@@ -58,21 +58,21 @@ class Ranking:
             for cell, share in shares.items():
                 weights[cell] = weights.get(cell, 0.0) + mix.atoms[atom] * share
         self.weights = weights
-        """By cell; they add up to the share of the mix that the bundle carries."""
+        """By cell; they sum to the share of the mix that the bundle covers."""
 
     @property
     def stacks(self) -> list[str]:
-        """All but the baseline, by name."""
+        """The names of all stacks except the baseline."""
         return self._table.members
 
     @property
     def carried(self) -> float:
-        """The share of the mix that is left."""
+        """The share of the mix that the cells in use cover."""
         return sum(self.weights.values())
 
     @property
     def gone(self) -> list[str]:
-        """What of the mix the baseline itself lacks, or of which nothing is left."""
+        """The parts of the mix that the baseline itself lacks, or that have no cells left, with the reason."""
         known = {workload for workload, _ in cell_names(self._base)}
         out = [f"{atom}: no workload of this kind in the bundle" for atom in self.mix.absent]
         out += [
@@ -84,16 +84,16 @@ class Ranking:
         ]
 
     def name(self, cell: Cell) -> str:
-        """A cell as users see it: its workload, with the parameters where it was measured with several."""
+        """A cell as users see it: its workload, plus the parameters if it was measured with several."""
         several = sum(workload == cell[0] for workload, _ in cell_names(self._base)) > 1
         return f"{cell[0]} {cell[1]}" if several else cell[0]
 
     def without(self, cells: Iterable[Cell]) -> Ranking:
-        """The same, with these cells left out, too."""
+        """The same ranking with these cells left out too."""
         return Ranking(self._table, self.mix, self.level, {*self.left_out, *cells})
 
     def missing(self, stack: str) -> dict[Cell, str]:
-        """The cells of the mix that a stack has no ratio for, and why where that is known."""
+        """The cells of the mix for which a stack has no ratio, and the reason (empty if unknown)."""
         if self._table.clocks[stack] != self.clock:
             return dict.fromkeys(self.weights, "its baseline is timed by another kind of clock")
         out = {cell: ELSEWHERE for cell in self.weights if (stack, cell) in self._table.far}
@@ -101,13 +101,13 @@ class Ranking:
         return out | {cell: "" for cell in self.weights if cell not in out and ratios[cell].isna().all()}
 
     def _ratios(self, stack: str) -> pd.DataFrame:
-        """log(stack / baseline), a row per block and a column per cell of the mix."""
+        """log(stack / baseline): one row per block, one column per cell of the mix."""
         cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
         return cells_of(self._table.wide, stack).reindex(columns=cells) - self._base.reindex(columns=cells)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """A column per stack, a row per block; NaN where the block lacks a cell of the mix."""
+        """Log cost under the mix: one column per stack, one row per block; NaN if the block lacks a cell of the mix."""
         nothing = pd.Series(np.nan, index=self._table.wide.index)
         return pd.DataFrame(
             {
@@ -124,7 +124,7 @@ class Ranking:
 
     @cached_property
     def means(self) -> pd.DataFrame:
-        """A column per stack, a row per atom of the mix: its mean log-ratio alone, NaN where a cell is missing."""
+        """Mean log-ratio: one column per stack, one row per atom of the mix; NaN if a cell is missing."""
         out = {}
         for stack in self.stacks:
             mean, absent = self._ratios(stack).mean(), self.missing(stack)
@@ -139,7 +139,7 @@ class Ranking:
 
     @cached_property
     def floor(self) -> float:
-        """Of the interval of the mix's A' over A, the bound further from 0, in logs; NaN: too few blocks."""
+        """The A/A floor of the mix: the bound further from 0 of the interval of log(A'/A); NaN: too few blocks."""
         cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
         second, first = (cells_of(self._table.arms, arm).reindex(columns=cells) for arm in ("A'", "A"))
         gap = self._mixed(second - first) if self.weights else pd.Series(dtype=float)
@@ -148,15 +148,15 @@ class Ranking:
         return float(row[["log_low", "log_high"]].abs().max(axis=1).iloc[0]) if len(row) else math.nan
 
     def _step(self, stack: str) -> float:
-        """What the readings of a stack under the mix cannot tell apart."""
+        """The resolution of a stack's readings under the mix, in logs."""
         steps = self._table.steps
         each = sum(weight * float(steps.get((stack, *cell), 0.0)) for cell, weight in self.weights.items())
         return each / self.carried if self.weights else 0.0
 
     def artefacts(self, stacks: Iterable[str]) -> dict[Cell, dict[str, float]]:
-        """The cells in which one of ``stacks`` beats its baseline beyond doubt, with its ratio there.
+        """The cells in which any of ``stacks`` beats its baseline beyond doubt, with the ratios there.
 
-        That is usually an artefact (another path, a cache below): so it is flagged in ``vbench.stats.overhead``.
+        That is usually an artefact (another path, a cache below), which is why ``vbench.stats.overhead`` flags it.
         """
         found: dict[Cell, dict[str, float]] = {}
         for stack in stacks:
@@ -174,7 +174,7 @@ class Ranking:
         return 0.0 if math.isnan(floor) else floor
 
     def estimates(self) -> dict[str, Estimate]:
-        """By stack, its cost over the baseline; stacks without a whole block are left out."""
+        """By stack, its cost over the baseline; stacks without a complete block are left out."""
         long = self.effects.melt(var_name="stack", value_name="effect")
         base = self._step(self.baseline)
         long["step"] = (
@@ -183,13 +183,13 @@ class Ranking:
         return _by_stack(estimate(long, ["stack"], self.level))
 
     def difference(self, stack: str, other: str) -> Floats:
-        """``other`` over ``stack`` in each block that has both, in logs."""
+        """log(``other`` / ``stack``) in each block that has both."""
         return rounded((self.effects[other] - self.effects[stack]).dropna().to_numpy(dtype=float))
 
     def compare(
         self, best: str, others: Sequence[str], threshold: float = 0.0
     ) -> dict[str, tuple[Estimate, str]]:
-        """How much more each of ``others`` costs than ``best``, and a verdict, called as in ``vbench.stats.overhead``.
+        """How much more each of ``others`` costs than ``best``, and a verdict, decided as in ``vbench.stats.overhead``.
 
         Verdicts: "costlier", "cheaper", "not distinguishable" or "undetermined" (too few blocks in common, or no
         A/A floor).
@@ -221,9 +221,9 @@ class Ranking:
         return {other: found.get(other, nothing) for other in others}
 
     def blocks_needed(self, stack: str, other: str) -> int | None:
-        """About how many blocks would tell two stacks apart, were difference and noise to stay as they are.
+        """About how many blocks it would take to tell two stacks apart if difference and noise stay as they are.
 
-        The fewest whose expected t interval on the mean log difference clears the A/A floor; ``None`` where no
+        The fewest for which the expected t interval of the mean log difference clears the A/A floor; ``None`` if no
         number up to 10,000 does.
         """
         difference = self.difference(stack, other)
@@ -246,7 +246,7 @@ def _by_stack(table: pd.DataFrame) -> dict[str, Estimate]:
 
 
 def rank(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Ranking]:
-    """The stacks of a bundle, a group for each bare baseline. ``samples``: of primary metrics only."""
+    """Rank a bundle's stacks, in one group per bare baseline. ``samples``: those of primary metrics only."""
     all_costs = costs(samples)
     known = dict(zip(all_costs["stack"], all_costs["baseline"], strict=True))
     grounds: dict[str, list[str]] = {}
@@ -256,7 +256,7 @@ def rank(samples: pd.DataFrame, mix: Mix, *, level: float = 0.95) -> list[Rankin
 
 
 def _shares(workloads: dict[str, float], measured: Sequence[Cell]) -> dict[Cell, float]:
-    """An atom's shares by cell, adding up to 1: each workload's in equal parts to the parameters it was run with."""
+    """An atom's shares by cell, summing to 1: each workload's share is split equally over its parameters."""
     cells = {name: [cell for cell in measured if cell[0] == name] for name in workloads}
     total = sum(share for name, share in workloads.items() if cells[name])
     return {cell: workloads[name] / total / len(mine) for name, mine in cells.items() for cell in mine}

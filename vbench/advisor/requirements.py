@@ -1,4 +1,4 @@
-"""Needs: what a user must have of a technique, judged by what the catalogue documents."""
+"""Needs: what a user requires of a technique, judged by what the catalogue documents."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Scope = Literal["innermost", "any", "all", "kernel"]
 
 @dataclass(frozen=True)
 class Need:
-    """``fact`` is what decides it, ``good`` the values that meet it, ``scope`` which layers of a stack count.
+    """One need: the ``fact`` that decides it, the ``good`` values that meet it, the ``scope`` of layers that count.
 
-    innermost: the layer that programs run in. kernel: the innermost with a kernel of its own. any: one layer is
-    enough, because what lies in it goes with it. all: every layer must do.
+    Scopes: "innermost", the layer that programs run in; "kernel", the innermost layer with a kernel of its own;
+    "any", one layer is enough, because it carries along everything inside it; "all", every layer must meet the need.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Need:
     fact: str
     good: frozenset[str]
     scope: Scope
-    clauses: Mapping[str, str]  # each value as a clause, to follow the entry's name
+    clauses: Mapping[str, str]  # each value as a clause that follows the entry's name
 
 
 NEEDS: dict[str, Need] = {
@@ -133,7 +133,7 @@ NEEDS: dict[str, Need] = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a need is met, and the reason, with the page that says so."""
+    """Whether a need is met, and the reason, citing the page that says so."""
 
     need: str
     answer: Answer
@@ -141,7 +141,7 @@ class Judgement:
 
 
 def named(names: Iterable[str]) -> list[Need]:
-    """The needs of these names, each once. ``UsageError`` for an unknown one."""
+    """The needs with these names, without duplicates. Raises ``UsageError`` for an unknown one."""
     out = []
     for name in dict.fromkeys(names):
         if name not in NEEDS:
@@ -155,7 +155,7 @@ def named(names: Iterable[str]) -> list[Need]:
 
 
 def judge(need: Need, entry: Entry) -> Judgement:
-    """One entry of the catalogue against one need."""
+    """Judge one entry of the catalogue against one need."""
     value = entry.value(need.fact)
     if value == UNKNOWN:
         return Judgement(need.name, "unknown", f"the catalogue documents nothing on this for {entry.name}")
@@ -167,7 +167,7 @@ def judge(need: Need, entry: Entry) -> Judgement:
 
 
 def judge_stack(need: Need, layers: Sequence[str]) -> Judgement:
-    """A stack of layers, the lowest first, against one need; benches to measure on do not count."""
+    """Judge a stack of layers, lowest first, against one need; benches that only serve to measure on do not count."""
     found = {layer: catalog.of_layer(layer) for layer in layers}
     if strangers := [layer for layer, entry in found.items() if entry is None]:
         return Judgement(need.name, "unknown", f"the catalogue has no entry for the layer {strangers[0]}")
@@ -185,7 +185,7 @@ def judge_stack(need: Need, layers: Sequence[str]) -> Judgement:
 
 
 def meeting(needs: Sequence[Need]) -> list[Entry]:
-    """Active systems of the catalogue that are documented to meet every need."""
+    """Active systems in the catalogue that are documented to meet every need."""
     return [
         entry
         for entry in catalog.entries()

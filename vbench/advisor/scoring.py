@@ -1,4 +1,4 @@
-"""Log costs of the stacks on one bare baseline, a column per stack and cell: what the decision aid weighs."""
+"""The table the decision aid ranks by: log costs of the stacks on one bare baseline, one column per stack and cell."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vbench.stats.blocks import stack_costs
 
 CELL_KEY = ["workload", "params"]
 Cell = tuple[str, str]
-"""A workload and its parameters, of which the primary metric is ranking."""
+"""A workload and its parameters; its primary metric is what is ranked."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Stacks on one bare baseline: log costs, a row per block and a column per stack (or arm) and cell.
+    """Stacks on one bare baseline: log costs, one row per block and one column per stack (or arm) and cell.
 
-    ``steps``: by stack and cell, what its reading cannot tell apart. ``far``: stacks and cells whose network peer is
-    in another place than the baseline's.
+    ``steps``: by stack and cell, the resolution of the reading, in logs. ``far``: stacks and cells whose network peer
+    runs elsewhere than the baseline's.
     """
 
     baseline: str
@@ -31,12 +31,12 @@ class Costs:
 
     @property
     def members(self) -> list[str]:
-        """All stacks but the baseline."""
+        """All stacks except the baseline."""
         return [stack for stack in self.clocks if stack != self.baseline]
 
 
 def table_of(all_costs: pd.DataFrame, ground: str, members: list[str]) -> Costs:
-    """The table of the stacks ``members``, of which ``ground`` is the baseline; costs as from ``effects.costs``."""
+    """Build the table for the stacks ``members``, with ``ground`` as baseline; costs as from ``stats.blocks.costs``."""
     mine = all_costs[all_costs["stack"].isin(members)]
     per_block = stack_costs(mine)
     peers = {
@@ -62,7 +62,7 @@ def _wide(per_block: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def cells_of(wide: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The cells of one stack or arm; none where it has no value."""
+    """The cells of one stack or arm; none if it has no value."""
     if name not in wide.columns.get_level_values(0):
         return pd.DataFrame(
             index=wide.index, columns=pd.MultiIndex.from_tuples([], names=CELL_KEY), dtype=float
@@ -71,5 +71,5 @@ def cells_of(wide: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def cell_names(frame: pd.DataFrame) -> list[Cell]:
-    """The cells that are columns of a table."""
+    """The cells that form the columns of a table."""
     return cast(list[Cell], frame.columns.to_list())

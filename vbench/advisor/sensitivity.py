@@ -13,9 +13,9 @@ from vbench.workload.mix import Mix
 
 
 def by_weight(ranking: Ranking, mix: Mix, best: str, rivals: Sequence[str]) -> Iterator[str]:
-    """Weights of one kind or workload at which another stack would come first, by mean log-ratios.
+    """The weights of a single kind or workload at which another stack would come first, by mean log-ratios.
 
-    The others keep their proportions. Mixed costs are linear in weights, so the crossing is exact.
+    The other weights keep their proportions. Mixed costs are linear in the weights, so the crossing is exact.
     """
     means = ranking.means
     if means.empty or means[[best, *rivals]].isna().any().any() or ranking.gone or len(mix.atoms) < 2:
@@ -40,7 +40,7 @@ def by_weight(ranking: Ranking, mix: Mix, best: str, rivals: Sequence[str]) -> I
 
 
 def by_cell(ranking: Ranking, best: str, rivals: Sequence[str], threshold: float) -> str:
-    """Why a choice does not stand because of a single cell; empty where it stands without any one of them."""
+    """Why a choice hinges on a single cell; empty if it stands without any one of them."""
     if len(ranking.weights) == 1:
         return f"the answer rests on one cell, {ranking.name(next(iter(ranking.weights)))}"
     flips: dict[str, list[str]] = {}
@@ -61,7 +61,7 @@ def by_cell(ranking: Ranking, best: str, rivals: Sequence[str], threshold: float
 def by_need(
     judged: Mapping[str, Sequence[Judgement]], logs: Mapping[str, float], best: str | None
 ) -> Iterator[str]:
-    """Needs without which a cheaper stack would come back. ``logs``: mixed log-ratios of complete stacks."""
+    """Needs that rule out a cheaper stack. ``logs``: log-ratios under the mix, of stacks with all cells."""
     limit = logs.get(best, math.inf) if best else math.inf
     for need in dict.fromkeys(one.need for each in judged.values() for one in each):
         back = [
@@ -79,7 +79,7 @@ def by_need(
 
 
 def by_further_need(layers: Sequence[str], asked: Sequence[str], best: str) -> Iterator[str]:
-    """Needs not asked for that would rule the choice out."""
+    """Needs the user did not state that would rule the choice out."""
     others = [need for name, need in NEEDS.items() if name not in asked]
     against = [need.name for need in others if judge_stack(need, layers).answer == "not met"]
     if against:
@@ -87,7 +87,7 @@ def by_further_need(layers: Sequence[str], asked: Sequence[str], best: str) -> I
 
 
 def by_blocks(ranking: Ranking, best: str, rival: str) -> str:
-    """How many blocks would tell the two apart."""
+    """How many blocks it would take to tell the two apart."""
     now = ranking.difference(best, rival).size
     if not ranking.difference(best, rival).any():
         return f"{best} and {rival} cost the same in every block: more blocks will not part them."

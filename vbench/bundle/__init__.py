@@ -1,1 +1,1 @@
-"""Where results live: the journal, run.json, older forms of both, and whether they are sound."""
+"""Result bundles: the journal, run.json, migrations from older schemas, and verification."""

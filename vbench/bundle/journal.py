@@ -1,9 +1,9 @@
 """The append-only journal that holds the samples.
 
-A journal line is one sample as a JSON object, followed by two keys of ours: ``left``, how many lines of the
-same group are still to come (0 ends the group), and ``seal``, a hash over this line and the seal before it.
-So a torn tail can be told from damage, and an edited, removed or moved line is found by its number. The seal
-guards against accidents; it is no signature.
+Each line is one sample as a JSON object, plus two keys of the journal's own: ``left``, the number of lines still to
+come in the same group (0 ends the group), and ``seal``, a hash over this line and the previous seal. That is how a
+torn tail is distinguished from damage, and how an edited, removed or moved line is found by number. The seal
+protects against accidents; it is not a signature.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vbench.files import holders, open_inside
 _GROUP_END = re.compile(rb'"left":0,"seal":"[0-9a-f]{16}"\}\n')
 _SEAL = re.compile(rb'(.*),"seal":"([0-9a-f]{16})"\}\n', re.DOTALL)
 LINE_LIMIT = 1 << 20
-"""Most bytes of a line: what is longer was not written by vbench."""
+"""Maximum line length in bytes; vbench never writes a longer one."""
 
 
 def _seal(before: bytes, body: bytes) -> bytes:
@@ -38,7 +38,7 @@ def _seal(before: bytes, body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The sound part of a journal: whole groups only. ``torn`` counts the bytes after it."""
+    """The intact part of a journal: complete groups only. ``torn`` is the number of bytes after it."""
 
     size: int = 0
     rows: int = 0
@@ -47,10 +47,10 @@ class Extent:
 
 
 def extent_of(path: Path) -> Extent:
-    """Check every seal. Raises BundleError naming the line where the journal is damaged.
+    """Check every seal and return the intact part. Raises BundleError naming the damaged line.
 
-    Every append is synced, so at most the last group can be torn: bad bytes with a whole group behind them
-    are damage, not a power cut (a NUL tells of a page that never reached the disk).
+    Every append is synced, so only the last group can be torn: bad bytes followed by a complete group are damage,
+    not a power cut (a NUL byte means that a page never reached the disk).
     """
     size, seal, good = 0, b"", Extent()
     with open_inside(path, os.O_RDONLY) as raw, io.BufferedReader(raw) as file:
@@ -77,9 +77,9 @@ def extent_of(path: Path) -> Extent:
 
 
 def changed_lines(path: Path) -> Iterator[int]:
-    """Numbers of the lines that do not match their seals, each judged by the seal that the line before bears.
+    """Yield the numbers of lines that do not match their seals, each checked against the seal in the line before.
 
-    So one edited line is one number, and a line that was taken out or put in is told by the one after it.
+    An edited line therefore yields one number, and a removed or inserted line shows up at the line after it.
     """
     seal = b""
     with open_inside(path, os.O_RDONLY) as raw, io.BufferedReader(raw) as file:
@@ -91,15 +91,15 @@ def changed_lines(path: Path) -> Iterator[int]:
 
 
 def _bounded(file: io.BufferedReader[Any]) -> Iterator[bytes]:
-    """The lines of a file, the overlong ones in pieces."""
+    """Yield the lines of a file, splitting any that exceed ``LINE_LIMIT``."""
     while line := file.readline(LINE_LIMIT):
         yield line
 
 
 class Journal:
-    """Append-only ``samples.jsonl``; one append is one group, on disk wholly or not at all.
+    """Append-only ``samples.jsonl``; each append writes one group, all or nothing.
 
-    Opening takes an exclusive lock and drops a torn tail; ``dropped`` counts its bytes. Raises BundleError.
+    Opening takes an exclusive lock and drops a torn tail; ``dropped`` is its size in bytes. Raises BundleError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +123,7 @@ class Journal:
         self.rows, self.dropped = extent.rows, extent.torn
 
     def append(self, samples: Sequence[Sample]) -> None:
-        """Write and sync one group: all samples of one invocation. On failure the journal is as before."""
+        """Write and sync one group: all samples of one invocation. On failure the journal is left as it was."""
         lines, seal = [], self._seal
         for left, sample in zip(reversed(range(len(samples))), samples, strict=True):
             row = asdict(sample)
@@ -139,7 +139,7 @@ class Journal:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            # Best effort: opening the journal again would drop the torn group just as well.
+            # Best effort: reopening the journal would drop the torn group anyway.
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
                 os.fsync(self._file.fileno())
@@ -150,26 +150,26 @@ class Journal:
         self._size, self._seal, self.rows = self._size + len(data), seal, self.rows + len(samples)
 
     def close(self) -> None:
-        """Close the file and give up its lock."""
+        """Close the file and release its lock."""
         self._file.close()
 
 
 _COLUMNS: dict[str, Any] = {**HINTS, **dict.fromkeys(COSTS, float | None)}
-"""Those of today's lines and of older ones."""
+"""The columns of current and older lines together."""
 
 
 def read_table(path: Path, size: int) -> Any:
-    """The samples in the first ``size`` bytes of a journal, of whichever schema, as a pyarrow table of ``COLUMNS``.
+    """The samples in the first ``size`` bytes of a journal of any schema, as a pyarrow table of ``COLUMNS``.
 
-    First come those that have a line of their own, in that order. Raises BundleError naming file and line.
+    Samples with a line of their own come first, in file order. Raises BundleError naming file and line.
     """
     return costs_as_rows(read_lines(path, size))
 
 
 def read_lines(path: Path, size: int) -> Any:
-    """The lines in the first ``size`` bytes of a journal as they are: a pyarrow table of ``COLUMNS`` and ``COSTS``.
+    """The unconverted lines in the first ``size`` bytes of a journal: a pyarrow table of ``COLUMNS`` and ``COSTS``.
 
-    A line of the older form has no ``side``, one of today's no costs. Raises BundleError naming file and line.
+    Older lines have no ``side``, current ones no costs. Raises BundleError naming file and line.
     """
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -191,10 +191,10 @@ def read_lines(path: Path, size: int) -> Any:
                 read_options=pj.ReadOptions(block_size=1 << 24),
                 parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
             )
-        table.validate(full=True)  # text that is no UTF-8, above all
+        table.validate(full=True)  # mainly to catch text that is not UTF-8
     except pa.ArrowInvalid as error:
         _complain(path, size, str(error))
-    # Where a column may be null the table does not tell whether a line has it: one of the older form does.
+    # In a nullable column the table cannot show whether the line has the key at all; an older line must.
     older = table["side"].null_count
     sound = not older or older <= sum(line.count(b'"host_cpu_s":') for line in _lines(path, size))
     sound &= (pc.min(table["block"]).as_py() or 0) >= 0
@@ -212,7 +212,7 @@ def read_lines(path: Path, size: int) -> Any:
 
 
 def _complain(path: Path, size: int, otherwise: str) -> NoReturn:
-    """Raise Damaged for the first bad line: slow, and only for a file known to be bad."""
+    """Raise Damaged for the first bad line. Slow: call it only for a file known to be bad."""
     for number, line in enumerate(_lines(path, size), 1):
         try:
             wrong = problem(json.loads(line))

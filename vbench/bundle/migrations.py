@@ -1,4 +1,4 @@
-"""How an older bundle is brought up to the schema that this vbench writes; what is on disk stays as it is."""
+"""Migrations of older bundles to the current schema, in memory: files on disk are not touched."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SCHEMA = 4
 
 
 def _notes_name_several_workloads(raw: dict[str, Any]) -> dict[str, Any]:
-    """From 1 to 2: a note touches any number of workloads; until then one, or all of them."""
+    """Schema 1 to 2: a note applies to any number of workloads; before, to one or to all."""
     notes = raw.get("notes", [])
     if not isinstance(notes, list):
-        return raw  # the model says what is wrong with it
+        return raw  # the model reports what is wrong with it
     changed = []
     for note in notes:
         if isinstance(note, dict) and "workload" in note:
@@ -27,9 +27,9 @@ def _notes_name_several_workloads(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "notes": changed}
 
 
-_MACHINES = ("testbed", "xen")  # layers of schema 2 that were machines of their own
+_MACHINES = ("testbed", "xen")  # layers that were separate machines in schema 2
 _MILLISECONDS = {"seconds": 0.001}
-_BIN = {"share": 1 / 64}  # of fio's histogram
+_BIN = {"share": 1 / 64}  # one bin of fio's histogram
 _STEPS_OF_2: dict[str, dict[str, dict[str, float]]] = {
     "disk-": {
         "iops": _MILLISECONDS, "read-iops": _MILLISECONDS, "write-iops": _MILLISECONDS, "bandwidth": _MILLISECONDS,
@@ -46,9 +46,9 @@ _STEPS_OF_2: dict[str, dict[str, dict[str, float]]] = {
 
 
 def _peers_and_resolutions(raw: dict[str, Any]) -> dict[str, Any]:
-    """From 2 to 3: where each stack's network peer ran, and how finely vbench's own workloads were read.
+    """Schema 2 to 3: where each stack's network peer ran, and the resolution of vbench's own workloads.
 
-    Until then the peer of a stack within a guest ran in that guest.
+    Before, the peer of a stack inside a guest ran in that guest.
     """
     hosts, workloads = raw.get("hosts", {}), raw.get("workloads", {})
     if not isinstance(hosts, dict) or not isinstance(workloads, dict):
@@ -71,15 +71,15 @@ def _peers_and_resolutions(raw: dict[str, Any]) -> dict[str, Any]:
 _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _notes_name_several_workloads,
     2: _peers_and_resolutions,
-    3: lambda raw: raw,  # its journal changed, and the lines of that tell their form: see costs_as_rows
+    3: lambda raw: raw,  # only the journal changed, and its lines show their own schema: see costs_as_rows
 }
-"""What brings a version of ``run.json`` to the next one."""
+"""By schema version of ``run.json``, the function that converts it to the next."""
 
 
 def migrate(raw: Any, path: Path) -> dict[str, Any]:
-    """``run.json`` as decoded, brought up to version ``SCHEMA``, step by step; the file stays as it is.
+    """Migrate decoded ``run.json`` to version ``SCHEMA``, step by step; the file is not touched.
 
-    Raises ``Damaged`` for what is no bundle, and for a version that this vbench does not know.
+    Raises ``Damaged`` if it is not a bundle, or if this vbench does not know its version.
     """
     version = raw.get("schema") if isinstance(raw, dict) else None
     if type(version) is int and version > SCHEMA:
@@ -91,7 +91,7 @@ def migrate(raw: Any, path: Path) -> dict[str, Any]:
     while version < SCHEMA:
         raw = {**_STEPS[version](raw), "schema": version + 1}
         version += 1
-    assert isinstance(raw, dict)  # noqa: S101 - or it would have no version
+    assert isinstance(raw, dict)  # noqa: S101 - otherwise it would have no version
     return raw
 
 
@@ -99,10 +99,10 @@ _INVOCATION = ["run", "stack", "workload", "params", "block", "order", "arm", "w
 
 
 def costs_as_rows(lines: Any) -> Any:
-    """From lines to samples: pyarrow table in, table of ``COLUMNS`` out; see ``journal.read_lines``.
+    """Convert lines to samples: pyarrow table in, table of ``COLUMNS`` out; see ``journal.read_lines``.
 
-    Lines up to schema 3 repeat what an invocation cost its host beside each of its metrics. Here every known cost
-    becomes a sample, once; these follow after the samples that are lines.
+    Lines up to schema 3 repeat an invocation's host costs beside each of its metrics. Here every known cost becomes
+    one sample; these follow the samples that have lines of their own.
     """
     import pyarrow as pa  # noqa: PLC0415  (the harness runs without it)
     import pyarrow.compute as pc  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Samples: one measured value each, of a workload itself or of what its invocation cost the host.
+"""Samples: single measured values, either a workload's metric or what an invocation cost the host.
 
-Up to schema 3 a line of the journal was a workload's value with the costs of its invocation beside it, again on
-every line of that invocation. Such lines are still read, and told by their lack of ``side``.
+Up to schema 3 a journal line held one workload value plus the host costs of its invocation, which were repeated on
+every line of that invocation. Such lines are still read; they are recognized by having no ``side``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Side = Literal["workload", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measured value: a tidy row. Times are in seconds."""
+    """One measured value, as a tidy row. Times are in seconds."""
 
     run: str
     stack: str  # "local/uml"
-    baseline: str  # the stack that this one is held against, "local"; a baseline names itself
+    baseline: str  # the stack this one is compared with, "local"; a baseline names itself
     workload: str
     params: str  # canonical JSON object: see canonical()
-    side: Side = field(default="workload", kw_only=True)  # whose: the workload's own, or a cost on the host
+    side: Side = field(default="workload", kw_only=True)  # the workload's own value, or a cost on the host
     metric: str
     unit: str
     better: Better
@@ -36,9 +36,9 @@ class Sample:
     arm: Arm  # A' only for the baseline's second measurement in the block
     warmup: bool
     work: int  # work size used
-    clock: Clock  # what a second is in this environment's own clock
+    clock: Clock  # what a second means on this environment's own clock
     guest_s: float | None  # elapsed inside, by the environment's own clock
-    parent_s: float  # elapsed as the harness saw it
+    parent_s: float  # elapsed as seen by the harness
     start: str  # ISO 8601, UTC
 
 
@@ -47,14 +47,14 @@ COLUMNS = tuple(HINTS)
 KEY = ["run", "stack", "workload", "params", "side", "metric", "block", "arm"]
 
 COSTS = {
-    "host_cpu_s": ("host-cpu", "s"),  # CPU time that the whole environment used on its host meanwhile
+    "host_cpu_s": ("host-cpu", "s"),  # CPU time the whole environment used on its host during the invocation
     "rss_mib": ("host-memory", "MiB"),  # resident, at the end
     "host_switches": ("host-switches", "switches"),  # context switches of its threads
-    "host_read_mib": ("host-read", "MiB"),  # what the host's storage did for it
+    "host_read_mib": ("host-read", "MiB"),  # read from the host's storage on its behalf
     "host_written_mib": ("host-written", "MiB"),
-    "steal_s": ("steal", "s"),  # time that a guest's kernel waited for a processor of its host's
+    "steal_s": ("steal", "s"),  # time a guest's kernel waited for one of its host's processors
 }
-"""What an invocation can cost its host: the metric and its unit, by the name that harness and older journals use."""
+"""Host costs of an invocation: metric and unit, keyed by the name that the harness and older journals use."""
 
 LATER = ("host_switches", "host_read_mib", "host_written_mib", "steal_s")
 _WITHOUT_SIDE = {name: hint for name, hint in HINTS.items() if name not in {"side", "start"}}
@@ -65,11 +65,11 @@ OLDER: dict[str, Any] = {
     "start": str,
     **dict.fromkeys(LATER, float | None),
 }
-"""The columns of a line up to schema 3, in their order; the oldest lack ``LATER``."""
+"""The columns of a line up to schema 3, in order; the oldest bundles lack ``LATER``."""
 
 
 class Common(TypedDict):
-    """What all samples of an invocation share: see :class:`Sample`."""
+    """The fields that all samples of an invocation share; see :class:`Sample`."""
 
     run: str
     stack: str
@@ -92,10 +92,10 @@ def samples_of(
     costs: Mapping[str, float | None],
     **common: Unpack[Common],
 ) -> list[Sample]:
-    """The samples of one invocation: what the workload tells, then what is known of its cost on the host.
+    """The samples of one invocation: the workload's values, then its known host costs.
 
-    ``values``: metric, unit, which is better, value. ``costs``: by the names of ``COSTS``; what is ``None`` is not
-    known and makes no sample.
+    ``values``: (metric, unit, which direction is better, value). ``costs``: keyed as ``COSTS``; ``None`` means
+    unknown and yields no sample.
     """
     told = [
         Sample(metric=metric, unit=unit, better=better, value=value, **common)
@@ -110,12 +110,12 @@ def samples_of(
 
 
 def canonical(params: dict[str, Any]) -> str:
-    """Parameters as the one string that equal parameters share."""
+    """Serialize parameters so that equal parameters give equal strings."""
     return json.dumps(params, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def is_canonical(params: str) -> bool:
-    """Whether ``params`` is what :func:`canonical` makes of the same parameters."""
+    """Whether ``params`` is in the form that :func:`canonical` produces."""
     try:
         value = json.loads(params)
         return isinstance(value, dict) and canonical(value) == params
@@ -124,7 +124,7 @@ def is_canonical(params: str) -> bool:
 
 
 def problem(row: Any) -> str | None:
-    """What is wrong with one decoded line of a journal, of today's form or the older one; or None."""
+    """What is wrong with one decoded journal line, current or older; None if nothing is."""
     if not isinstance(row, dict):
         return "is not a JSON object"
     for name, hint in (HINTS if "side" in row else OLDER).items():
@@ -150,5 +150,5 @@ def _mismatch(value: Any, hint: Any) -> str | None:
 
 
 def is_float(hint: Any) -> bool:
-    """Whether a column holds floating-point numbers, or those and None."""
+    """Whether a column holds floats, nullable or not."""
     return hint is float or float in get_args(hint)

@@ -1,7 +1,7 @@
-"""Where results live: the bundle around a journal of samples.
+"""Reading and writing a result bundle: run.json, and the files around the journal.
 
-A bundle is a folder: ``run.json`` (what was planned, where, with what), ``samples.jsonl`` (the journal, the
-source of truth) and, once complete, ``samples.parquet`` (the samples as a table, for other tools).
+A bundle is a folder: ``run.json`` (what was planned, where it ran and with what), ``samples.jsonl`` (the journal,
+the source of truth) and, once the run is complete, ``samples.parquet`` (the samples as a table, for other tools).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class _Model(BaseModel):
 class WorkloadInfo(_Model):
     """What the report needs to know about a workload.
 
-    ``primary`` is the metric that stands for it. ``talks_to_peer``: its other end runs outside the environment.
-    ``resolutions``: by metric, how finely it is read, where the tool tells less than it could know.
+    ``primary``: the metric that represents it. ``talks_to_peer``: its other end runs outside the environment.
+    ``resolutions``: by metric, how finely it is read, where the tool reports less precisely than it could.
     """
 
     digest: str
@@ -60,12 +60,12 @@ class Failure(_Model):
 
     @property
     def planned(self) -> bool:
-        """Whether the plan left it out on purpose, so that there is nothing to try anew."""
+        """Whether the plan left it out on purpose, so that there is nothing to retry."""
         return self.stage == "plan"
 
 
 class Note(_Model):
-    """A finding on fairness or noise, beside the cells it touches: no stack or workload named means all."""
+    """A finding about fairness or noise, and the cells it affects; an empty list means all of them."""
 
     severity: Literal["info", "warning", "error"]
     stacks: list[str] = []
@@ -74,7 +74,7 @@ class Note(_Model):
 
 
 class Seal(_Model):
-    """What the finished journal was."""
+    """Rows, size in bytes and digest of the finished journal."""
 
     rows: int
     size: int
@@ -82,7 +82,7 @@ class Seal(_Model):
 
 
 class RunInfo(_Model):
-    """``run.json``: everything about a run but its samples."""
+    """``run.json``: everything about a run except its samples."""
 
     schema_version: Literal[4] = Field(default=4, alias="schema")
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -94,13 +94,13 @@ class RunInfo(_Model):
     workloads: dict[str, WorkloadInfo] = {}
     hosts: dict[str, dict[str, Any]] = {}
     techniques: dict[str, str] = {}
-    pictures: dict[str, Picture] = {}  # of each layer by name, to draw it where it is not installed
+    pictures: dict[str, Picture] = {}  # by layer name, so that it can be drawn where it is not installed
     failures: list[Failure] = []
     notes: list[Note] = []
     versions: dict[str, str] = {}
     tools: dict[str, str] = {}  # Debian packages of the capsule and their versions
     journal: Seal | None = None
-    raw: dict[str, str] = {}  # SHA-256 of each file of tool output, by name, once complete
+    raw: dict[str, str] = {}  # SHA-256 of each tool output file, by name, once complete
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -110,13 +110,13 @@ class RunInfo(_Model):
 
 
 def read_info(folder: Path) -> RunInfo:
-    """``run.json`` of a bundle, of this or an older schema. Raises BundleError, naming the key that is wrong."""
+    """Read a bundle's ``run.json``, of this or an older schema. Raises BundleError naming the invalid key."""
     path = folder / RUN
     if not path.is_file():
         raise BundleError(f"{folder} is not a result bundle: it has no {RUN}")
     try:
         raw = json.loads(read_bounded(path, _RUN_LIMIT))
-        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
+        json.dumps(raw, ensure_ascii=False).encode()  # a lone surrogate could never be written out again
         return RunInfo.model_validate(migrate(raw, path))
     except ValidationError as error:
         first = error.errors()[0]
@@ -137,23 +137,23 @@ def _put(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file of a bundle. Raises ``OSError``."""
+    """SHA-256 of a bundle's file. Raises ``OSError``."""
     with open_inside(path, os.O_RDONLY) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Bundle:
-    """A bundle being written. Change ``info``, then ``save()``; ``append()`` samples; ``finish()``."""
+    """A bundle being written: change ``info``, then ``save()``; ``append()`` samples; ``finish()``."""
 
     def __init__(self, path: Path, info: RunInfo) -> None:
         self.path, self.info = path, info
         self.journal = Journal(path / JOURNAL)
         self.append = self.journal.append
-        remove_drafts(path, RUN, PARQUET)  # the journal's lock is ours, so nobody is writing them
+        remove_drafts(path, RUN, PARQUET)  # safe: we hold the journal's lock, so nobody is writing them
 
     @classmethod
     def create(cls, path: Path | str, info: RunInfo) -> Self:
-        """Begin a bundle in a new or empty-of-results folder."""
+        """Create a bundle in a new folder, or in one that holds no results. Raises BundleError."""
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"cannot create {path}: {error.strerror}") from error
         journal = path / JOURNAL
-        # An empty journal alone is what a process killed at this point leaves.
+        # A process killed here leaves an empty journal and nothing else.
         if (path / RUN).exists() or (journal.exists() and journal.stat().st_size > 0):
             raise BundleError(f"{path} already holds a result bundle", "choose another folder")
         bundle = cls(path, info)
@@ -169,25 +169,25 @@ class Bundle:
             bundle.save()
         except BundleError:
             bundle.close()
-            (path / JOURNAL).unlink(missing_ok=True)  # or the folder would count as taken
+            (path / JOURNAL).unlink(missing_ok=True)  # otherwise the folder would count as taken
             raise
         return bundle
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Go on with a bundle that exists; a torn tail is dropped (see ``journal.dropped``)."""
+        """Open an existing bundle for appending; a torn tail is dropped (see ``journal.dropped``)."""
         path = Path(path)
-        read_info(path)  # a folder that holds no bundle gets no journal
+        read_info(path)  # first, so that no journal is created in a folder without a bundle
         bundle = cls(path, RunInfo(id="unread", created="", seed=0))
         try:
-            bundle.info = read_info(path)  # whoever held the journal's lock until now may have changed it
+            bundle.info = read_info(path)  # the previous holder of the lock may have changed it
         except BaseException:
             bundle.close()
             raise
         return bundle
 
     def save(self) -> None:
-        """Write run.json anew, atomically."""
+        """Rewrite run.json atomically."""
         text = self.info.model_dump_json(by_alias=True, indent=1)
         _put(self.path / RUN, lambda temp: temp.write_text(text + "\n", encoding="utf-8"))
 
@@ -208,7 +208,7 @@ class Bundle:
         self.save()
 
     def reopen(self) -> None:
-        """Take a complete run up again: what failed in it is tried anew, and what is there stays."""
+        """Reopen a complete run so that what failed in it is retried; existing samples stay."""
         info = self.info
         for failure in [each for each in info.failures if each.workload and not each.planned]:
             info.failures.remove(failure)
@@ -230,19 +230,19 @@ class Bundle:
 
 
 def raw_files(folder: Path) -> list[Path]:
-    """Files of tool output, one a cell; links and other things that vbench does not put there are no such."""
+    """The tool output files, one per cell, ignoring symlinks and anything else vbench does not put there."""
     raw = folder / RAW
     found = raw.glob("*.jsonl.gz") if raw.is_dir() and not raw.is_symlink() else ()
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def _sound_size(path: Path, info: RunInfo, notes: list[Note]) -> int:
-    """Bytes of the journal to read. A finished one must be what was sealed; a running one may have a tail."""
+    """Bytes of the journal to read. A finished journal must match its seal; an unfinished one may have a torn tail."""
     if not path.exists():
         raise BundleError(f"{path} is missing")
     if info.journal and digest_of(path) == info.journal.sha256:
         return path.stat().st_size
-    extent = extent_of(path)  # raises where a line does not match
+    extent = extent_of(path)  # raises if a line does not match its seal
     if info.journal:
         text = f"the journal ends here with {extent.rows} samples, but {RUN} says {info.journal.rows}"
         raise Damaged(path, extent.rows, text)
@@ -253,9 +253,9 @@ def _sound_size(path: Path, info: RunInfo, notes: list[Note]) -> int:
 
 
 def read_samples(folder: Path, info: RunInfo, *, check: bool = True) -> pd.DataFrame:
-    """The samples of a bundle, one a row, columns as those of Sample; what is odd is added to ``info.notes``.
+    """Read a bundle's samples, one per row, with the columns of Sample; oddities are added to ``info.notes``.
 
-    Raises BundleError, naming file and line, where the journal is damaged. ``check=False`` skips the seals (not the
+    Raises BundleError, naming file and line, if the journal is damaged. ``check=False`` skips the seals (not the
     types), for a journal changed on purpose.
     """
     file = folder / JOURNAL

@@ -1,7 +1,7 @@
-"""What the tools printed: ``raw/``, one compressed file a cell, in it one JSON line an invocation.
+"""What the tools printed: ``raw/``, one gzip file per cell, one JSON line per invocation.
 
-A line is written and synced before the invocation's samples are, so every sample in the journal has its
-output here. An invocation that was cut short in between has a line more than the journal knows of.
+A line is written and synced before the invocation's samples, so every sample in the journal has its output here.
+An invocation interrupted in between leaves a line here but no samples in the journal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vbench.files import open_inside, sync_folder
 _MAKE_ROOM = "make room, then: vbench resume"
 _PIECE = 1 << 20
 _LINE_LIMIT = 512 << 20
-"""Most bytes of one line: 64 MiB of output, each byte of which may take six when escaped."""
+"""Maximum line length in bytes: 64 MiB of output, each byte of which may take six when escaped."""
 _NAME_LIMIT = 200
 
 Cell = tuple[str, str]
@@ -33,7 +33,7 @@ Invocation = tuple[int, str, bool]
 
 
 def file_of(folder: Path, cell: Cell) -> Path:
-    """Where the output of a cell is kept, whatever its names hold: always directly in ``raw/``."""
+    """The file for a cell's output: always directly in ``raw/``, whatever characters the names contain."""
     name = quote(f"{cell[0].replace('/', '+')}.{cell[1]}", safe="+:=,@")
     if len(name) > _NAME_LIMIT:
         name = f"{name[:_NAME_LIMIT]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
@@ -41,7 +41,7 @@ def file_of(folder: Path, cell: Cell) -> Path:
 
 
 def keep(folder: Path, cell: Cell, once: Invocation, stdout: bytes) -> None:
-    """Add a tool's output. Raises BundleError when it cannot be written; nothing of it is there then."""
+    """Append a tool's output. Raises BundleError if it cannot be written; then none of it is kept."""
     block, arm, warmup = once
     line = {"block": block, "arm": arm, "warmup": warmup, "stdout": stdout.decode(errors="replace")}
     member = gzip.compress(f"{json.dumps(line)}\n".encode())
@@ -53,7 +53,7 @@ def keep(folder: Path, cell: Cell, once: Invocation, stdout: bytes) -> None:
         with open_inside(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
             size = os.fstat(file.fileno()).st_size
             whole = file.write(member) == len(member)
-            if not whole:  # half a member would make all that follow unreadable
+            if not whole:  # half a member would make everything after it unreadable
                 file.truncate(size)
             os.fsync(file.fileno())
         if size == 0:
@@ -64,8 +64,8 @@ def keep(folder: Path, cell: Cell, once: Invocation, stdout: bytes) -> None:
         raise BundleError(f"cannot write {path}: the disk is full", _MAKE_ROOM)
 
 
-def mend(folder: Path) -> None:
-    """Cut off what a power cut left half written at the end of files, so that they can be added to."""
+def drop_torn_tails(folder: Path) -> None:
+    """Truncate files that a power cut left with a half-written end, so that they can be appended to."""
     for path in raw_files(folder):
         try:
             with open_inside(path, os.O_RDWR) as file:
@@ -74,11 +74,11 @@ def mend(folder: Path) -> None:
                     file.truncate(good)
                     os.fsync(file.fileno())
         except OSError as error:
-            raise BundleError(f"cannot mend {path}: {error.strerror}") from error
+            raise BundleError(f"cannot repair {path}: {error.strerror}") from error
 
 
 def invocations(path: Path) -> Iterator[Invocation]:
-    """The invocations whose output a file holds. Raises Damaged where it is."""
+    """Yield the invocations whose output a file holds. Raises Damaged if the file is damaged."""
     size, number = path.stat().st_size, 0
     with open_inside(path, os.O_RDONLY) as file:
         end = 0
@@ -95,7 +95,7 @@ def invocations(path: Path) -> Iterator[Invocation]:
 
 
 def _members(file: Any) -> Iterator[tuple[int, bytes]]:
-    """The gzip members of a file as far as they are whole: where each ends, and what it holds."""
+    """Yield the complete gzip members of a file, up to the first incomplete one: end position and content."""
     position, held = 0, b""
     while True:
         inflate = zlib.decompressobj(wbits=31)

@@ -1,4 +1,4 @@
-"""Whether a bundle is whole: every problem that can be told, each with its file and line."""
+"""Verification of a bundle: every problem that can be found, each with its file and line."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 20
-"""Most problems of one kind that are named one by one."""
+"""How many problems of one kind are listed individually."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a bundle: the file, its line (from 1) where there is one, and what."""
+    """Something wrong with a bundle: the file, the line (from 1) if it is one line, and what."""
 
     file: str
     line: int | None
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", f"{self.text:.1000}")  # it may quote what somebody made endless
+        object.__setattr__(self, "text", f"{self.text:.1000}")  # it may quote something endless
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self.line is None else f':{self.line}'}: {self.text}"
 
 
 def examine(folder: Path) -> list[Problem]:
-    """Everything that is wrong with the bundle in ``folder``; an empty list when it is whole.
+    """Everything wrong with the bundle in ``folder``; an empty list if nothing is.
 
-    Checked are the schema of ``run.json``; the seal and the columns of every journal line, and the seal of
-    the whole; that each sample is of this run and there once, with one work size in each cell; that no
-    planned invocation is missing but for recorded failures; that ``samples.parquet`` equals the journal; and
-    the digests of the tools' output, with a line for every invocation.
+    Checks the schema of ``run.json``; the seal and columns of every journal line, and the seal of the whole
+    journal; that each sample belongs to this run and occurs once, with one work size per cell; that no planned
+    invocation is missing, except for recorded failures; that ``samples.parquet`` equals the journal; and that the
+    tools' output matches its digests and has a line for every invocation.
     """
     try:
         info = read_info(folder)
@@ -66,7 +66,7 @@ def examine(folder: Path) -> list[Problem]:
 
 
 def _problem(path: Path, error: Exception) -> Problem:
-    """An error in a file of the bundle as a problem."""
+    """Turn an error in one of the bundle's files into a problem."""
     if isinstance(error, Damaged):
         return Problem(error.path.name, error.line, error.what)
     text = error.message if isinstance(error, BundleError) else str(getattr(error, "strerror", "") or error)
@@ -85,7 +85,7 @@ def _few(problems: Iterator[Problem]) -> list[Problem]:
 
 
 def _whole_size(path: Path, info: RunInfo) -> int:
-    """Bytes up to the torn tail that a run in progress may have."""
+    """Bytes of the journal, without the torn tail that an unfinished run may have."""
     return path.stat().st_size if info.journal else extent_of(path).size
 
 
@@ -142,7 +142,7 @@ def _samples(samples: pd.DataFrame, info: RunInfo) -> Iterator[Problem]:
 
 
 def _completeness(samples: pd.DataFrame, info: RunInfo) -> Iterator[Problem]:
-    """Cells of the plan that lack an invocation without a failure that says why."""
+    """Planned cells that lack an invocation and have no recorded failure to explain it."""
     failed = {(failure.stack, failure.workload) for failure in info.failures}
     measured = samples[~samples["warmup"]]
     baselines = {*measured.loc[measured["baseline"] != measured["stack"], "baseline"]}
@@ -174,9 +174,9 @@ def _blocks(info: RunInfo) -> int:
 
 
 def _parquet(folder: Path, lines: Any, rows: Any) -> Iterator[Problem]:
-    """``lines`` and ``rows``: the journal as it is, and the samples in it.
+    """Compare ``samples.parquet`` with the journal, given as its ``lines`` and as the samples (``rows``) in them.
 
-    A run of an older version that was finished by it has a table of its lines.
+    A run finished by an older version has a table of the lines instead.
     """
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -214,9 +214,9 @@ def _parquet(folder: Path, lines: Any, rows: Any) -> Iterator[Problem]:
 
 
 def _older(lines: Any, names: list[str]) -> Any:
-    """Lines up to schema 3 as the table that went with them; ``names``: the columns that it has.
+    """Lines up to schema 3, in the form of the table that was written with them; ``names``: that table's columns.
 
-    Columns that came later are unknown throughout in the oldest runs, and their tables lack them.
+    Columns added later are unknown throughout in the oldest runs, and their tables lack them.
     """
     lacking = {*LATER} - {*names}
     known = not all(lines[name].null_count == len(lines) for name in lacking)
@@ -234,7 +234,7 @@ def _raw(folder: Path, info: RunInfo, samples: pd.DataFrame) -> Iterator[Problem
         except OSError as error:
             yield Problem(f"{RAW}/{name}", None, f"it cannot be read: {error.strerror or error}")
     if not here:
-        return  # a bundle from before tools' output was kept, or not made by a run
+        return  # the bundle predates kept tool output, or was not made by a run
     for cell, part in samples.groupby(["stack", "workload"]):
         path = tool_output.file_of(folder, cell)  # type: ignore[arg-type]
         where = f"{RAW}/{path.name}"

@@ -1,4 +1,4 @@
-"""Every figure by name, drawn from a loaded bundle, or one line that says why this bundle does not carry it."""
+"""Every figure by name: draws it from a loaded bundle, or says in one line why the bundle lacks the data for it."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _published(table: str) -> Callable[[Asked], Figure]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A figure there is: what it shows, and how it is drawn."""
+    """An available figure: what it shows, and how to draw it."""
 
     shows: str
     draw: Callable[[Asked], Figure]
@@ -142,7 +142,7 @@ FIGURES: Mapping[str, Choice] = {
     ),
     "published-macro": Choice("kinds of work beside Barham et al. 2003, Figure 3", _published("macro")),
 }
-DEFAULT = "heatmap"  # all of a bundle in one picture that fits a screen
+DEFAULT = "heatmap"  # a whole bundle in one picture that fits a screen
 
 
 def draw(
@@ -154,10 +154,9 @@ def draw(
     clock: str | None = None,
     level: float = 0.95,
 ) -> Figure:
-    """The figure of that name. ``stack``: one or several; each may leave the leading ``local/`` out.
+    """Draw the figure with that name. ``stack``: one or several; the leading ``local/`` may be omitted.
 
-    Raises ``UsageError`` for a name, stack, workload or clock that there is none of, and where the bundle does not
-    carry the figure.
+    Raises ``UsageError`` for an unknown name, stack, workload or clock, and if the bundle lacks the figure's data.
     """
     if name not in FIGURES:
         near = get_close_matches(name, FIGURES, n=1)
@@ -167,7 +166,7 @@ def draw(
 
 
 def available(run: Run) -> dict[str, str]:
-    """Every figure by name: empty where this bundle carries it, else why not. Each is drawn to find out."""
+    """Every figure by name: empty if this bundle has the data for it, otherwise why not. Draws each to find out."""
     found = {}
     for name in FIGURES:
         try:

@@ -1,4 +1,4 @@
-"""What a figure is asked to show, and the parts of a bundle that this leaves."""
+"""A figure's query: the stacks, workload and clock asked for, and the part of a bundle they select."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOCKS = ("wall", "instructions")
 
 
 class Lacking(UsageError):
-    """A bundle holds nothing of what a figure shows; ``reason`` says so, whichever clock was asked for."""
+    """A bundle holds nothing that a figure shows; ``reason`` says so without mentioning the clock asked for."""
 
     def __init__(self, bundle: Path, reason: str, narrowed: str = "", hint: str | None = None) -> None:
         super().__init__(f"{bundle} {reason}{narrowed}", hint)
@@ -29,9 +29,10 @@ class Lacking(UsageError):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a figure is drawn from. ``chosen`` stacks, ``workload`` and ``clock`` narrow it; else it is the figure's.
+    """What a figure is drawn from, narrowed by ``chosen`` stacks, ``workload`` and ``clock``.
 
-    ``table``: the run's overheads at this level, where they are known already; else they are computed once.
+    Where one is not given, the figure decides. ``table``: the run's overheads at this level, if already computed;
+    otherwise they are computed once.
     """
 
     run: Run
@@ -42,27 +43,27 @@ class Asked:
     table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
 
     def of_chosen(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the stacks asked for; all where none was."""
+        """The rows of the stacks asked for; all rows if none was."""
         return frame[frame["stack"].isin(self.chosen)] if self.chosen else frame
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Titles by workload."""
+        """The title of each workload."""
         return {name: workload.title for name, workload in self.run.info.workloads.items()}
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """Kinds by workload."""
+        """The kind of each workload."""
         return {name: workload.kind for name, workload in self.run.info.workloads.items()}
 
     @cached_property
     def primary(self) -> dict[str, str]:
-        """The metric that stands for each workload."""
+        """The primary metric of each workload."""
         return {name: workload.primary for name, workload in self.run.info.workloads.items()}
 
     @cached_property
     def stacks(self) -> list[str]:
-        """The stacks held against others, in the order that gives each its colour in every figure; then the rest."""
+        """All stacks: first those compared with a baseline, in the order that fixes their colours in every figure."""
         samples = self.run.samples
         roots = {*samples.loc[samples["stack"] == samples["baseline"], "stack"].unique()}
         order = dict.fromkeys([*self.run.info.techniques, *samples["stack"].unique()])
@@ -70,18 +71,18 @@ class Asked:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """The samples by the clock in question, of the workload asked for if one was."""
+        """The samples with the clock in question, of the workload asked for if any."""
         return self._narrow(self.run.samples)
 
     @cached_property
     def overheads(self) -> pd.DataFrame:
-        """The overheads by the clock in question, of the workload and stacks asked for if any were."""
+        """The overheads with the clock in question, of the workload and stacks asked for if any."""
         table = self.run.overheads(level=self.level) if self.table is None else self.table
         return self.of_chosen(self._narrow(table))
 
     @cached_property
     def by(self) -> str | None:
-        """The clock to draw by: that asked for, that of the stacks, or the first there is."""
+        """The clock to use: the one asked for, that of the stacks, or the first one present."""
         samples = self.run.samples
         found = {*self.of_chosen(samples)["clock"].unique()}
         if self.clock:
@@ -93,7 +94,7 @@ class Asked:
         return frame[frame["workload"] == self.workload] if self.workload else frame
 
     def one_workload(self) -> str:
-        """The workload asked for, or that whose costliest stack costs most of all."""
+        """The workload asked for, or the one with the highest overhead in any stack."""
         if self.workload:
             return self.workload
         cells = self.of_primary(self.overheads).dropna(subset=["ratio"])
@@ -108,19 +109,19 @@ class Asked:
         return frame[frame["metric"] == frame["workload"].map(self.primary).fillna(frame["metric"])]
 
     def cell(self, frame: pd.DataFrame, workload: str) -> pd.DataFrame:
-        """The rows of a workload's primary metric, of one set of parameters."""
+        """The rows of a workload's primary metric, for one set of parameters."""
         some = self.of_primary(frame[frame["workload"] == workload])
         return some[some["params"] == some["params"].iloc[0]] if len(some) else some
 
     def lacks(self, what: str) -> Lacking:
-        """The error that says what the bundle does not hold, for what was asked."""
+        """The error saying what the bundle lacks for this query."""
         words = [f"of {self.workload}"] if self.workload else []
         words += [f"in {', '.join(self.chosen)}"] if self.chosen else []
         by = f" measured in {self.clock}" if self.clock else ""
         return Lacking(self.run.path, " ".join(["holds no", what.removeprefix("a "), *words]), by)
 
     def title(self, workload: str) -> str:
-        """A workload and the metric that stands for it."""
+        """A workload's title and primary metric."""
         return f"{self.titles.get(workload, workload)} ({self.primary.get(workload, 'value')})"
 
 
@@ -132,9 +133,9 @@ def choose(
     clock: str | None = None,
     level: float = 0.95,
 ) -> Asked:
-    """What was asked for, checked. ``stack``: one or several; each may leave the leading ``local/`` out.
+    """Validate a query. ``stack``: one or several; the leading ``local/`` may be omitted.
 
-    Raises ``UsageError`` for a stack, workload or clock that there is none of in the bundle.
+    Raises ``UsageError`` for a stack, workload or clock that is not in the bundle.
     """
     if clock is not None and clock not in CLOCKS:
         raise UsageError(f"there is no clock {clock!r}", "clocks: wall, instructions")
@@ -158,7 +159,7 @@ def choose(
 
 
 def _measured(stack: str, measured: Sequence[str]) -> str:
-    """The whole path of a stack of the bundle."""
+    """The full path of a stack in the bundle."""
     full = stack if stack in measured else f"local/{stack}"
     if full not in measured:
         raise UsageError(

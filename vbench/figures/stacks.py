@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from vbench.stats.run import Run
 
 
-MOST_PANELS = 15  # of a waterfall: the workloads whose cost is highest
+MOST_PANELS = 15  # in a waterfall: the workloads with the highest cost
 
 
 def _deepest(asked: Asked) -> str:
-    """The stack asked for, or the one of most layers that were measured step by step."""
+    """The stack asked for, or the one with the most layers measured step by step."""
     if len(asked.chosen) > 1:
         raise UsageError(f"a waterfall takes one stack apart, not {len(asked.chosen)}", "name one with -s")
     if asked.chosen:
@@ -35,13 +35,13 @@ def _deepest(asked: Asked) -> str:
 
 
 def waterfall(asked: Asked) -> Figure:
-    """One stack taken apart, a panel a workload: with the interaction where the bundle holds what that needs."""
+    """One stack decomposed, one panel per workload, with the interaction if the bundle has the stacks it needs."""
     stack = _deepest(asked)
     primary = asked.of_primary(asked.overheads)
     costs = primary[primary["stack"] == stack].groupby("workload")["ratio"].max()
     shown = costs.sort_values(ascending=False).index[:MOST_PANELS]
     samples = asked.samples
-    if len(costs) > MOST_PANELS:  # narrow before taking apart: panels not drawn need no analysis
+    if len(costs) > MOST_PANELS:  # select before decomposing: panels not drawn need no analysis
         samples = samples[samples["workload"].isin(shown)]
     terms = decompose(asked.of_primary(samples), stack, level=asked.level)
     alone = terms[(terms["view"] == "alone") & terms["factor"].notna()]
@@ -90,12 +90,12 @@ def waterfall(asked: Asked) -> Figure:
 
 
 def layer_factors(asked: Asked, workload: str) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What one workload says of each stack: the factor to write into its uppermost layer, and lines below.
+    """One workload's results for each stack: the factor to write into its top layer, and the lines below the diagram.
 
-    Both by path. A layer's factor is its stack over the stack below it; a line names what it is held against.
+    Both keyed by path. A layer's factor is its stack over the stack below it; a line names what it is compared with.
     """
     rows = asked.cell(asked.overheads, workload)
-    samples = asked.cell(asked.samples, workload)  # narrow before taking apart: the rest is of no use here
+    samples = asked.cell(asked.samples, workload)  # select before decomposing: the rest is not used
     roots = {name for name, base in baselines(samples).items() if name == base}
     factors: dict[str, str] = {}
     lines: dict[str, list[str]] = {}
@@ -105,7 +105,7 @@ def layer_factors(asked: Asked, workload: str) -> tuple[dict[str, str], dict[str
         if base == stack.rpartition("/")[0]:
             factors[stack] = plot.times(row["ratio"])
         if base in roots and base == stack.rpartition("/")[0]:
-            continue  # one layer: nothing more to take apart
+            continue  # one layer: nothing more to decompose
         terms = decompose(samples, stack, level=asked.level)
         terms = terms[(terms["view"] == "path") & terms["factor"].notna()]
         for term in terms[terms["role"] == "layer"].to_dict("records"):
@@ -122,7 +122,7 @@ def _factor(ratio: float, low: float, high: float, base: str) -> str:
 
 
 def stacks(asked: Asked) -> Figure:
-    """Every stack as a column of boxes, with the factors of one workload where stacks were compared."""
+    """Every stack as a column of boxes, with the factors of one workload if stacks were compared."""
     names, factors, lines, caption, of = _measured(asked)
     info = asked.run.info
     columns = [
@@ -139,7 +139,7 @@ def stacks(asked: Asked) -> Figure:
 
 
 def side_by_side(asked: Asked) -> Figure:
-    """All stacks at once, standing on what they share: a machine booted in another way stands apart."""
+    """All stacks at once, on top of what they share; a machine booted differently is drawn separately."""
     names, factors, _, caption, of = _measured(asked)
     info = asked.run.info
     machines = diagram.together(names, info.techniques, factors, info.pictures)
@@ -153,7 +153,7 @@ def side_by_side(asked: Asked) -> Figure:
 
 
 def _measured(asked: Asked) -> tuple[list[str], dict[str, str], dict[str, list[str]], str, str]:
-    """Stacks, factors and lines as from :func:`layer_factors`, a caption, and words for the title."""
+    """Stacks, factors and lines as from :func:`layer_factors`, a caption, and text for the title."""
     names = list(asked.chosen) or plot.in_order(asked.samples, asked.stacks)[0]
     if not names:
         raise asked.lacks("a measurement")
@@ -174,10 +174,10 @@ def _measured(asked: Asked) -> tuple[list[str], dict[str, str], dict[str, list[s
 def text_factors(
     run: Run, stacks: list[str], workload: str | None
 ) -> tuple[dict[str, str], dict[str, list[str]], str]:
-    """For diagrams in a terminal: factors and lines by path as from :func:`layer_factors`, and what they are of.
+    """For diagrams in a terminal: factors and lines by path as from :func:`layer_factors`, and what they measure.
 
-    ``workload`` None: that whose costliest stack costs most. Raises ``UsageError`` for a stack or workload that was
-    not measured, and for stacks by different clocks.
+    ``workload`` None: the one with the highest overhead in any stack. Raises ``UsageError`` for a stack or workload
+    that was not measured, and for stacks with different clocks.
     """
     found = [choose(run, stack=stack, workload=workload) for stack in stacks]
     clocks = {asked.by for asked in found}

@@ -43,7 +43,7 @@ def read_so_far(bundle: Bundle) -> SoFar:
 
     Raises BundleError for what only somebody else can have put there.
     """
-    tool_output.mend(bundle.path)
+    tool_output.drop_torn_tails(bundle.path)
     path, measured, sizes = bundle.path / JOURNAL, set(), {}
     with path.open() as journal:
         for number, line in enumerate(journal, 1):

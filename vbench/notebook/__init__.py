@@ -1,6 +1,6 @@
-"""What the notebooks need beside the analysis: bundles to work on, pictures, answers that unfold, and choices.
+"""What the notebooks need besides the analysis: bundles to work on, pictures, fold-out answers, and menus.
 
-Nothing here needs Jupyter: objects say how a notebook shows them by the methods that IPython looks for
+Nothing here needs Jupyter: objects define how a notebook shows them through the methods that IPython looks for
 (https://ipython.readthedocs.io/en/stable/config/integrating.html), so they work in any front end, and without one.
 """
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 BUNDLE = "VBENCH_BUNDLE"
 _SECTION = re.compile(r"^## (\S+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _DPI = 96
-_SHARP = 2  # pixels drawn for each pixel shown: screens of today have twice as many
+_SHARP = 2  # pixels drawn per pixel shown: today's screens have twice as many
 
 
 def reference() -> Path:
     """The bundle that the notebooks read: ``$VBENCH_BUNDLE``, or vbench's own from the instruction-counted testbed.
 
-    Raises ``UsageError`` where there is none.
+    Raises ``UsageError`` if there is none.
     """
     if chosen := os.environ.get(BUNDLE):
         return Path(chosen)
@@ -48,7 +48,7 @@ def reference() -> Path:
 
 
 def busy_machine() -> Path:
-    """The bundle to study noise with: a few workloads by the wall clock, on a machine that was busy with other work."""
+    """The bundle for studying noise: a few wall-clock workloads, on a machine that was busy with other work."""
     return paths.notebooks() / "busy-machine"
 
 
@@ -58,7 +58,7 @@ def notebooks() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """The notebook of that name, number or beginning (``3``, ``03``, ``03-stack``). Raises ``UsageError``."""
+    """The notebook with that name, number or prefix (``3``, ``03``, ``03-stack``). Raises ``UsageError``."""
     known = notebooks()
     wanted = name.removesuffix(".ipynb")
     found = [path for stem, path in known.items() if stem.startswith(wanted.zfill(2))]
@@ -68,7 +68,7 @@ def find(name: str) -> Path:
 
 
 def title(path: Path) -> str:
-    """The heading that a notebook begins with. Raises ``VbenchError`` for a file that is no notebook."""
+    """The heading at the start of a notebook. Raises ``VbenchError`` if the file is not a notebook."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         lines = "".join(cells[0]["source"]).splitlines()
@@ -78,13 +78,13 @@ def title(path: Path) -> str:
 
 
 FURTHER = ("local/testbed/qemu", "local/testbed/xen/pvh", "local/testbed/xen/hvm")
-"""Stacks that the reference bundle holds and the lessons do without: one of a kind is enough to learn from."""
+"""Stacks in the reference bundle that the lessons skip: one of a kind is enough to learn from."""
 
 
 def some(run: Run, workloads: Sequence[str], *, without: Collection[str] = FURTHER) -> Run:
-    """The same run with samples of these workloads only, in this order, and ``without`` some of its stacks.
+    """The same run with only the samples of these workloads, in this order, and ``without`` some of its stacks.
 
-    Raises ``UsageError`` where a workload was not measured.
+    Raises ``UsageError`` if a workload was not measured.
     """
     known = run.info.workloads
     if missing := [name for name in workloads if name not in known]:
@@ -105,7 +105,7 @@ def some(run: Run, workloads: Sequence[str], *, without: Collection[str] = FURTH
 
 
 def main_cells(run: Run, *, threshold: float = 0.0) -> pd.DataFrame:
-    """The overheads of each workload's primary metric, in the order of the workloads: see ``Run.overheads``."""
+    """The overheads of each workload's primary metric, in the order of the workloads; see ``Run.overheads``."""
     order = list(run.info.workloads)
     primary = {name: each.primary for name, each in run.info.workloads.items()}
     rows = run.overheads(threshold=threshold)
@@ -118,14 +118,14 @@ def main_cells(run: Run, *, threshold: float = 0.0) -> pd.DataFrame:
 
 
 def picture(run: Run, name: str, **which: Any) -> Picture:
-    """A figure of ``vbench.figures`` by name, drawn from a bundle, as a notebook shows it."""
+    """A figure from ``vbench.figures``, drawn from a bundle and displayable in a notebook."""
     from vbench.figures import draw  # noqa: PLC0415  (finding a notebook needs no figures)
 
     return Picture(draw(run, name, **which))
 
 
 class Picture:
-    """A figure as a notebook shows it, as wide as it would be on paper, and twice as sharp."""
+    """A figure for display in a notebook, as wide as on paper and twice as sharp."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
@@ -143,7 +143,7 @@ class Picture:
         return f"<figure: {words[0] if words else 'untitled'}>"
 
     def html(self) -> str:
-        """The picture as an element of a page. (No ``_repr_html_``: front ends would be sent it twice.)"""
+        """The picture as an HTML element. (Not ``_repr_html_``: front ends would be sent it twice.)"""
         data = base64.b64encode(self.png).decode()
         return (
             f'<img alt="{escape(repr(self)[1:-1])}" width="{self.width}" src="data:image/png;base64,{data}">'
@@ -151,7 +151,7 @@ class Picture:
 
 
 class Folded:
-    """Text in Markdown that is unfolded by a click. Where nothing can be clicked, it is plain text."""
+    """Markdown text that unfolds on a click; plain text where nothing can be clicked."""
 
     def __init__(self, text: str, summary: str = "Answer") -> None:
         self.text, self.summary = text, summary
@@ -166,12 +166,12 @@ class Folded:
 
 
 def number(value: float) -> str:
-    """A number for a table: four digits, and no power of ten where plain digits will do."""
+    """A number for a table: four digits, without an exponent if plain digits will do."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 class Table:
-    """A table of text, with its columns to the left."""
+    """A table of text, with left-aligned columns."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
@@ -185,16 +185,16 @@ class Table:
 
 
 def words(frame: pd.DataFrame) -> Table:
-    """A table of text, with its columns to the left, where Jupyter has them to the right as for numbers."""
+    """Left-align a table of text, which Jupyter would align right as it does numbers."""
     return Table(frame)
 
 
 def answer(key: str, **figures: Any) -> Folded:
-    """An answer of ``answers.md``, folded until the reader asks for it; its figures were computed just now.
+    """An answer from ``answers.md``, folded until the reader asks for it, with freshly computed figures.
 
-    ``key``: the number of the notebook and of the question, as ``1.6``. The texts are kept apart from the notebooks,
-    so that nobody reads them in a cell by accident. Their fields, as ``{cost[uml][cpu-int]:.2f}``, are filled with
-    ``figures``. Raises ``UsageError`` for an unknown key, and where a figure is missing.
+    ``key``: the numbers of the notebook and the question, such as ``1.6``. The texts are kept out of the notebooks so
+    that nobody reads them in a cell by accident. Their fields, such as ``{cost[uml][cpu-int]:.2f}``, are filled from
+    ``figures``. Raises ``UsageError`` for an unknown key, and if a figure is missing.
     """
     text = (paths.notebooks() / "answers.md").read_text(encoding="utf-8")
     known = dict(_SECTION.findall(text))
@@ -208,10 +208,10 @@ def answer(key: str, **figures: Any) -> Folded:
 
 
 class Choices:
-    """What ``draw`` makes of one value of each option, with a menu for each where widgets run.
+    """What ``draw`` returns for one value of each option, with a menu per option where widgets run.
 
-    Everywhere else (a page, a printout, no ipywidgets) the first values are shown. ``draw`` returns a figure, a
-    table, an advice, text, or a list of these; for what the bundle does not carry, the error's line is shown.
+    Everywhere else (a page, a printout, no ipywidgets) the first values are shown. ``draw`` returns a figure, a table,
+    an ``Advice``, text, or a list of these; if the bundle lacks the data, the error message is shown.
     """
 
     def __init__(self, draw: Callable[..., Any], options: Mapping[str, Sequence[str]]) -> None:
@@ -219,7 +219,7 @@ class Choices:
         self.options = {name: list(values) for name, values in options.items()}
 
     def page(self, **chosen: str) -> str:
-        """HTML for one choice; options that are not named take their first value."""
+        """HTML for one choice; options not given take their first value."""
         first = {name: values[0] for name, values in self.options.items()}
         try:
             drawn = self.draw(**first | chosen)
@@ -228,7 +228,7 @@ class Choices:
         return "".join(_html(drawn))
 
     def widget(self) -> Any:
-        """Menus above what they choose. Raises ``ImportError`` without ipywidgets."""
+        """Menus above the output they control. Raises ``ImportError`` without ipywidgets."""
         import ipywidgets  # noqa: PLC0415  (of the extra "notebook"; everything else does without)
 
         menus = {
@@ -253,14 +253,14 @@ class Choices:
             live = self.widget()
         except ImportError:
             return still
-        return dict(live._repr_mimebundle_()) | still  # a front end takes the richest that it can show
+        return dict(live._repr_mimebundle_()) | still  # a front end picks the richest form it can show
 
     def __repr__(self) -> str:
         return f"<choices: {', '.join(self.options)}>"
 
 
 def choose(draw: Callable[..., Any], **options: Sequence[str]) -> Choices:
-    """Let the reader choose one value of each option, and show what ``draw`` makes of them. See :class:`Choices`."""
+    """Let the reader choose a value for each option, and show what ``draw`` returns for them. See :class:`Choices`."""
     return Choices(draw, options)
 
 

@@ -1,6 +1,6 @@
-"""What each notebook of the course asks of a bundle: one that cannot carry them is refused before they are opened.
+"""What each notebook of the course requires of a bundle; an unsuitable one is refused before any notebook opens.
 
-The notebooks name stacks and workloads in their cells and answers. A test holds the table here against what they use.
+The notebooks name stacks and workloads in their cells and answers. A test compares the table here with what they use.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _CALLS = ("cpu-int", "os-nullcall")
 
 @dataclass(frozen=True)
 class Asks:
-    """What one notebook asks for.
+    """What one notebook requires.
 
-    ``cells``: by stack, the workloads whose primary metric was measured in it and in its baseline; none, where only a
-    question is about the stack. ``optional``: stacks that it does without where they were not measured at all.
-    ``candidate``: a need, and a workload that was measured in some stack that meets it. ``blocks``: how many at
-    least. ``per_operation``: each of the cells as the time of one operation, or as a rate.
+    ``cells``: by stack, the workloads whose primary metric must have been measured in it and in its baseline; none if
+    only a question mentions the stack. ``optional``: stacks it can do without if they were not measured at all.
+    ``candidate``: a need, and a workload that must have been measured in some stack that meets it. ``blocks``: the
+    minimum number. ``per_operation``: every cell must be the time of one operation, or a rate.
     """
 
     cells: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ ASKS = {
             f"{_TESTBED}/xen/pv": _CALLS,
         },
         optional={f"{_TESTBED}/kvm", f"{_TESTBED}/xen/pv"},
-        blocks=6,  # it reads intervals
+        blocks=6,  # it shows intervals
         per_operation=True,
     ),
     "03-stacking": Asks(
@@ -78,14 +78,14 @@ ASKS = {
     "04-choosing": Asks(candidate=("other-os", "cpu-int")),
     "05-reproducible-report": Asks(
         {_TESTBED: SIX, f"{_TESTBED}/kvm": ("os-forkexec",)},
-        blocks=6,  # it reads an interval, and holds one half of the blocks against the other
+        blocks=6,  # it shows an interval, and compares one half of the blocks with the other
     ),
 }
-"""By notebook."""
+"""Requirements by notebook."""
 
 
 class _Held:
-    """What a bundle holds of the primary metrics of its workloads."""
+    """What a bundle holds for the primary metrics of its workloads."""
 
     def __init__(self, run: Run) -> None:
         primary = {name: each.primary for name, each in run.info.workloads.items()}
@@ -99,13 +99,13 @@ class _Held:
         self.baselines = baselines(rows)
 
     def pairs(self, stack: str, workload: str) -> int:
-        """Blocks in which a stack was measured beside its baseline."""
+        """The number of blocks in which both a stack and its baseline were measured."""
         there, base = ((name, workload) for name in (stack, self.baselines[stack]))
         return len(self.blocks.get(there, set()) & self.blocks.get(base, set()))
 
 
 def lacks(run: Run, names: Sequence[str]) -> list[str]:
-    """What a bundle lacks that the notebooks of these names ask for, each in a few words; nothing: it carries them."""
+    """What a bundle lacks that the named notebooks require, each in a few words; empty if it lacks nothing."""
     return _said(_Held(run), names)
 
 
@@ -145,7 +145,7 @@ def _lacks(held: _Held, asks: Asks) -> Iterator[tuple[str, str]]:
 
 
 def _fit(held: _Held, need: str, workload: str) -> list[str]:
-    """The stacks that meet a need, and were measured with a workload beside their baseline."""
+    """The stacks that meet a need and were measured with a workload alongside their baseline."""
     return [
         stack
         for stack, base in held.baselines.items()
@@ -156,7 +156,7 @@ def _fit(held: _Held, need: str, workload: str) -> list[str]:
 
 
 def check(run: Run, names: Sequence[str]) -> None:
-    """Raises ``UsageError``, which says what is lacking, where a bundle cannot carry the notebooks of these names."""
+    """Raise ``UsageError``, saying what is missing, if a bundle lacks data that the named notebooks require."""
     held = _Held(run)
     others = [name for name in ASKS if not _said(held, [name])]
     unfit = [name for name in names if name not in others]

@@ -1,6 +1,6 @@
-"""Figures: DataFrame in, matplotlib Figure out. No global state, so it is safe in servers and notebooks.
+"""Plotting: DataFrame in, matplotlib Figure out. No global state, so it is safe in servers and notebooks.
 
-Text from a bundle is drawn as it is: never read as TeX, control characters replaced, length bounded.
+Text from a bundle is drawn literally: never interpreted as TeX, control characters replaced, length bounded.
 """
 
 from vbench.plot.absolute import SECONDS, cost_per_operation, per_operation, time_text

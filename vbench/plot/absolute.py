@@ -1,4 +1,4 @@
-"""What one operation costs, in units of time: an additive cost and a ratio look different here."""
+"""The time of one operation, in absolute units, which tells an additive cost from a multiplicative one."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from vbench.plot.words import TIMES, blocks_text, fit, text_width
 from vbench.terms import KINDS
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_RATE = "1/s"  # operations a second: their inverse is the time of one
+_RATE = "1/s"  # operations per second: the inverse is the time of one
 _ROW, _LEFT, _SIDE = 0.3, 2.0, 3.0
 _GUIDES = (2, 10, 100)
 
 
 def per_operation(samples: pd.DataFrame) -> pd.DataFrame:
-    """Seconds per operation: one row per stack, workload, params and metric that has a unit of time or is a rate.
+    """Seconds per operation: one row per stack, workload, params and metric, if its unit is a time or a rate.
 
     Columns: stack, baseline, workload, params, metric, clock, n (blocks), seconds (median), low and high (the
     smallest and largest), and base (the baseline's median). Warm-ups and values at or below 0 are left out.
@@ -64,11 +64,11 @@ def cost_per_operation(
     primary: Mapping[str, str] | None = None,
     stacks: Sequence[str] | None = None,
 ) -> Figure:
-    """Left, the time of one operation in every stack; right, the time added over the time on the baseline.
+    """Left: the time of one operation in every stack. Right: the time added, plotted over the time on the baseline.
 
-    ``operations`` as from :func:`per_operation`, of one kind of clock (ValueError otherwise, and where it is
-    empty); where it has a column ``called``, cells whose difference is not called are hollow. At the right an
-    additive cost is a level line of points, and a ratio lies along a diagonal.
+    ``operations``: as returned by :func:`per_operation`, of one clock (ValueError otherwise, or if empty). If it has a
+    column ``called``, cells whose difference is not called are drawn hollow. On the right, points of an additive cost
+    lie on a horizontal line, those of a constant ratio on a diagonal.
     """
     frame = operations
     if primary:
@@ -130,7 +130,7 @@ def _legend(sheet: Sheet, stacks: list[str], palette: Palette, bases: set[str]) 
 
 
 def legend_columns(words: Sequence[str]) -> int:
-    """How many columns of a legend with these words fit across the page."""
+    """How many legend columns with these labels fit across the page."""
     return max(1, min(4, int((WIDTH - 0.2) / (0.6 + max(text_width(word, 8) for word in words)))))
 
 
@@ -168,7 +168,7 @@ def _added(axes: Axes, added: pd.DataFrame, palette: Palette) -> None:
         x = min(xs[1], ys[1] / (factor - 1))
         y = x * (factor - 1)
         if ys[0] * (ys[1] / ys[0]) ** 0.08 < y and xs[0] * (xs[1] / xs[0]) ** 0.12 < x:
-            at_top = y >= ys[1] * 0.999  # there the label stands before the line, else below it
+            at_top = y >= ys[1] * 0.999  # at the top the label goes before the line, otherwise below it
             say(
                 axes,
                 x,
@@ -200,7 +200,7 @@ def _time_ticks(axis: Any) -> None:
 
 
 def time_text(seconds: float) -> str:
-    """A time in the unit that suits it: 677 ns, 43 µs, 1.2 ms, 3 s."""
+    """A time in a suitable unit: 677 ns, 43 µs, 1.2 ms, 3 s."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size * 0.9995:
             return f"{seconds / size:.3g} {unit}"

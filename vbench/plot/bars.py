@@ -1,4 +1,4 @@
-"""Relative performance by technique, as bars."""
+"""Bar chart of relative performance by technique."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def relative_performance(
 ) -> Figure:
     """Relative performance by technique, after Figure 3 of "Xen and the Art of Virtualization" (2003).
 
-    ``overheads`` as from ``vbench.stats.overhead.overheads``, of one kind of clock (ValueError otherwise, and where
-    it is empty). Relative performance is 1 / ratio: 1 is the baseline, higher is better. By workload name:
-    ``kinds`` (else the column), ``titles``, and ``primary``, the one metric to show. ``stacks`` sets the
-    order of the bars; ``techniques`` adds words to the legend. A missing cell reads "n/a", never 0.
+    ``overheads``: as returned by ``vbench.stats.overhead.overheads``, of one clock (ValueError otherwise, or if
+    empty). Relative performance is 1 / ratio: 1 is the baseline, higher is better. By workload name: ``kinds``
+    (default: the column), ``titles``, and ``primary``, the one metric to show. ``stacks`` sets the order of the bars;
+    ``techniques`` adds words to the legend. A missing cell reads "n/a", never 0.
     """
     frame = overheads
     if primary:
@@ -81,7 +81,7 @@ def _draw(
 ) -> Figure:
     width = max(_GROUP_MIN, (len(stacks) + 0.8) * _BAR)
     rows = rows_of(groups, width)
-    # Stretch to the page: by as much as the fullest row allows, the same for all.
+    # Stretch all rows to the page by the same factor, the most that the fullest row allows.
     room = min((WIDTH - LEFT - RIGHT - GAP * (len(r) - 1)) / sum(map(len, r)) for r in rows)
     width = min(room, 2.0 * width)
     bar = min(width / (len(stacks) + 0.8), 0.5)
@@ -203,13 +203,13 @@ def _panel(
             axes.vlines(x, low, high, color="black", linewidth=1.0, zorder=4)
             if low < high:
                 axes.hlines([low, high], x - bar * 0.2, x + bar * 0.2, color="black", linewidth=1.0, zorder=4)
-            down = scale.log and value <= LEVEL  # above, there is room only where something is higher
+            down = scale.log and value <= LEVEL  # above the bar there is room only if something is higher
             end = low if down else high
             if (
                 not scale.log
                 and end < 1 < end + scale.high * (LABEL_TURNED if scale.turned else LABEL_FLAT) / PANEL
             ):
-                end = 1.0  # else the baseline would strike through the label
+                end = 1.0  # otherwise the baseline would run through the label
             _label(axes, x, end, number_text(value), -1 if down else 1, rotation=90 if scale.turned else 0)
 
 
@@ -219,7 +219,7 @@ def _label(axes: Axes, x: float, y: float, text: str, side: int, **style: Any) -
 
 
 def _dress(axes: Axes, panel: list[Group], width: float, scale: Scale, *, first: bool) -> None:
-    """Title, group labels, ticks and grid."""
+    """Draw a panel's title, group labels, ticks and grid."""
     axes.set_xlim(-0.5, len(panel) - 0.5)
     axes.set_ylim(scale.low, scale.high)
     axes.xaxis.set_major_locator(FixedLocator([]))
@@ -256,7 +256,7 @@ def _dress(axes: Axes, panel: list[Group], width: float, scale: Scale, *, first:
 
 
 def _wrap(label: str, width: float) -> list[str]:
-    """A group's label in at most three lines of a group's width."""
+    """Wrap a group's label to the group's width, in at most three lines."""
     limit = max(8, int(width / 0.066))
     lines = textwrap.wrap(label, limit)
     return lines if len(lines) <= 3 else [*lines[:2], clean(lines[2] + " …", limit - 1)]

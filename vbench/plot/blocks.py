@@ -1,4 +1,4 @@
-"""Block by block: how the interval closes as blocks come in, and whether anything drifted meanwhile."""
+"""Block by block: how the interval narrows as blocks are added, and whether anything drifted over time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from vbench.plot.words import blocks_text, clean, fit, interval_text, level_text
 from vbench.stats.overhead import overheads
 
 _PANEL, _ABOVE, _BELOW, _COLUMNS = 1.55, 0.5, 0.42, 3
-_STEPS = 24  # points of a convergence line, at most: each is a whole analysis of the blocks so far
+_STEPS = 24  # at most this many points per convergence line: each takes a full analysis of the blocks so far
 
 
 def growth(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """The overheads that the first 1, 2, 3, ... blocks of a run give: columns of ``overheads`` and ``blocks``.
+    """The overheads from the first 1, 2, 3, ... blocks of a run: the columns of ``overheads``, plus ``blocks``.
 
-    ``samples`` should be of one workload and metric. Of more than twenty-four blocks, twenty-four numbers are taken,
-    evenly apart.
+    ``samples`` should be of one workload and metric. Beyond 24 blocks, 24 evenly spaced numbers are used.
     """
     blocks = np.sort(samples.loc[~samples["warmup"].astype(bool), "block"].unique())
     steps = np.unique(np.linspace(1, len(blocks), min(len(blocks), _STEPS)).round().astype(int))
@@ -46,10 +45,10 @@ def growth(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
 @styled
 def convergence(grown: pd.DataFrame, *, title: str, stacks: Sequence[str] | None = None) -> Figure:
-    """Ratio and interval over the number of blocks, one panel a stack.
+    """Ratio and interval over the number of blocks, one panel per stack.
 
-    ``grown`` as from :func:`growth`, one row a stack and number of blocks, of one kind of clock (ValueError
-    otherwise, and where it is empty).
+    ``grown``: as returned by :func:`growth`, one row per stack and number of blocks, of one clock (ValueError
+    otherwise, or if empty).
     """
     clock = one_clock(grown)
     names, palette = in_order(grown, stacks)
@@ -101,11 +100,11 @@ def convergence(grown: pd.DataFrame, *, title: str, stacks: Sequence[str] | None
 
 @styled
 def trace(samples: pd.DataFrame, *, title: str, stacks: Sequence[str] | None = None) -> Figure:
-    """Every measurement in the order of time, one panel a stack, with its drift.
+    """Every measurement in chronological order, one panel per stack, with its drift.
 
-    ``samples``: those of one workload, params and metric, warm-ups left out, of one kind of clock (ValueError
-    otherwise, and where there are none). Drift is the Theil-Sen slope of the logarithm over elapsed time with its
-    95% interval (Sen, J. Am. Stat. Assoc. 63 (1968)), drawn where it excludes 0 or not; 4 measurements at least.
+    ``samples``: those of one workload, params and metric, without warm-ups, of one clock (ValueError otherwise, or if
+    there are none). Drift is the Theil-Sen slope of the logarithm over elapsed time with its 95% interval (Sen, J. Am.
+    Stat. Assoc. 63 (1968)); it is drawn whether or not the interval excludes 0, from 4 measurements on.
     """
     frame = samples.loc[~samples["warmup"].astype(bool) & (samples["value"] > 0)]
     clock = one_clock(frame)
@@ -151,7 +150,7 @@ def trace(samples: pd.DataFrame, *, title: str, stacks: Sequence[str] | None = N
 
 
 def _drift(axes: Axes, part: pd.DataFrame) -> str:
-    """Draw the drift, bold where its interval excludes 0; in words, in percent from the first point to the last."""
+    """Draw the drift, bold if its interval excludes 0; return it as text, in percent from first point to last."""
     if len(part) < 4 or part["minutes"].nunique() < 2:
         return "too few for a drift"
     x, y = part["minutes"].to_numpy(dtype=float), np.log(part["value"].to_numpy(dtype=float))
@@ -184,7 +183,7 @@ def _grid(title: str, count: int, *, caption: str, clock: str, lead: str) -> tup
 
 
 def _title(axes: Axes, name: str, *more: str) -> None:
-    """A panel's heading: a name, and lines below it."""
+    """Set a panel's heading: a name, with further lines below it."""
     width = axes.get_position().width * WIDTH
     for number, line in enumerate((name, *more)):
         up = 4 + 10.5 * (len(more) - number)

@@ -1,8 +1,8 @@
-"""Stack diagrams: which boxes a stack is made of, from the hardware up, and their drawing as text.
+"""Stack diagrams: the boxes a stack consists of, from the hardware up, and how to draw them as text.
 
-After the diagrams by Primalmotion on Wikimedia Commons (Diagramme ArchiIsolateur, ArchiKernelUserSpace,
-ArchiEmulateur, ArchiHyperviseur): what runs lower stands lower, environments on one host stand side by side,
-and stacks are compared column by column. Only names are needed, so a bundle's stacks can be drawn anywhere.
+Modelled on the diagrams by Primalmotion on Wikimedia Commons (Diagramme ArchiIsolateur, ArchiKernelUserSpace,
+ArchiEmulateur, ArchiHyperviseur): what runs at a lower level is drawn lower, environments on one host stand side by
+side, and stacks are compared column by column. Only names are needed, so a bundle's stacks can be drawn anywhere.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from vbench.technique import FAMILIES, PICTURES, Kind, Picture
 
 @dataclass
 class Box:
-    """One box and what stands on it, left to right.
+    """One box, and the boxes on it from left to right.
 
-    ``layer`` is the path of the stack whose uppermost layer added it, ``stack`` the path whose programs run in
-    it (only applications have one), ``factor`` what was measured of the layer (set where there is a bundle).
+    ``layer``: the path of the stack whose top layer added it. ``stack``: the path whose programs run in it (only
+    application boxes have one). ``factor``: the factor measured for the layer, if there is a bundle.
     """
 
     kind: Kind
@@ -33,11 +33,11 @@ class Box:
     _key: str = field(default="", repr=False)
 
     def walk(self) -> list[Box]:
-        """This box and all above it, from the bottom up."""
+        """This box and all boxes above it, from the bottom up."""
         return [self, *(box for child in self.on for box in child.walk())]
 
     def as_dict(self) -> dict[str, Any]:
-        """The box for JSON: kind, label, note, layer, stack, factor, on."""
+        """The box as a dict for JSON: kind, label, note, layer, stack, factor, on."""
         names = ("kind", "label", "note", "layer", "stack", "factor")
         return {name: getattr(self, name) for name in names} | {"on": [box.as_dict() for box in self.on]}
 
@@ -50,8 +50,8 @@ def of(
 ) -> Box:
     """The boxes of one stack, from the hardware up.
 
-    ``techniques``: by path, for layers of which nothing else is known. ``factors``: by path, what to write into the
-    box of the layer that completes that path. ``pictures``: by the name of a layer, what it adds, as a bundle tells.
+    ``techniques``: by path, for layers about which nothing else is known. ``factors``: by path, the text for the box of
+    the layer that completes that path. ``pictures``: by layer name, the boxes that it adds, as stored in a bundle.
     """
     return _build(path, techniques or {}, factors or {}, pictures or {}, copy="")
 
@@ -62,9 +62,9 @@ def together(
     factors: Mapping[str, str] | None = None,
     pictures: Mapping[str, Picture] | None = None,
 ) -> list[Box]:
-    """Stacks side by side on what they share; a path given twice stands there twice.
+    """Stacks side by side on what they share; a path given twice is drawn twice.
 
-    One box a machine: another root, or a machine booted in another way (under Xen), shares nothing.
+    One box per machine: a different root, or a machine booted differently (under Xen), shares nothing.
     """
     machines: list[Box] = []
     for number, path in enumerate(paths):
@@ -105,7 +105,7 @@ def _build(
     kernel = Box("kernel", "Host's kernel", "operating system", root, _key="kernel")
     machine = Box("hardware", "Hardware", root if root != "local" else "", root, on=[kernel], _key=root)
     bottom = below = machine  # the lowest box of all; what the kernel stands on
-    place = kernel  # where programs run
+    place = kernel  # the box that programs run on
     for depth, name in enumerate(layers, 1):
         here = "/".join((root, *layers[:depth]))
         rule = _rule(name, techniques.get(here, ""), pictures)
@@ -119,7 +119,7 @@ def _build(
         if rule.where == "under":
             below.on = [new[0] if box is kernel else box for box in below.on]
             new[-1].on, below = [kernel], new[-1]
-            machine._key += key  # booted in another way, it is another machine
+            machine._key += key  # booted differently, it counts as a different machine
             continue
         if rule.where == "beside" and below.kind == "hypervisor":
             if not kernel.on:
@@ -136,12 +136,12 @@ def _build(
 
 
 def text(box: Box, *, paths: bool = False) -> list[str]:
-    """A diagram as lines of equal width; ``paths`` writes each stack's path into its applications."""
+    """A diagram as lines of equal width; ``paths`` writes each stack's path into its application box."""
     return _lines(box, _needs(box, paths), paths)
 
 
 def columns(diagrams: Sequence[tuple[Sequence[str], list[str]]], width: int) -> list[str]:
-    """Diagrams, each with the lines of its caption, side by side on one line, in the rows that ``width`` asks for."""
+    """Diagrams with their captions, side by side and aligned at the bottom, in as many rows as ``width`` requires."""
     rows: list[list[tuple[Sequence[str], list[str]]]] = []
     used = 0
     for caption, lines in diagrams:
@@ -165,7 +165,7 @@ def columns(diagrams: Sequence[tuple[Sequence[str], list[str]]], width: int) -> 
 
 
 def plain(line: str) -> str:
-    """A line of a diagram in ASCII, for terminals that have no more."""
+    """A line of a diagram in ASCII, for terminals that cannot show more."""
     return line.translate(_ASCII)
 
 
@@ -175,7 +175,7 @@ _SOLID, _DASHED = "┌─┐│└┘", "╭╌╮╎╰╯"
 
 
 def _words(box: Box, paths: bool) -> list[tuple[str, str]]:
-    """The lines in a box: what stands at the left, and at the right."""
+    """The lines of text in a box, as (left, right) pairs."""
     notes = [box.note] if box.note else []
     if paths and box.stack:
         notes = [box.stack]
@@ -183,7 +183,7 @@ def _words(box: Box, paths: bool) -> list[tuple[str, str]]:
 
 
 def _needs(box: Box, paths: bool) -> int:
-    """The width that a box and all on it need."""
+    """The width needed by a box and everything on it."""
     own = max(len(left) + len(right) + (2 if right else 0) for left, right in _words(box, paths)) + 4
     above = sum(_needs(child, paths) for child in box.on) + max(0, len(box.on) - 1)
     return max(own, above + (4 if box.kind == "isolator" else 0))
@@ -213,7 +213,7 @@ def _lines(box: Box, width: int, paths: bool) -> list[str]:
 
 
 def _beside(blocks: Sequence[list[str]], gap: str) -> list[str]:
-    """Blocks of lines side by side, standing on one line."""
+    """Blocks of lines set side by side, aligned at the bottom."""
     height = max(map(len, blocks))
     padded = [[" " * len(block[0])] * (height - len(block)) + block for block in blocks]
     return [gap.join(parts) for parts in zip(*padded, strict=True)]

@@ -1,4 +1,4 @@
-"""What an environment takes from its host before and while it works."""
+"""An environment's footprint on its host: start-up time, memory and CPU."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PANELS = (
 
 @styled
 def start_and_footprint(table: pd.DataFrame, *, stacks: Sequence[str] | None = None) -> Figure:
-    """Start-up, memory and CPU by stack, each in a panel of its own.
+    """Start-up, memory and CPU by stack, each in its own panel.
 
-    ``table``: one row a stack and workload, with stack, baseline, workload, clock, open_s (seconds until the stack was
-    usable; the same for all of a stack's workloads), rss_mib (largest seen) and cpu_per_s (median CPU seconds used
-    on the host per second of work). NaN reads "n/a". Of one kind of clock (ValueError otherwise).
+    ``table``: one row per stack and workload, with stack, baseline, workload, clock, open_s (seconds until the stack
+    was usable; the same for all of a stack's workloads), rss_mib (largest seen) and cpu_per_s (median CPU seconds used
+    on the host per second of work); of one clock (ValueError otherwise). NaN reads "n/a".
     """
     clock = one_clock(table)
     names, palette = in_order(table, stacks)

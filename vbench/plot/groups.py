@@ -1,4 +1,4 @@
-"""What a chart of bars shows: groups of bars, set in panels and rows, and the axis that they share."""
+"""The layout of a bar chart: groups of bars in panels and rows, and the axis they share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LOG_SPAN = 20.0  # ratios spanning more than this are drawn on a logarithmic axi
 LEFT, RIGHT, GAP = 0.6, 0.1, 0.2
 PANEL = 1.9
 LABEL_FLAT, LABEL_TURNED = 0.2, 0.4
-LEVEL = 1.001  # what is no higher looks like the baseline: its label goes below
+LEVEL = 1.001  # a bar no higher than this looks like the baseline: its label goes below
 
 
 @dataclass(frozen=True)
 class Group:
-    """One workload on the axis: its bars, by stack."""
+    """One workload on the axis, with its bars by stack."""
 
     kind: str
     label: str
@@ -33,7 +33,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scale:
-    """The vertical axis that all panels share."""
+    """The vertical axis shared by all panels."""
 
     log: bool
     low: float
@@ -42,12 +42,12 @@ class Scale:
 
     @property
     def floor(self) -> float:
-        """Where bars begin: a logarithmic axis has no 0, so there they hang from the baseline."""
+        """Where bars start: a logarithmic axis has no 0, so there they start at the baseline."""
         return 1.0 if self.log else 0.0
 
 
 def groups_of(frame: pd.DataFrame, kinds: Mapping[str, str], titles: Mapping[str, str]) -> list[Group]:
-    """Overheads as groups of bars, by kind, then in the order of ``titles``."""
+    """Group overheads into bars, ordered by kind, then as in ``titles``."""
     several: Any = frame.groupby("workload")[["metric", "params"]].nunique()
     rows = []
     for key, cell in frame.groupby(["workload", "params", "metric"], sort=False):
@@ -64,7 +64,7 @@ def groups_of(frame: pd.DataFrame, kinds: Mapping[str, str], titles: Mapping[str
 
 
 def scale_of(groups: list[Group], bar: float) -> Scale:
-    """The axis that holds all bars, whiskers and labels; ``bar`` is a bar's width in inches."""
+    """The axis that fits all bars, whiskers and labels; ``bar`` is the width of a bar in inches."""
     cells = pd.DataFrame([row for group in groups for row in group.bars.values()])
     ratios = cells[["ratio", "low", "high"]].to_numpy(dtype=float).ravel()
     shown = 1 / ratios[np.isfinite(ratios) & (ratios > 0)]
@@ -79,7 +79,7 @@ def scale_of(groups: list[Group], bar: float) -> Scale:
 
 
 def rows_of(groups: list[Group], width: float) -> list[list[list[Group]]]:
-    """Panels (one kind each) set in rows like words in lines; a kind too wide for a line is split evenly."""
+    """Panels (one per kind) laid out in rows like words in lines; a kind too wide for a row is split evenly."""
     per_row = max(1, int((WIDTH - LEFT - RIGHT) // width))
     rows: list[list[list[Group]]] = []
     for kind in dict.fromkeys(group.kind for group in groups):

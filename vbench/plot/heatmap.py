@@ -1,4 +1,4 @@
-"""Every cell at once: workloads by stacks, the colour of a cell its overhead."""
+"""Heatmap of every cell: workloads by stacks, coloured by overhead."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vbench.stats.verdict import CALLED, Verdict
 from vbench.terms import KINDS
 
 _ROW, _LEFT, _SIDE = 0.34, 3.1, 0.9  # inches: a row, the workloads' names, the colour scale
-_LINEAR = float(np.log(1.05))  # colours follow the ratio up to 5% and its logarithm beyond
+_LINEAR = float(np.log(1.05))  # colours are linear in the ratio up to 5%, logarithmic beyond
 _TICKS = (1.0, 2.0, 0.5, 10.0, 0.1, 1.1, 0.9, 100.0, 1000.0, 1.5, 4.0, 30.0)  # by importance
 
 
@@ -41,9 +41,9 @@ def heatmap(
 ) -> Figure:
     """Overhead of every workload (rows, by kind) in every stack (columns), with its interval.
 
-    ``overheads`` as from ``vbench.stats.overhead.overheads``, of one kind of clock (ValueError otherwise, and where
-    it is empty); the other arguments as for ``relative_performance``. A cell whose difference is not called is
-    grey and says so; one that was not measured reads "n/a".
+    ``overheads``: as returned by ``vbench.stats.overhead.overheads``, of one clock (ValueError otherwise, or if
+    empty); the other arguments are as for ``relative_performance``. A cell whose difference is not called is grey and
+    says so; one that was not measured reads "n/a".
     """
     frame = overheads
     if primary:
@@ -96,7 +96,7 @@ def heatmap(
 def _rows(
     frame: pd.DataFrame, kinds: Mapping[str, str], titles: Mapping[str, str]
 ) -> list[tuple[str, str, dict[str, Any]]]:
-    """Kind, label and cells by stack of each row."""
+    """For each row: kind, label, and cells by stack."""
     several: Any = frame.groupby("workload")[["metric", "params"]].nunique()
     out = []
     for key, cell in frame.groupby(["workload", "params", "metric"], sort=False):
@@ -139,7 +139,7 @@ def _cell(axes: Axes, x: int, y: int, row: Any, shade: Any) -> None:
 
 
 def _path_lines(path: str, width: float) -> list[str]:
-    """A stack's path in lines of a column's width, broken after slashes where that does."""
+    """A stack's path wrapped to the width of a column, broken after slashes if possible."""
     lines = [""]
     for part in clean(path).replace("/", "/\0").split("\0"):
         if lines[-1] and text_width(lines[-1] + part, 8) > width - 0.06:
@@ -154,7 +154,7 @@ def _only(frame: pd.DataFrame) -> str:
 
 
 def _over(frame: pd.DataFrame, stack: str, width: float) -> list[str]:
-    """What a column is held against, where the columns differ in that."""
+    """What a column is compared with, if the columns differ in that."""
     if frame["baseline"].nunique() < 2:
         return []
     base = str(frame.loc[frame["stack"] == stack, "baseline"].iloc[0])
@@ -165,7 +165,7 @@ def _scale(sheet: Sheet, shade: Any, reach: float, x: float, y: float, height: f
     axes = sheet.panel(x, y, 0.14, height)
     bar = sheet.figure.colorbar(shade, cax=axes)
     ticks: list[float] = []
-    for tick in _TICKS:  # those that fit, from 1 on in importance
+    for tick in _TICKS:  # keep those that fit, the most important first
         apart = [abs(float(shade.norm(np.log(tick)) - shade.norm(np.log(other)))) * height for other in ticks]
         if abs(np.log(tick)) <= reach and min(apart, default=1.0) > 0.15:
             ticks.append(tick)

@@ -1,4 +1,4 @@
-"""Latency distributions, by the percentiles that a workload gives."""
+"""Latency distributions, from the percentiles that a workload reports."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _PANEL, _NAMES = 2.4, 1.75
 
 
 def percentiles(samples: pd.DataFrame) -> pd.DataFrame:
-    """The samples whose metric is a percentile of a time: "p99", "fsync-p99.9", with a unit of time.
+    """Percentiles of times: one row per cell whose metric is one ("p99", "fsync-p99.9") and has a unit of time.
 
     Columns: stack, baseline, workload, params, of (what the percentile is of: "fsync", or ""), percent, clock, n
-    (blocks), seconds (median over blocks), low, high (smallest and largest). Only where there are two or more.
+    (blocks), seconds (median over blocks), low, high (smallest and largest). Only distributions with at least two
+    percentiles.
     """
     s = samples.loc[~samples["warmup"].astype(bool) & samples["unit"].isin(SECONDS) & (samples["value"] > 0)]
     found = {name: match for name in s["metric"].unique() if (match := PERCENTILE.match(name))}
@@ -62,9 +63,9 @@ def latency(
     titles: Mapping[str, str] | None = None,
     stacks: Sequence[str] | None = None,
 ) -> Figure:
-    """Percentiles of latency by stack, one panel a workload; the axis gives the tail its room.
+    """Latency percentiles by stack, one panel per workload, on an axis that gives room to the tail.
 
-    ``distributions`` as from :func:`percentiles`, of one kind of clock (ValueError otherwise, and where empty).
+    ``distributions``: as returned by :func:`percentiles`, of one clock (ValueError otherwise, or if empty).
     """
     clock = one_clock(distributions)
     titles = titles or {}

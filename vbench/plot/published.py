@@ -1,4 +1,4 @@
-"""Ours beside what others published: in panels of their own, on one scale, never to be mistaken."""
+"""Our measurements beside published ones: in separate panels, on one scale, clearly told apart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LOOK = {  # by technique: colour and marker, the same for theirs and ours
 
 @dataclass(frozen=True)
 class Published:
-    """A published table: its rows as they stand in the file, the systems it compares, and its source."""
+    """A published table: its rows as in the file, the systems it compares, and its source."""
 
     title: str
     place: str
@@ -84,13 +84,13 @@ def tables() -> dict[str, Published]:
 
 
 def matching(overheads: pd.DataFrame, primary: Mapping[str, str], published: Published) -> pd.DataFrame:
-    """Our cells that ask what a published row asks: ``overheads`` with the columns ``row`` and ``technique`` added.
+    """Our cells that measure the same as a published row: ``overheads`` with ``row`` added.
 
-    ``overheads`` must have a column ``technique``. Of a row's workloads, the first that was measured counts;
-    only stacks held against a native baseline do.
+    ``overheads`` must have a column ``technique``. Of a row's workloads the first one measured is used, and only stacks
+    compared with a native baseline.
     """
     known = {item["technique"] for item in published.systems.values()}
-    first = ~overheads["baseline"].isin(overheads["stack"])  # stacked ones are held against another guest
+    first = ~overheads["baseline"].isin(overheads["stack"])  # stacked ones are compared with another guest
     frame = overheads[overheads["technique"].isin(known) & overheads["ratio"].notna() & first]
     parts = []
     for row in published.rows:
@@ -105,9 +105,9 @@ def matching(overheads: pd.DataFrame, primary: Mapping[str, str], published: Pub
 def beside_published(
     ours: pd.DataFrame, published: Published, *, titles: Mapping[str, str] | None = None
 ) -> Figure:
-    """Cost over native: theirs hollow at the left, ours filled at the right with its interval.
+    """Cost over native: published figures hollow on the left, ours filled on the right with intervals.
 
-    ``ours`` as from :func:`matching`, of one kind of clock (ValueError otherwise, and where it is empty).
+    ``ours``: as returned by :func:`matching`, of one clock (ValueError otherwise, or if empty).
     """
     clock = one_clock(ours)
     theirs = published.ratios()

@@ -1,4 +1,4 @@
-"""Stack diagrams as figures: the boxes of ``vbench.plot.diagram``, one column a stack, standing on one line."""
+"""Stack diagrams as figures: the boxes of ``vbench.plot.diagram``, one column per stack, aligned at the bottom."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vbench.plot.style import (
 )
 from vbench.plot.words import clean
 
-# Tints of the palette's colours, light enough for black text.
+# Tints of the palette, light enough for black text.
 FILLS = {
     "hardware": "#D9D9D9",
     "kernel": "#BFE1F6",
@@ -41,7 +41,7 @@ _LEGEND = {
 
 @dataclass(frozen=True)
 class Column:
-    """One diagram: its boxes, a caption (``stack``), and lines of text below (totals, for example)."""
+    """One diagram: its boxes, a caption (``stack``), and lines of text below it (such as totals)."""
 
     box: Box
     stack: str
@@ -57,10 +57,10 @@ def stack_diagrams(
     clock: str | None = None,
     paths: bool = False,
 ) -> Figure:
-    """Stacks to be compared column by column; lower is nearer to the hardware.
+    """Stacks to compare column by column; lower is closer to the hardware.
 
-    ``paths`` writes each stack's path into its applications, for columns in which several stand side by side.
-    Raises ValueError without a column.
+    ``paths`` writes each stack's path into its application box, for columns that hold several stacks side by side.
+    Raises ValueError if there are no columns.
     """
     if not columns:
         raise ValueError("there is nothing to draw")
@@ -121,7 +121,7 @@ def _words(box: Box, paths: bool) -> tuple[str, str, str]:
 
 
 def _needs(box: Box, paths: bool) -> float:
-    """Inches that a box and all on it need."""
+    """The width in inches needed by a box and everything on it."""
     label, note, factor = _words(box, paths)
     letters = max(len(label) * 1.08 + (len(factor) + 2) * bool(factor), len(note) * 0.9)
     above = sum(_needs(child, paths) for child in box.on) + _GAP * max(0, len(box.on) - 1)
@@ -134,7 +134,7 @@ def _height(box: Box) -> float:
 
 
 def _draw(axes: Axes, box: Box, x: float, floor: float, width: float, paths: bool) -> None:
-    """A box standing on ``floor`` (inches from the top), then all that stands on it."""
+    """Draw a box whose bottom is at ``floor`` (inches from the top), then everything on it."""
     isolator = box.kind == "isolator"
     height = _STRIP if isolator else _ROW
     if isolator:

@@ -1,4 +1,4 @@
-"""What all figures share: colours, the page with its title, mark and caption, safe text, and saving."""
+"""The style of all figures: colours, the page with its title, mark and caption, safe text, and saving."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vbench.plot.words import clean, fit
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Okabe & Ito, "Color Universal Design" (2008), its black replaced by grey; hatches carry grey print.
+# Okabe & Ito, "Color Universal Design" (2008), with grey for black; hatches distinguish bars printed in grey.
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#BBBBBB")
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo")
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")
-INK, FAINT, ROOT = "#222222", "#555555", "#777777"  # drawing, side notes, stacks that are held against none
+INK, FAINT, ROOT = "#222222", "#555555", "#777777"  # lines and text, side notes, stacks compared with none
 CLOCKS = {
     "wall": "Wall-clock time.",
     "instructions": "INSTRUCTION-COUNTED: time is instructions executed by an emulated processor, not "
@@ -35,7 +35,7 @@ CLOCKS = {
 }
 MARK = "INSTRUCTION-COUNTED"
 FORMATS = ("png", "svg", "pdf")
-WIDTH = 8.5  # inches, of every figure that does not say otherwise
+WIDTH = 8.5  # inches, unless a figure sets its own
 _MARGIN, _CAPTION_LINE, _CAPTION_CHARS_PER_INCH = 0.1, 0.15, 16.7
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -48,7 +48,7 @@ STYLE: Any = {
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """A drawing function under vbench's style, whatever the caller's matplotlib settings are."""
+    """Make a drawing function use vbench's style, whatever the caller's matplotlib settings."""
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,7 +61,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def one_clock(frame: pd.DataFrame) -> str:
-    """The clock that all rows share. Raises ValueError where there are none, or more than one."""
+    """The clock that all rows share. Raises ValueError if there are no rows, or more than one clock."""
     if frame.empty:
         raise ValueError("there is nothing to draw")
     clocks = [str(clock) for clock in frame["clock"].unique()]
@@ -71,7 +71,7 @@ def one_clock(frame: pd.DataFrame) -> str:
 
 
 def in_order(frame: pd.DataFrame, stacks: Sequence[str] | None) -> tuple[list[str], Palette]:
-    """The stacks of ``frame``, roots first, and their looks by the order that all figures of a run share.
+    """The stacks in ``frame``, roots first, and the palette for the order that all figures of a run share.
 
     A root is a stack that is its own baseline.
     """
@@ -82,7 +82,7 @@ def in_order(frame: pd.DataFrame, stacks: Sequence[str] | None) -> tuple[list[st
 
 
 class Palette:
-    """One colour, hatch and marker per stack, by its place in the order that all figures of a run share."""
+    """A colour, hatch and marker per stack, by its position in the order that all figures of a run share."""
 
     def __init__(self, stacks: Sequence[str], roots: Iterable[str] = ()) -> None:
         self._roots = {*roots}
@@ -93,20 +93,20 @@ class Palette:
         return self._place.setdefault(stack, len(self._place))
 
     def colour(self, stack: str) -> str:
-        """The stack's fill; the palette repeats after eight, with another hatch and marker. Roots are grey."""
+        """The stack's fill colour; colours repeat after eight, with a different hatch and marker. Roots are grey."""
         if stack in self._roots:
             return ROOT
         return COLOURS[self._number(stack) % 8]
 
     def hatch(self, stack: str) -> str:
-        """The stack's hatch: it tells bars apart in grey print."""
+        """The stack's hatch, which distinguishes bars printed in grey."""
         if stack in self._roots:
             return ""
         number = self._number(stack)
         return HATCHES[(number + number // 8) % 8]
 
     def marker(self, stack: str) -> str:
-        """The stack's marker: it tells points apart in grey print."""
+        """The stack's marker, which distinguishes points printed in grey."""
         if stack in self._roots:
             return "X"
         number = self._number(stack)
@@ -114,9 +114,9 @@ class Palette:
 
 
 class Sheet:
-    """A page measured in inches: title, lead and mark above, caption below, panels in the body between.
+    """A page laid out in inches: title, lead and mark at the top, caption at the bottom, panels in the body between.
 
-    Positions in the body count from its upper left corner.
+    Positions in the body are relative to its upper left corner.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class Sheet:
             self.text(_MARGIN, y, line, va="baseline", size=7.5, color="#333333")
 
     def text(self, x: float, y: float, text: str, **style: Any) -> Text:
-        """Plain text, ``y`` inches below the top of the body."""
+        """Draw plain text ``y`` inches below the top of the body."""
         style = {"color": INK} | style
         place = (x / self.width, 1 - (self.top + y) / self.height)
         return self.figure.text(*place, text, parse_math=False, **style)
 
     def panel(self, x: float, y: float, width: float, height: float, **kwargs: Any) -> Axes:
-        """Axes with their upper left corner at (x, y)."""
+        """Add axes with their upper left corner at (x, y)."""
         bottom = 1 - (self.top + y + height) / self.height
         box = (x / self.width, bottom, width / self.width, height / self.height)
         axes = self.figure.add_axes(box, **kwargs)
@@ -166,7 +166,7 @@ class Sheet:
 
 
 def badge(figure: Figure) -> None:
-    """The mark of instruction-counted figures, in the upper right corner."""
+    """Draw the mark of instruction-counted figures in the upper right corner."""
     width, height = figure.get_size_inches()
     box = {"boxstyle": "square,pad=0.35", "facecolor": "black", "edgecolor": "black"}
     place = (1 - 0.16 / width, 1 - 0.2 / height)
@@ -174,13 +174,13 @@ def badge(figure: Figure) -> None:
 
 
 def say(axes: Axes, x: float, y: float, text: str, dx: float = 0, dy: float = 0, **style: Any) -> Text:
-    """Text at a point of the data, moved by points of print; drawn as it is, never read as TeX."""
+    """Draw text at a data point, offset by ``dx`` and ``dy`` printer's points; literally, never interpreted as TeX."""
     style = {"fontsize": 7, "zorder": 6, "annotation_clip": False} | style
     return axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", parse_math=False, **style)
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:
-    """A logarithmic axis with plain numbers, as many ticks as its span bears."""
+    """Make an axis logarithmic, with plain numbers and as many ticks as its span allows."""
     axes = axis.axes
     which = "x" if axis is axes.xaxis else "y"
     getattr(axes, f"set_{which}scale")("log")
@@ -194,9 +194,9 @@ def log_axis(axis: Any, low: float, high: float) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places for labels near those wanted, in their order, at least ``gap`` apart (least squares).
+    """Label positions close to those wanted, in the same order and at least ``gap`` apart (least squares).
 
-    Method: isotonic regression by pooling adjacent violators, after taking the gaps out.
+    Method: isotonic regression by pooling adjacent violators, after subtracting the gaps.
     """
     order = np.argsort(np.asarray(wanted, dtype=float), kind="stable")
     blocks: list[list[float]] = []  # each: mean, size
@@ -215,7 +215,7 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
 
 @styled
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element to set in a page: no prolog, no metadata, glyphs as outlines."""
+    """The figure as an SVG element to embed in a page: no prolog, no metadata, glyphs as outlines."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
@@ -224,7 +224,7 @@ def svg(figure: Figure) -> str:
 
 @styled
 def save(figure: Figure, path: Path | str, *, dpi: int = 150) -> None:
-    """Write the figure as PNG, SVG or PDF, by the name's ending. Raises UsageError."""
+    """Write the figure as PNG, SVG or PDF, by file extension. Raises UsageError."""
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in FORMATS:

@@ -1,4 +1,4 @@
-"""A stack taken apart: the factor of every layer, and what they cost together beyond that."""
+"""Waterfall of a stack's overhead: the factor of every layer, and their interaction."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _HATCH = {"interaction": "////", "total": "...."}
 def waterfall(
     steps: pd.DataFrame, *, title: str, clock: str, level: float = 0.95, note: str = "", lead: str = ""
 ) -> Figure:
-    """Factors multiplied up, one panel a workload, on a logarithmic axis.
+    """Factors multiplied up step by step, one panel per workload, on a logarithmic axis.
 
-    ``steps``: one row a step in the order to draw, with panel (the panel's title), label, role ("layer",
-    "interaction" or "total"), factor (1: costs nothing), low and high (of the factor; NaN: no interval), n (blocks).
-    Layers and interaction start where the step before ended; a total starts at 1. A step whose factor is NaN
-    reads "n/a" and moves nothing. Raises ValueError where there is no step.
+    ``steps``: one row per step in drawing order, with panel (the panel's title), label, role ("layer", "interaction"
+    or "total"), factor (1: costs nothing), low and high (of the factor; NaN: no interval), n (blocks). Layers and
+    interactions start where the previous step ended; a total starts at 1. A step whose factor is NaN reads "n/a" and
+    moves nothing. Raises ValueError if there are no steps.
     """
     if steps.empty:
         raise ValueError("there is nothing to draw")

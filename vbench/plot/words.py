@@ -1,4 +1,4 @@
-"""Text and numbers as figures show them: safe, fitted, and no more digits than are of use."""
+"""Text and numbers for figures: safe to draw, cut to fit, and with no more digits than are useful."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def clean(text: object, limit: int = 80) -> str:
-    """Text that is safe to draw: printable, bounded."""
+    """Text made safe to draw: printable, and at most ``limit`` characters."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[: limit + 1])
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Inches that a line of text takes at ``size`` points."""
+    """The width in inches of a line of text at ``size`` points."""
     font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
     width: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
     return width / 72
 
 
 def fit(text: object, inches: float, size: float, *, bold: bool = False, end: bool = False) -> str:
-    """:func:`clean` text cut to a width; ``end`` keeps its end, where paths differ."""
+    """:func:`clean` text cut to a width; ``end`` keeps the end, which is where paths differ."""
     line = clean(text, 200)
     if text_width(line, size, bold=bold) <= inches:
         return line
@@ -40,7 +40,7 @@ def fit(text: object, inches: float, size: float, *, bold: bool = False, end: bo
 
 
 def number_text(value: float) -> str:
-    """Two decimals near 1; two significant digits far below, none superfluous far above."""
+    """A number as text: two decimals near 1, two significant digits far below, no superfluous ones far above."""
     if value >= 100:
         return f"{value:.0f}"
     if value >= 10:
@@ -63,12 +63,12 @@ def bare(ratio: float) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """An interval of ratios in brackets, or words where there is none."""
+    """An interval of ratios in brackets, or words if there is none."""
     return f"[{bare(low)}, {bare(high)}]" if np.isfinite(low) and np.isfinite(high) else "(no interval)"
 
 
 def blocks_text(counts: Iterable[int]) -> str:
-    """How many blocks stand behind a figure: "n = 12 blocks", "n = 6 to 12 blocks"."""
+    """How many blocks a figure is based on: "n = 12 blocks", "n = 6 to 12 blocks"."""
     known = sorted({int(count) for count in counts})
     if not known:
         return "n = no blocks"
@@ -76,12 +76,12 @@ def blocks_text(counts: Iterable[int]) -> str:
 
 
 def level_text(frame: pd.DataFrame) -> str:
-    """The level of a table's intervals: that which their number of blocks attains, where the table says it."""
+    """The level of a table's intervals: the one attained by their number of blocks, if the table has it."""
     if "attained" in frame and (frame["attained"] > 0).any():
         return wording.levels(frame["attained"])
     return f"{frame['level'].iloc[0]:.0%}"
 
 
 def value_text(value: float) -> str:
-    """A value as measured, to four significant digits, thousands set apart."""
+    """A value as measured, to four significant digits, with thousands separated."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"

@@ -1,7 +1,8 @@
-"""The report: one self-contained HTML file or a PDF, and the same rows for a terminal.
+"""The report: one self-contained HTML file or PDF, and the same rows for a terminal.
 
-Everything shown comes from the bundle, and a bundle may come from a stranger: the template escapes all of it,
-figures draw text as outlines, and the page's policy allows no request and no script but its own, by its hash.
+Everything shown comes from the bundle, and a bundle may come from a stranger: the template escapes everything,
+figures draw text as outlines, and the page's content security policy forbids all requests and all scripts except its
+own, by hash.
 """
 
 from vbench.report.page import render

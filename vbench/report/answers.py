@@ -1,4 +1,4 @@
-"""The answer, first in the report: what each stack costs for what kind of work, and what to trust least."""
+"""The answers at the top of the report: what each stack costs for each kind of work, and which cells to trust least."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from vbench.stats import wording
 from vbench.stats.verdict import CALLED, Verdict
 
 Row = dict[str, Any]
-WIDE = 1.1  # an interval that reaches further than this from its middle is named as doubtful
-FLOOR = 0.1  # and so is a cell whose baseline may differ from itself by more than this
+WIDE = 1.1  # an interval reaching further than this from its centre is listed as doubtful
+FLOOR = 0.1  # so is a cell whose baseline may differ from itself by more than this
 MOST_DOUBTFUL = 10
 
 
 def answers(rows: list[Row]) -> list[dict[str, Any]]:
     """Per stack and clock, its baselines and one entry per kind of work: kind, glance, shade and sentence.
 
-    ``rows`` as from ``summary_table``; of each workload the primary metric answers.
+    ``rows``: as returned by ``summary_table``; only primary metrics are used.
     """
     out: dict[tuple[str, str], dict[str, Any]] = {}
     kinds: dict[tuple[str, str, str], list[Row]] = {}
@@ -59,7 +59,7 @@ def answers(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def sentence(cells: list[Row]) -> Two:
-    """What some workloads of one kind cost in one stack."""
+    """A sentence on what workloads of one kind cost in one stack."""
     n = len(cells)
     by: dict[str, list[Row]] = {}
     for cell in sorted(cells, key=lambda c: c["ratio"] or math.inf):
@@ -91,7 +91,7 @@ def _named(cell: Row) -> Two:
 
 
 def _time(cell: Row) -> Two:
-    """What an operation takes on the baseline and here, where the metric is a time: costs may add, not multiply."""
+    """The time of an operation on the baseline and here, if the metric is a time: costs may add, not multiply."""
     scale = SECONDS.get(cell["unit"])
     if scale is None or cell["better"] != "lower" or not (cell["base"] and cell["child"]):
         return two("")
@@ -133,12 +133,12 @@ def _undecided(cells: list[Row]) -> list[Two]:
 
 
 def _glance(cells: list[Row]) -> dict[str, Any]:
-    """A kind of work in a few characters, the shade of its cell (0 to 3), and how many workloads it is of."""
+    """A kind of work in a few characters, the shade of its cell (0 to 3), and how many workloads it covers."""
     called = sorted(c["ratio"] for c in cells if c["verdict"] in CALLED)
     of = say("glance_of", k=len(called), n=len(cells))
     if called:
         low, high = called[0], called[-1]
-        if wording.near_one(low, high):  # 1.003 in three digits would read as none at all
+        if wording.near_one(low, high):  # to three digits, 1.003 would look like no overhead at all
             text = " \N{EN DASH} ".join(dict.fromkeys(wording.signed(ratio) for ratio in (low, high)))
         else:
             least, most = wording.number(low), wording.number(high)
@@ -158,9 +158,9 @@ def _glance(cells: list[Row]) -> dict[str, Any]:
 def doubts(
     rows: list[Row], *, clocks: Collection[tuple[str, str]], warned: Collection[tuple[str, str]]
 ) -> dict[str, Any]:
-    """The cells to trust least, worst first: at most ten, of the primary metrics.
+    """The cells to trust least, worst first: at most ten, primary metrics only.
 
-    ``clocks`` and ``warned``: (stack, workload) pairs whose clocks disagree, and that a warning names. Keys: cells
+    ``clocks``: (stack, workload) pairs whose clocks disagree; ``warned``: pairs that a warning names. Keys: cells
     (each with stack, title, kind, width and reasons), shown, doubtful and total.
     """
     found = []

@@ -1,7 +1,7 @@
-"""What a terminal shows of a bundle: for each clock one table, workloads down and techniques across, then sentences.
+"""A bundle's overview for a terminal: one table per clock, workloads down and techniques across, then sentences.
 
-A ratio by the wall clock and one of counted instructions never share a table. Only the primary metric of each workload
-is shown; ``vbench report --cells`` lists every cell.
+Wall-clock and instruction-counted ratios never share a table. Only the primary metric of each workload is shown;
+``vbench report --cells`` lists every cell.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _HEADINGS = {
     "wall": "By the wall clock: cost over {base}",
     "instructions": "By counted instructions (not seconds of any machine): cost over {base}",
 }
-_LEAST = 5  # columns of figures
+_LEAST = 5  # characters: the minimum width of a column of figures
 
 
 def tables(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
-    """Lines of the tables, one table a clock, no line longer than ``width`` where names allow it.
+    """The lines of the tables, one table per clock, no line longer than ``width`` if names allow it.
 
-    ``rows`` as from :func:`vbench.report.summary_table`.
+    ``rows``: as returned by :func:`vbench.report.summary_table`.
     """
     out: list[str] = []
     for clock in ("wall", "instructions"):
@@ -59,13 +59,13 @@ def _table(rows: Sequence[Row], stacks: list[str], clock: str, width: int) -> It
 
 
 def _usual(rows: Iterable[Row]) -> str:
-    """The baseline of most stacks."""
+    """The most common baseline."""
     bases = list({row["stack"]: row["baseline"] for row in rows}.values())
     return max(sorted({*bases}), key=bases.count, default="")
 
 
 def _heads(labels: list[str], first: int, column: int) -> list[str]:
-    """Column headings that end where their columns do; a long one goes above its neighbours, and none is broken."""
+    """Column headings aligned right with their columns; a long one goes above its neighbours, and none is wrapped."""
     lines: list[str] = []
     for number, label in enumerate(labels):
         end = first + (number + 1) * column
@@ -95,7 +95,10 @@ def _name(row: Row, several: set[str]) -> str:
 
 
 def _cell(row: Row) -> str:
-    """One ratio in at most five characters: +0.6%, 2.8x, 47x, = where none is told, -96%! for an artefact, ~2.8x."""
+    """One ratio in at most five characters.
+
+    +0.6%, 2.8x, 47x; = if not distinguishable; -96%! for an artefact; ~2.8x if undetermined.
+    """
     ratio = row["ratio"]
     if row["verdict"] == Verdict.NOT_DISTINGUISHABLE:
         return "="
@@ -107,7 +110,7 @@ def _cell(row: Row) -> str:
 
 
 def _ratio(ratio: float, *, rough: bool = False) -> str:
-    """A ratio in five characters at the most; ``rough``: in four."""
+    """A ratio in at most five characters, or four if ``rough``."""
     if ratio >= 1.5:
         return f"{ratio:.1f}x" if ratio < 9.95 else f"{ratio:.0f}x"
     percent = 100 * (ratio - 1)
@@ -119,9 +122,9 @@ def _ratio(ratio: float, *, rough: bool = False) -> str:
 
 
 def sentences(rows: Sequence[Row], failures: Sequence[Any]) -> list[str]:
-    """Five sentences at the most: how much is told, by clock the lowest and the highest cost, doubts, what is missing.
+    """At most five sentences: how much is called, lowest and highest cost by clock, doubts, and what is missing.
 
-    ``failures``: those of the run (see :class:`vbench.bundle.store.Failure`).
+    ``failures``: the run's (see :class:`vbench.bundle.store.Failure`).
     """
     out = [_told(rows), *_extremes(rows)]
     odd = [
@@ -155,9 +158,10 @@ def _told(rows: Sequence[Row]) -> str:
 
 
 def _extremes(rows: Sequence[Row]) -> Iterator[str]:
-    """By clock, the lowest mean of a stack over the common baseline, and the cell that costs most.
+    """By clock, the lowest mean cost of a stack over the common baseline, and the costliest cell.
 
-    Workloads in which some stack beats its baseline are in no mean, and stacks that lack one of the others have none.
+    Workloads in which some stack beats its baseline are excluded from the means; stacks that lack any other workload
+    have no mean.
     """
     decided = [
         row for row in rows if row["primary"] and row["verdict"] in (*CALLED, Verdict.NOT_DISTINGUISHABLE)

@@ -1,4 +1,4 @@
-"""The report as one HTML page: everything is put together here, and set into ``report.html.j2``."""
+"""The report as one HTML page: gathers everything shown and renders ``report.html.j2``."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def render(
     printed: bool = False,
     overheads: pd.DataFrame | None = None,
 ) -> str:
-    """The whole report as HTML text, which fetches nothing. ``lang`` is that shown first; the page has both.
+    """The whole report as HTML text that fetches nothing. ``lang``: the language shown first; the page has both.
 
-    ``printed``: for :func:`vbench.report.write_pdf`, in the one language, with figures as pixels.
-    ``overheads``: those of the run at this level and threshold, where they are known already.
+    ``printed``: for :func:`vbench.report.write_pdf`, in that one language only, with figures as bitmaps.
+    ``overheads``: the run's at this level and threshold, if already computed.
     """
     if overheads is None:
         overheads = run.overheads(level=level, threshold=threshold)
@@ -101,7 +101,7 @@ def _part(
     level: float,
     printed: bool,
 ) -> Any:
-    """All that is measured by one kind of clock: its ratios never share a panel or a table with the other's."""
+    """Everything measured by one clock: its ratios never share a panel or a table with the other clock's."""
     mine = [row for row in rows if row["clock"] == clock]
     stacks = {row["stack"] for row in mine}
     failed = [
@@ -124,7 +124,7 @@ def _part(
 
 
 def _catalog() -> list[dict[str, Any]]:
-    """The catalogue in both languages, the columns that a page has room for."""
+    """The catalogue in both languages, with the columns that fit on a page."""
     english, french = catalog.rows("en"), catalog.rows("fr")
     return [
         {"name": en["name"]}
@@ -137,7 +137,7 @@ def _catalog() -> list[dict[str, Any]]:
 
 
 def replay(run: Run) -> str:
-    """The commands that repeat the run: its plan, with what that leaves out, and its work sizes are in the bundle."""
+    """The commands that repeat the run: its plan, including what that leaves out, and work sizes are in the bundle."""
     clocks = {*run.samples["clock"].unique()}
     lines = ["vbench replay DIR"] if "instructions" in clocks else []
     if "wall" in clocks:

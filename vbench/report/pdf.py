@@ -1,7 +1,7 @@
 """The report as a PDF.
 
-WeasyPrint lays it out: a library that pip installs, with no browser to find, start, own and keep from the network;
-it is given nothing to fetch. It is an extra (``pdf``), because it needs Pango from the system.
+Laid out by WeasyPrint, a library that pip installs, so there is no browser to find, start, manage and keep off the
+network; it is given nothing to fetch. It is an extra (``pdf``) because it needs Pango from the system.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from vbench.errors import VbenchError
 
 
 def require_pdf() -> Any:
-    """WeasyPrint's module. Raises ``VbenchError`` where it does not load, before any work is done for nothing."""
+    """Import WeasyPrint. Raises ``VbenchError`` if it does not load, before any work is wasted."""
     try:
         import weasyprint  # noqa: PLC0415  (an extra, and slow to import)
         import weasyprint.urls  # noqa: PLC0415
-    except (ImportError, OSError) as error:  # OSError: it is there, but Pango is not
+    except (ImportError, OSError) as error:  # OSError: WeasyPrint is installed, but Pango is not
         raise VbenchError(
             f"a PDF needs WeasyPrint, which does not load: {str(error).strip().splitlines()[0]}",
             "pip install 'vbench-layers[pdf]' and apt-get install libpango-1.0-0 libpangoft2-1.0-0, or open the HTML "
@@ -27,7 +27,7 @@ def require_pdf() -> Any:
 
 
 def write_pdf(html: str, path: Path | str) -> None:
-    """Write a page from ``render(..., printed=True)`` as a PDF. Raises ``VbenchError``."""
+    """Write a page from ``render(..., printed=True)`` to a PDF. Raises ``VbenchError``."""
     weasyprint = require_pdf()
     fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data",), allow_redirects=False)
     document = weasyprint.HTML(string=html, url_fetcher=fetcher)

@@ -1,4 +1,4 @@
-"""The report's figures: those that `vbench plot` draws, once for each kind of clock."""
+"""The report's figures: those that `vbench plot` draws, once per clock."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from vbench.stats.run import Run
 
 Form = Literal["svg", "png"]
-MOST_CELLS = 400  # that a figure of all cells can show
+MOST_CELLS = 400  # the most that a figure of all cells can show
 _OF_ALL_CELLS = ("relative-performance", "heatmap", "cost")
 _DPI = 180
-_HEAVY = 300_000  # characters of outlines above which pixels weigh less, and scroll better on a phone
-_MOST_LETTERS = 4000  # in a figure: each is an outline, so more of them are that heavy
+_HEAVY = 300_000  # characters of SVG above which a bitmap is smaller, and scrolls better on a phone
+_MOST_LETTERS = 4000  # per figure: each letter is an outline, so more of them exceed _HEAVY
 _ID = re.compile(r'\sid="([^"]+)"')
 
 
 def pictures(
     run: Run, overheads: pd.DataFrame, clock: str, *, level: float, form: Form = "svg"
 ) -> tuple[list[dict[str, Any]], list[Two]]:
-    """Every figure that the bundle carries by one kind of clock, and a line for each that it does not.
+    """Every figure that the bundle has data for with one clock, and a line for each that it has not.
 
-    A figure has name, caption and picture (markup). ``overheads``: the run's, at this level. ``form``: outlines where
-    they are bearable, or always pixels.
+    A figure has name, caption and picture (markup). ``overheads``: the run's, at this level. ``form``: outlines unless
+    they are too heavy, or always a bitmap.
     """
     asked = Asked(run, clock=clock, level=level, table=overheads)
     drawn: list[dict[str, Any]] = []
@@ -64,7 +64,7 @@ def pictures(
 
 
 def _svg(figure: Any, prefix: str) -> Markup:
-    """An SVG element whose ids are its own, for several stand in one page; without the air that swells it."""
+    """A compact SVG element, with ids made unique by ``prefix`` because one page holds several."""
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", plot.svg(figure), flags=re.DOTALL)
     short = {name: f"{prefix}{number}" for number, name in enumerate(dict.fromkeys(_ID.findall(text)))}
     text = _ID.sub(lambda match: f' id="{short[match[1]]}"', text)
@@ -79,7 +79,7 @@ def _svg(figure: Any, prefix: str) -> Markup:
 
 
 def _png(figure: Any, caption: Two) -> Markup:
-    """Pixels in a palette of 128 colours: a figure has few, and such a file is a quarter of a plain one."""
+    """A PNG with a palette of 128 colours: figures use few, and the file is a quarter of the size."""
     drawn, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI)
     Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(packed, format="png")

@@ -1,4 +1,4 @@
-"""The rows that the report's tables, its answers and the terminal share: one a cell, one a failure."""
+"""The rows shared by the report's tables, its answers and the terminal: one per cell, then one per failure."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _NUMBERS = ("ratio", "low", "high", "attained", "aa_floor", "child", "base")
 
 
 def summary_table(run: Run, *, level: float = LEVEL, threshold: float = 0.0) -> list[dict[str, Any]]:
-    """One plain row per cell, in the order to show; then one per failure.
+    """One plain row per cell, in display order; then one per failure.
 
     Keys: stack, baseline, technique, kind, workload, title, params, metric, primary, clock, n, ratio, low, high,
-    attained (the level that the interval has), aa_floor, verdict, why, flag, child, base, unit, better. Numbers that
-    are unknown are None; a failure has the verdict "unavailable", its reason in ``why``, and no figures.
+    attained (the interval's actual level), aa_floor, verdict, why, flag, child, base, unit, better. Unknown numbers are
+    None; a failure has the verdict "unavailable", its reason in ``why``, and no figures.
     """
     return rows_of(run, run.overheads(level=level, threshold=threshold))
 
 
 def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
-    """:func:`summary_table` of overheads that are known already."""
+    """:func:`summary_table` for overheads already computed."""
     info = run.info
     rows = []
     for row in overheads[list(_KEPT)].to_dict("records"):
@@ -81,7 +81,7 @@ def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def place(order: list[str], name: str) -> int:
-    """Where a name stands; after all others where it does not."""
+    """The index of a name in ``order``; after all others if it is not there."""
     return order.index(name) if name in order else len(order)
 
 

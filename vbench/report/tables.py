@@ -1,4 +1,4 @@
-"""The report's tables as rows of text: cells, findings beside them, footprint, A/A and the facts of hosts."""
+"""The report's tables as rows of text: cells, findings about them, footprint, A/A floors and facts about hosts."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from vbench.stats.run import Run
 
-MOST_ROWS = 1500  # of one table: a browser on a phone still sorts as many at once
+MOST_ROWS = 1500  # per table: about what a browser on a phone can still sort at once
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something on fairness or noise, numbered, and the cells that it touches; none named means all."""
+    """A numbered finding about fairness or noise, and the cells it affects; none named means all."""
 
     number: int
     severity: str
@@ -48,7 +48,7 @@ class Finding:
     text: Two
 
     def touches(self, stack: str, workload: str) -> bool:
-        """Whether it stands beside that cell."""
+        """Whether it affects that cell."""
         named = bool(self.stacks or self.workloads)
         return (
             named
@@ -58,10 +58,10 @@ class Finding:
 
 
 def findings_of(run: Run, clocks: pd.DataFrame, bound: float) -> tuple[list[Finding], set[tuple[str, str]]]:
-    """The notes of a run, then what its clocks say; and the (stack, workload) pairs whose clocks disagree.
+    """The notes of a run, then findings about its clocks; and the (stack, workload) pairs whose clocks disagree.
 
-    ``clocks`` as from ``clock_disagreement``. A root's clock is the harness's own: where the two disagree even
-    there, the harness saw more than the work (a program's start), and says nothing of a guest's clock.
+    ``clocks``: as returned by ``clock_disagreement``. A root's clock is the harness's own: if they disagree even there,
+    the harness saw more than the work (a program's start), which says nothing about a guest's clock.
     """
     bases = baselines(run.samples)
     everywhere = {*bases}
@@ -93,7 +93,7 @@ def findings_of(run: Run, clocks: pd.DataFrame, bound: float) -> tuple[list[Find
 
 
 def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, Any]:
-    """Rows of ``summary_table`` as text, at most ``MOST_ROWS``: rows, shown and total."""
+    """Rows of ``summary_table`` as text, at most ``MOST_ROWS``. Keys: rows, shown, total."""
     near: dict[tuple[str, str], list[int]] = {}
     out = []
     for row in rows[:MOST_ROWS]:
@@ -128,11 +128,11 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
 
 
 def footprint_rows(run: Run, level: float) -> dict[str, Any]:
-    """Host-side cost as a matrix: workloads by stacks, and memory by stack.
+    """Host-side cost as a matrix of workloads by stacks, and memory by stack.
 
-    A cell of a stack holds what a unit of work costs inside (elapsed time) and outside (CPU time on the host),
-    both over its baseline, with the interval and verdict of the latter; a cell of a root, and one that has no ratio
-    outside, holds CPU seconds on the host per second of work. ``notes``: letters and the reasons they stand for.
+    A stack's cell holds what a unit of work costs inside (elapsed time) and outside (CPU time on the host), both over
+    its baseline, with the interval and verdict of the latter. A root's cell, and one without a ratio outside, holds CPU
+    seconds on the host per second of work. ``notes``: letters, and the reasons they stand for.
     """
     taken = rates(run.samples, run.host_costs)
     paid = run.host_overheads(level=level)
@@ -169,7 +169,7 @@ def footprint_rows(run: Run, level: float) -> dict[str, Any]:
 
 
 def _inside_outside(cell: dict[Hashable, Any] | None, reasons: list[str]) -> dict[str, Any]:
-    """One cell as text. Where there is no ratio because instructions are counted, the head of its column says so."""
+    """One cell as text. If there is no ratio because instructions are counted, the column heading says so."""
     if cell is None:
         return {"text": two("-"), "dearer": False, "verdict": two(""), "letter": ""}
     inside, out, share = cell["inside_ratio"], cell["ratio"], cell["cpu_per_s"]
@@ -190,12 +190,12 @@ def _inside_outside(cell: dict[Hashable, Any] | None, reasons: list[str]) -> dic
 
 
 def _letter(number: int) -> str:
-    """a, b, ... z, and for what is never that many: aa, bb."""
+    """a, b, ... z, then aa, bb, ... (which never happens in practice)."""
     return ascii_lowercase[number % 26] * (1 + number // 26)
 
 
 def floor_rows(run: Run, floors: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each baseline differs from itself, as text."""
+    """How much each baseline differs from itself, as text."""
     counted = {*run.samples.loc[run.samples["clock"] == "instructions", "stack"].unique()}
     floors = floors.sort_values(["stack", "workload", "metric", "params"])
     return [
@@ -217,18 +217,18 @@ def floor_rows(run: Run, floors: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def title(run: Run, workload: str) -> str:
-    """A workload's title."""
+    """The title of a workload."""
     known = run.info.workloads.get(workload)
     return known.title if known else workload
 
 
 def plain(fact: Any) -> str:
-    """A fact as text: a nested one as indented JSON."""
+    """A fact as text; a nested one as indented JSON."""
     return json.dumps(fact, indent=1, ensure_ascii=False) if isinstance(fact, dict | list) else str(fact)
 
 
 def fact_rows(run: Run) -> list[dict[str, Any]]:
-    """The facts of every host; those that equal its baseline's are only named."""
+    """The facts about every host; those equal to its baseline's are only named."""
     bases = baselines(run.samples)
     out = []
     for name, facts in run.info.hosts.items():

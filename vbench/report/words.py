@@ -1,7 +1,7 @@
-"""The report's words, in English and French at once, and its numbers.
+"""The report's text, in English and French at once, and its number formats.
 
-A text that differs between the languages is in the page twice, and the page's switch hides one of them. What a
-bundle says is translated where vbench itself wrote it, and stays as it was written elsewhere.
+Text that differs between the languages is in the page twice, and the page's switch hides one of the two. Text from a
+bundle is translated if vbench itself wrote it, and otherwise left as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LANGUAGES: tuple[Language, ...] = ("en", "fr")
 FILE = Path(__file__).parent / "report.toml"
 UNKNOWN = "n/a"
 TIMES, DIVIDED = "\N{MULTIPLICATION SIGN}", "\N{DIVISION SIGN}"
-_LONGEST = 1000  # characters of a line that is looked at: it may be a stranger's
-_DEEPEST = 6  # sentences within sentences
+_LONGEST = 1000  # longest line to translate, in characters: it may come from a stranger
+_DEEPEST = 6  # levels of sentences within sentences
 _DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?%?")
 _FRENCH_NUMBER = str.maketrans({".": ",", ",": "\N{NARROW NO-BREAK SPACE}"})
 
@@ -38,7 +38,7 @@ class Two:
     fr: Markup
 
     def __html__(self) -> str:
-        """What a template puts into the page."""
+        """The markup that a template inserts into the page."""
         if self.en == self.fr:
             return self.en
         return Markup('<span lang="en">{}</span><span lang="fr">{}</span>').format(self.en, self.fr)
@@ -58,12 +58,12 @@ def texts() -> dict[str, Any]:
 
 
 def two(text: object) -> Two:
-    """The same text in both languages; markup and ``Two`` stay what they are."""
+    """The same text in both languages; markup and ``Two`` are kept as they are."""
     return text if isinstance(text, Two) else Two(escape(text), escape(text))
 
 
 def say(key: str, table: str = "say", **parts: object) -> Two:
-    """One of the report's texts, its parts filled in and escaped."""
+    """One of the report's texts, with its parts escaped and filled in."""
     entry = texts()[table][key]
     filled = {name: two(part) for name, part in parts.items()}
     return Two(
@@ -73,20 +73,20 @@ def say(key: str, table: str = "say", **parts: object) -> Two:
 
 
 def joined(parts: Iterable[object], glue: str = ", ") -> Two:
-    """Texts in a row."""
+    """Texts joined by ``glue``."""
     each = [two(part) for part in parts]
     french = glue.replace(";", "\N{NO-BREAK SPACE};")
     return Two(Markup(glue).join(p.en for p in each), Markup(french).join(p.fr for p in each))  # noqa: S704
 
 
 def term(text: str) -> Two:
-    """Text from a bundle: in French, too, where it is vbench's own wording."""
+    """Text from a bundle, with its French translation if it is vbench's own wording."""
     return Two(escape(text), escape(_french(text)))
 
 
 @lru_cache(maxsize=4096)
 def _french(text: str, depth: int = 0) -> str:
-    """vbench's own wording in French, with what is filled in and in further lines; any other text as it is."""
+    """vbench's own wording in French, including filled-in parts and further lines; any other text unchanged."""
     known = texts()
     if (french := known["french"].get(text)) is not None:
         return spaced(french)
@@ -107,12 +107,12 @@ def _filled(part: str, depth: int) -> str:
 
 
 def kind_name(kind: str) -> Two:
-    """A kind of work as a reader would name it."""
+    """A kind of work as a reader would call it."""
     return say(kind, "kind") if kind in texts()["kind"] else two(kind)
 
 
 def number(text: str) -> Two:
-    """Digits as each language writes them: 1,234.5% is 1 234,5 % in French."""
+    """A number as each language writes it: 1,234.5% is 1 234,5 % in French."""
     return Two(
         escape(text), escape(text.translate(_FRENCH_NUMBER).replace("%", "\N{NARROW NO-BREAK SPACE}%"))
     )
@@ -123,7 +123,7 @@ def _known(value: float | None) -> bool:
 
 
 def ratio_text(ratio: float | None, like: float | None = None) -> str:
-    """A ratio in digits, as precise as is of use (or as ``like`` is): 1.034, 2.31, 51.7, 1240."""
+    """A ratio in digits, as precise as is useful (or as precise as ``like``): 1.034, 2.31, 51.7, 1240."""
     if ratio is None or not math.isfinite(ratio):
         return UNKNOWN
     size = like or ratio
@@ -153,7 +153,7 @@ def interval(low: float | None, high: float | None) -> Two:
 
 
 def percent(floor: float | None) -> Two:
-    """A floor: in percent, in times where it is more than double."""
+    """A floor in percent, or in times if it is more than double."""
     if floor is None or not math.isfinite(floor):
         return two(UNKNOWN)
     return number(f"{100 * floor:.2g}%") if floor < 1 else joined([times(1 + floor), TIMES], "")
@@ -165,14 +165,14 @@ def share(ratio: float) -> str:
 
 
 def span(low: float | None, high: float | None) -> Two:
-    """An interval: as shares where it is near 1, else as ratios."""
+    """An interval, as shares if it is near 1, otherwise as ratios."""
     if low is not None and high is not None and 0.5 < low <= high < 2:
         return say("to", low=number(share(low)), high=number(share(high)))
     return interval(low, high)
 
 
 def cost(row: dict[str, Any]) -> tuple[Two, Two]:
-    """A cell's ratio in words and its interval: as a share where the whole interval is small, else in times."""
+    """A cell's ratio in words and its interval: as a share if the whole interval is small, otherwise in times."""
     ratio, low, high = (row[name] for name in ("ratio", "low", "high"))
     if all(known is not None and 0.5 < known < 2 for known in (ratio, low, high)):
         text = number(share(ratio)[1:])

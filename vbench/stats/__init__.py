@@ -1,1 +1,1 @@
-"""From samples to statements: pandas in, pandas out, no I/O."""
+"""The statistics: ratios, intervals and verdicts from samples. pandas in, pandas out, no I/O."""

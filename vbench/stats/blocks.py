@@ -1,8 +1,8 @@
-"""From samples to effects: what a block says of a cell, and what the blocks say together.
+"""From samples to effects: the cost of a cell in each block, and estimates over blocks.
 
-The cost of an invocation is the log of its value, or minus that where higher is better: more is costlier.
-Blocks are the unit of all statistics; warm-ups are left out. Values at or below 0 have no logarithm and
-drop out of their block.
+The cost of an invocation is the log of its value, negated where higher is better, so that more is always costlier.
+Blocks are the unit of all statistics; warm-ups are excluded. Values at or below 0 have no logarithm and drop out of
+their block.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ INVOCATION = [
     "block",
     "order",
     "arm",
-]  # of those that count: no warm-up
+]  # identifies an invocation that counts, i.e. not a warm-up
 ESTIMATES = ["log", "log_low", "log_high", "mean", "mean_low", "mean_high", "p"]
 
-_ROUNDING = 1e-12  # log-ratios of equal doubles differ by less: they count as 0
+_ROUNDING = 1e-12  # smaller log-ratios are rounding errors between equal values and count as 0
 
 
 def measured(samples: pd.DataFrame) -> pd.DataFrame:
-    """The samples that count: all but warm-ups."""
+    """The samples that count: all except warm-ups."""
     return samples.loc[~samples["warmup"].astype(bool)]
 
 
 def _coded(samples: pd.DataFrame) -> pd.DataFrame:
-    """Text as categories, of equal type for stacks and baselines: grouping a million texts takes seconds."""
+    """Text columns as categories, since grouping a million strings takes seconds; stack and baseline share a dtype."""
     stacks = pd.CategoricalDtype(pd.concat([samples["stack"], samples["baseline"]]).unique())
     names = dict.fromkeys(("run", *CELL, "arm", "clock"), "category")
     return samples.astype({**names, "stack": stacks, "baseline": stacks})
@@ -45,9 +45,9 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
     """Mean log cost per run, stack, cell, block and arm.
 
     Columns: run, stack, baseline, workload, params, metric, block, arm, cost (NaN without a positive value),
-    clock, peer, step; texts as categories, that of stack and baseline the same. ``peer``: where the other end ran;
-    ``step``: log of one more step of the reading over the reading (see ``workload/resolution.py``). Samples without the
-    columns ``peer`` and ``resolution`` have one place for all peers, and readings as fine as can be.
+    clock, peer, step; text columns are categories, with one dtype for stack and baseline. ``peer``: where the other end
+    ran; ``step``: log of (reading plus one step of its resolution) over the reading (see ``workload/resolution.py``).
+    Samples without the columns ``peer`` and ``resolution`` are taken to share one peer and to be read exactly.
     """
     columns = ["run", "stack", "baseline", *CELL, "block", "arm", "clock", "value", "better"]
     s = measured(samples)
@@ -64,9 +64,9 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def stack_costs(costs: pd.DataFrame) -> pd.DataFrame:
-    """One cost per run, stack, cell and block: where a stack was measured twice, the mean of A and A'.
+    """One cost per run, stack, cell and block: the mean of A and A' where a stack was measured twice.
 
-    A block says one thing of a stack: A and A' as two rows would count as two blocks. Columns: as
+    A block must contribute one value per stack: A and A' in two rows would count as two blocks. Columns: as
     :func:`costs` without arm.
     """
     by = ["run", "stack", "baseline", *CELL, "block"]
@@ -76,16 +76,16 @@ def stack_costs(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def rounded(effect: Floats) -> Floats:
-    """Effects with rounding errors taken for what they are: 0."""
+    """Effects, with rounding errors set to 0."""
     return np.where(np.abs(effect) < _ROUNDING, 0.0, effect)
 
 
 def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
-    """One row per group of ``effects`` (columns ``by`` + effect; texts as text): n, then ESTIMATES, in log units.
+    """One row per group of ``effects`` (columns ``by`` + effect), text as plain text: n, then ESTIMATES, in log units.
 
-    log, log_low, log_high: Hodges-Lehmann and its exact signed-rank interval; mean, mean_low, mean_high, p:
-    the mean with its t interval and t test. Where ``effects`` has a column ``step``, what its readings cannot tell
-    apart, no interval is narrower than its median on either side; it is returned as ``step``.
+    log, log_low, log_high: the Hodges-Lehmann estimate and its exact signed-rank interval; mean, mean_low, mean_high,
+    p: the mean with its t interval and t test. If ``effects`` has a column ``step`` (the resolution of its readings),
+    every interval reaches at least its median to either side; that median is returned as ``step``.
     """
     effects = effects.dropna(subset=["effect"])
     x = rounded(effects["effect"].to_numpy(dtype=float))
@@ -96,7 +96,7 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
     sizes = out["n"].to_numpy()
     starts = np.cumsum(sizes) - sizes
     values = np.full((len(out), len(ESTIMATES)), np.nan)
-    for n in np.unique(sizes):  # cells with equally many blocks make one matrix
+    for n in np.unique(sizes):  # cells with the same number of blocks form one matrix
         rows = np.flatnonzero(sizes == n)
         matrix = x[starts[rows][:, None] + np.arange(n)]
         values[rows] = np.hstack([signed_rank(matrix, level), student(matrix, level)])
@@ -108,12 +108,12 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
 
 
 def no_narrower(out: pd.DataFrame, middle: str, step: Floats) -> pd.DataFrame:
-    """With the interval around the column ``middle`` reaching at least ``step`` to either side; NaN stays unknown."""
+    """Widen the interval around the column ``middle`` to at least ``step`` on either side; NaN stays NaN."""
     log, low, high = (out[name].to_numpy(dtype=float) for name in (middle, f"{middle}_low", f"{middle}_high"))
     wide = {f"{middle}_low": np.minimum(low, log - step), f"{middle}_high": np.maximum(high, log + step)}
     return out.assign(**wide)
 
 
 def texts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Categories as the texts that they are: for results, which are merged with others."""
+    """Convert categories back to text, for results that will be merged with others."""
     return frame.astype(dict.fromkeys(frame.columns[frame.dtypes == "category"], "str"))

@@ -1,11 +1,11 @@
-"""What each layer of a stack adds, and what the layers cost together beyond that. pandas in, pandas out.
+"""Decomposition of a stack's overhead into a factor per layer and their interactions. pandas in, pandas out.
 
-For a stack base/l1/.../ln, the cost of a block over its baseline is taken apart in two ways, each of which sums
-exactly in logs (so its factors multiply exactly):
+For a stack base/l1/.../ln, each block's cost over the baseline is decomposed in two ways ("views"). Both sum exactly
+in logs, so their factors multiply exactly:
 
     "path"    layer by layer as stacked: log(base/l1 : base) + log(base/l1/l2 : base/l1) + ...
     "alone"   each layer alone on the baseline, log(base/l1 : base) + log(base/l2 : base) + ..., plus the
-              interaction of each layer with those below it: what it costs on top of them beyond what it costs
+              interaction of each layer with those below it: what it costs on top of them over what it costs
               alone. No interaction means that layers multiply: UML in KVM costs UML x KVM.
 
 In a factorial experiment with the bare baseline as reference, these interactions are the contrasts with one
@@ -13,11 +13,11 @@ layer added at a time; with two layers, the interaction term itself (Box, Hunter
 Experimenters", 2nd ed. (2005), chapter 5; Jain, "The Art of Computer Systems Performance Analysis" (1991),
 chapters 17 and 18, multiplicative model).
 
-Every term is a mean over blocks of logs of one block, with its t interval; a way uses the blocks in which all
-stacks that it needs were measured. Where instructions are counted, each stack has a testbed of its own and
-blocks pair by number only: they share no noise, and the intervals hold all the same. The baseline is the end
-of the chain of baselines: ``local/testbed`` for ``local/testbed/xen/pv``, because a second there is none of
-the machine's. A layer that was not measured by itself (pv opens on xen only) is taken with the one below.
+Every term is the mean over blocks of a per-block sum of logs, with its t interval; a view uses the blocks in which all
+the stacks it needs were measured. Where instructions are counted, each stack has its own testbed and blocks pair by
+number only: they share no noise, and the intervals are valid all the same. The baseline is the end of the chain of
+baselines: ``local/testbed`` for ``local/testbed/xen/pv``, because a second there is not a second of the machine's. A
+layer that was not measured alone (pv opens only on xen) is combined with the one below it.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-_STEP = "step of "  # a stack's column of what its reading can tell apart, beside the one of its cost
+_STEP = "step of "  # prefix of the column with a stack's resolution, beside the column with its cost
 
 
 @dataclass(frozen=True)
 class _Term:
-    """A sum of stacks' costs, each with its sign: +1 for the stack, -1 for what it is held against."""
+    """A signed sum of stacks' costs: +1 for a stack, -1 for what it is compared with."""
 
     role: str
     name: str
@@ -62,13 +62,13 @@ class _Term:
 def decompose(run: Run | pd.DataFrame, stack: str, *, level: float = 0.95) -> pd.DataFrame:
     """The factor of each layer of ``stack`` and the interactions: one row per cell, view and term.
 
-    ``run``: a loaded bundle, or its samples. Raises ``UsageError`` where the stack was not measured, or is a
-    baseline itself. Columns:
+    ``run``: a loaded bundle, or its samples. Raises ``UsageError`` if the stack was not measured or is itself a
+    baseline. Columns:
 
         workload, params, metric, unit, clock, level    the cell
-        view                  "path" or "alone" (see above); ``position`` is the term's place in it, from 0
+        view                  "path" or "alone" (see above); ``position`` is the term's index in it, from 0
         role                  "layer", "interaction", or "total", which comes last and is the sum of the others
-        term                  the layer's name, as "uml" or "xen/pv"; "uml x chroot" for an interaction
+        term                  the layer's name, such as "uml" or "xen/pv"; "uml x chroot" for an interaction
         stack, over           the two stacks that a layer or the total compares; empty for an interaction
         n                     blocks; the same for all terms of a view
         log, log_low, log_high    mean log-ratio and its t interval (Student); terms sum exactly to the total
@@ -78,7 +78,7 @@ def decompose(run: Run | pd.DataFrame, stack: str, *, level: float = 0.95) -> pd
         verdict, why          for interactions: "costlier together", "cheaper together" or "not distinguishable"
                               from none; "undetermined" with the reason; empty for other roles
 
-    Where a view lacks a stack, its one row has the role "total" with NaN figures, and ``why`` names the stack.
+    A view that lacks a stack has a single row with the role "total" and NaN figures, and ``why`` names the stack.
     """
     samples = run if isinstance(run, pd.DataFrame) else run.samples
     known_stacks = measured(samples)[["stack", "baseline"]].drop_duplicates()
@@ -138,7 +138,7 @@ def _layers(base: str, stack: str) -> list[str]:
 
 
 def _sub_stacks(base: str, stack: str) -> set[str]:
-    """The stacks that a decomposition can use: the baseline, with runs of the stack's layers on it."""
+    """The stacks a decomposition can use: the baseline, and every contiguous part of the stack's layers on it."""
     layers = _layers(base, stack)
     size = len(layers)
     runs = ["/".join(layers[i:j]) for i in range(size) for j in range(i + 1, size + 1)]
@@ -146,7 +146,7 @@ def _sub_stacks(base: str, stack: str) -> set[str]:
 
 
 def _near(mine: pd.DataFrame, base: str) -> pd.Series[bool]:
-    """Which costs have their network peer where the baseline of their cell has it."""
+    """Mask of the costs whose network peer runs in the same place as that of their cell's baseline."""
     bases = mine[mine["stack"] == base].drop_duplicates(CELL)[[*CELL, "peer"]]
     peers = mine[CELL].merge(bases, on=CELL, how="left")["peer"].set_axis(mine.index)
     return peers.isna() | (peers == mine["peer"])
@@ -155,7 +155,7 @@ def _near(mine: pd.DataFrame, base: str) -> pd.Series[bool]:
 def _views(
     known: frozenset[str], far: frozenset[str], base: str, stack: str
 ) -> Iterator[tuple[str, list[_Term], str]]:
-    """Both views as their terms, or why there is none. ``far``: stacks with their network peer in another place."""
+    """Both views as their terms, or the reason for having none. ``far``: stacks whose network peer runs elsewhere."""
     if missing := [name for name in (base, stack) if name not in known]:
         for view in ("path", "alone"):
             yield view, [], ELSEWHERE if missing[0] in far else f"{missing[0]} has no value for it"
@@ -183,7 +183,7 @@ def _views(
 
 
 def _units(known: frozenset[str], base: str, layers: list[str]) -> list[str]:
-    """The stack's layers in as many runs as were each measured alone on the baseline."""
+    """Split the stack's layers into the most contiguous parts that were each measured alone on the baseline."""
     best: list[list[str] | None] = [[]]
     for end in range(1, len(layers) + 1):
         options = [
@@ -197,7 +197,7 @@ def _units(known: frozenset[str], base: str, layers: list[str]) -> list[str]:
 
 
 def _interactions(known: frozenset[str], base: str, units: list[str]) -> Iterator[_Term]:
-    """Of each layer with all below it; where a stack between was not measured, of several at once."""
+    """Each layer's interaction with all those below it; several layers at once if a stack between was not measured."""
     begin = 1
     for end in range(2, len(units) + 1):
         whole = "/".join([base, *units[:end]])
@@ -213,7 +213,7 @@ def _interactions(known: frozenset[str], base: str, units: list[str]) -> Iterato
 def _estimated(
     wide: pd.DataFrame, cells: pd.DataFrame, view: str, terms: list[_Term], why: str, level: float
 ) -> pd.DataFrame:
-    """A row per cell and term, from the blocks that have all that the view needs; or one that says why not."""
+    """One row per cell and term, from the blocks that hold all the view needs; or one row that says why not."""
     needed = sorted({name for term in terms for name, _ in term.signs})
     whole = wide.dropna(subset=needed)
     parts = []
@@ -245,7 +245,7 @@ def _estimated(
 
 
 def _verdicts(out: pd.DataFrame, level: float) -> tuple[Texts, Texts]:
-    """As for overheads: beyond correction and beyond what the baseline differs from itself."""
+    """Verdict and reason as for overheads: significant after correction, and larger than the A/A floor."""
     together = (out["role"] == "interaction").to_numpy()
     few = (out["n"] < min_blocks(level)).to_numpy()
     floor = np.log1p(out["aa_floor"].to_numpy(dtype=float))

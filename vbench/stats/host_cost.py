@@ -1,7 +1,7 @@
-"""What a measurement cost outside the environment: pandas in, pandas out, no I/O.
+"""What a measurement cost the host, outside the environment: pandas in, pandas out, no I/O.
 
-A layer may look free inside and cost double outside, where emulation, copies and wake-ups are paid for. So
-beside the ratio by the environment's own figures stands that of the processor time its host spent on it.
+A layer may look free inside and cost double outside, where emulation, copies and wake-ups are paid for. So the ratio
+of the environment's own figures is shown together with the ratio of the processor time its host spent on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vbench.stats.verdict import Verdict
 CPU, MEMORY, _SWITCHES, _READ, _WRITTEN, _STEAL = (metric for metric, _ in COSTS.values())
 _WORKLOAD = ["workload", "params"]
 _TICK = 0.01
-"""Seconds: what /proc tells of processor time on every Linux (proc(5), in units of 1/100 s)."""
+"""Seconds: the resolution of processor time in /proc on every Linux (proc(5), in units of 1/100 s)."""
 
 _WITHHELD = "what a host withholds is not what a layer costs"
 _COUNTED = "on a testbed, it and its baseline are paid for by other hosts or in other seconds"
@@ -30,10 +30,10 @@ _NOTHING = "it is 0 in some blocks"
 
 
 def invocations(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """One row per invocation that counts: the columns of a sample, and one for each cost; NaN where it is not known.
+    """One row per invocation that counts: the columns of a sample, and one per cost; NaN where it is unknown.
 
-    ``samples`` say which invocations there are; ``costs``: their costs, and maybe others'. ``seconds``: how long the
-    invocation took by the environment's own clock, the parent's where it has none.
+    ``samples`` determine which invocations there are; ``costs`` holds their costs, and possibly those of others. The
+    column ``seconds`` is the duration by the environment's own clock, or by the parent's if it has none.
     """
     out = measured(samples).drop_duplicates(INVOCATION)
     known = measured(costs)
@@ -47,20 +47,21 @@ def invocations(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """The cost on its host of each stack's workloads: one row per stack, workload and params.
+    """What each stack's workloads cost the host: one row per stack, workload and params.
 
-    All figures are medians over invocations; a figure that no invocation knows is NaN. Columns:
+    All figures are medians over invocations; a figure that is unknown for all of them is NaN. Columns:
         n                    invocations
         cpu_per_work         CPU seconds that the whole environment used on its host per unit of ``work`` (the
-                             size that was calibrated; the start of the command is in it)
+                             calibrated size; starting the command is included)
         inside_ratio         elapsed seconds per unit of work over the baseline's, by each environment's own clock
         cpu_per_s            CPU seconds per elapsed second, by the environment's own clock
         switches_per_s       context switches of its threads on the host per elapsed second
-        read_mib_per_s, written_mib_per_s   what the host's storage did for it
-        steal_share          time waited for a processor of the host's, of the elapsed time; guests that count it
+        read_mib_per_s, written_mib_per_s   traffic of the host's storage on its behalf
+        steal_share          share of the elapsed time spent waiting for one of the host's processors; only for guests
+                             that count it
 
-    Elapsed seconds are the parent's where the environment does not tell. A machine's own baseline has no
-    process that carries it: there it is the command that is counted, and storage is the command's alone.
+    Elapsed seconds are the parent's where the environment does not report its own. A machine's own baseline has no
+    process that hosts it: there only the command itself is counted, for storage too.
     """
     s = invocations(samples, costs)
     s = s.assign(
@@ -88,7 +89,7 @@ def rates(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def footprint(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """What an environment takes from its host: one row per stack and workload.
+    """What an environment uses of its host: one row per stack and workload.
 
     Columns: stack, workload, n (invocations), cpu_per_s (median CPU seconds used on the host per second of
     work by the environment's own clock, by the parent's where it has none), rss_mib (largest seen).
@@ -102,10 +103,10 @@ def footprint(samples: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_resolutions(costs: pd.DataFrame) -> pd.Series[float]:
-    """How finely each cost was read, as a share of it: processor time that was read in ticks, by one tick.
+    """The resolution of each cost, as a share of its value: one tick for processor time that was read in ticks.
 
-    A command's own is told in microseconds (getrusage(2)), that of a tree of processes in ticks of 10 ms. Which one a
-    value is shows in itself: only what is read in ticks is a whole number of them again and again.
+    A command's own processor time is known in microseconds (getrusage(2)), that of a process tree in ticks of 10 ms.
+    The values show which is which: only those read in ticks are whole numbers of ticks every time.
     """
     value = costs["value"]
     ticks = value / _TICK
@@ -120,20 +121,20 @@ def host_overheads(
     threshold: float = 0.0,
     kinds: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """What each stack's work costs its host over its baseline's: one row per stack, baseline, workload, params, metric.
+    """Each stack's host costs over its baseline's: one row per stack, baseline, workload, params and metric.
 
-    Columns, blocks, intervals and verdicts as of :func:`vbench.stats.overhead.overheads`; Holm's correction is over
-    all rows here that have a ratio. Costs are per unit of work, but memory, which is as it is.
+    Columns, blocks, intervals and verdicts are those of :func:`vbench.stats.overhead.overheads`; Holm's correction is
+    over all rows here that have a ratio. Costs are per unit of work, except memory, which is absolute.
 
     The verdict is "unavailable", with the reason in ``why`` and no ratio, where there is nothing to compare:
 
     - steal, which is what the host did to the environment;
-    - where seconds are counted instructions: those of the machine that pays for a testbed are its own;
-    - where another host paid for the baseline: an environment in a guest is paid for by that guest, and the guest
+    - where seconds are counted instructions: the machine that pays for a testbed counts its own, real seconds;
+    - where a different host paid for the baseline: an environment in a guest is paid for by that guest, and the guest
       itself by the host below;
-    - context switches: the kernel tells those of a command with all its children, but of a tree of processes only
-      those of threads that have not ended;
-    - where the baseline's cost is not known, or either of the two is 0 in some block.
+    - context switches: for a command the kernel reports those of all its children, but for a process tree only those
+      of threads that have not ended;
+    - where the baseline's cost is unknown, or either of the two is 0 in some block.
     """
     per_work = measured(costs)
     sized = per_work["metric"] != MEMORY
@@ -144,7 +145,7 @@ def host_overheads(
     cell = ["stack", "baseline", *CELL]
     cells = _cells(per_work)
     lacking = cells[cells["why"] != ""]
-    # What is its own baseline is compared with nothing, and is still there for what is held against it.
+    # Barred cells become their own baselines: compared with nothing, yet still there for those compared with them.
     barred = per_work[cell].merge(lacking[[*cell, "why"]], on=cell, how="left")["why"].notna().to_numpy()
     told = per_work.assign(baseline=per_work["baseline"].mask(barred, per_work["stack"]))
     out = overheads(told, level=level, threshold=threshold, kinds=kinds)
@@ -161,7 +162,7 @@ def host_overheads(
 
 
 def _cells(costs: pd.DataFrame) -> pd.DataFrame:
-    """Stack, baseline, CELL, clock, and why there is no ratio, else empty: a row for each cell that has a baseline."""
+    """One row per cell with a baseline: stack, baseline, CELL, clock, and why it has no ratio (empty if it has one)."""
     out = costs.groupby(["stack", "baseline", *CELL], sort=False).agg(
         clock=("clock", "first"), least=("value", "min")
     )
@@ -170,7 +171,7 @@ def _cells(costs: pd.DataFrame) -> pd.DataFrame:
     out = out[out["stack"] != out["baseline"]].merge(base, on=["baseline", *CELL], how="left")
     roots = {
         *costs.loc[costs["stack"] == costs["baseline"], "stack"].unique()
-    }  # these run commands themselves
+    }  # hosts that run commands themselves
     payer, other = (
         out[name].map(lambda stack: stack if stack in roots else stack.rpartition("/")[0])
         for name in ("stack", "baseline")

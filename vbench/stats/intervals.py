@@ -20,9 +20,9 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 _EXACT = 500  # rows up to this long: exact null distribution, all Walsh averages
-_EXACT_PAIRS = 10_000  # two samples up to this many pairs: exact null distribution, all differences
+_EXACT_PAIRS = 10_000  # two samples with up to this many pairs: exact null distribution, all differences
 _TOLERANCE = 1e-10
-_CHUNK = 4_000_000  # averages or differences held at once
+_CHUNK = 4_000_000  # averages or differences held in memory at once
 
 
 @lru_cache(maxsize=64)
@@ -41,9 +41,9 @@ def _null_cdf(n: int) -> Floats:
 def _pair_null_cdf(m: int, n: int) -> Floats:
     """P(U <= u) for u = 0 .. mn under the null (Hollander et al., section 4.1).
 
-    The largest of all m + n values is of the first sample with probability m/(m+n), and then exceeds n.
+    The largest of all m + n values comes from the first sample with probability m/(m+n), and then exceeds n values.
     """
-    rows = [np.ones(1) for _ in range(n + 1)]  # of no first values and 0 .. n second ones
+    rows = [np.ones(1) for _ in range(n + 1)]  # 0 values in the first sample, 0 .. n in the second
     for i in range(1, m + 1):
         row = [np.ones(1)]
         for j in range(1, n + 1):
@@ -56,14 +56,14 @@ def _pair_null_cdf(m: int, n: int) -> Floats:
 
 
 def min_blocks(level: float = 0.95) -> int:
-    """The fewest blocks with an exact two-sided interval: 2^-n must not exceed (1 - level) / 2."""
+    """The fewest blocks that allow an exact two-sided interval: 2^-n must not exceed (1 - level) / 2."""
     return math.ceil(-math.log2((1 - level) / 2) - 1e-9)
 
 
 def interval_rank(n: int, level: float = 0.95) -> int:
-    """The rank c such that the c-th smallest and c-th largest Walsh averages bound the interval; 0 if none.
+    """The rank c such that the c-th smallest and c-th largest Walsh averages bound the interval; 0 if there is none.
 
-    Exact up to 500 blocks, beyond by the normal approximation (Hollander et al., section 3.3).
+    Exact up to 500 blocks; beyond that, the normal approximation (Hollander et al., section 3.3).
     """
     alpha = (1 - level) / 2
     if n > _EXACT:
@@ -74,7 +74,7 @@ def interval_rank(n: int, level: float = 0.95) -> int:
 
 
 def attained_level(n: int, level: float = 0.95) -> float:
-    """The confidence that the exact interval of n values really has: at least ``level``; 0 without one."""
+    """The actual confidence of the exact interval of n values: at least ``level``; 0 if there is none."""
     rank = interval_rank(n, level)
     if rank == 0:
         return 0.0
@@ -99,9 +99,12 @@ def attained_shift_level(m: int, n: int, level: float = 0.95) -> float:
 
 
 def _kth(count_to: Callable[[float], int], lowest: float, highest: float, ranks: list[int]) -> list[float]:
-    """The k-th smallest of values (k from 1) known by how many do not exceed a bound, to within 1e-10, by bisection."""
+    """The k-th smallest value for each k in ``ranks`` (from 1), to within 1e-10, by bisection.
+
+    ``count_to`` returns how many values do not exceed a bound.
+    """
     out = []
-    seen = [(lowest - _TOLERANCE, 0), (highest, max(ranks))]  # bounds and their counts: they serve all ranks
+    seen = [(lowest - _TOLERANCE, 0), (highest, max(ranks))]  # bounds and their counts, shared by all ranks
     for k in ranks:
         low = max(bound for bound, count in seen if count < max(k, 1))
         high = min((bound for bound, count in seen if count >= k and bound > low), default=highest)
@@ -119,7 +122,7 @@ def _walsh_to(x: Floats, bound: float) -> int:
 
 
 def _around(values: Floats, rank: int) -> Floats:
-    """Median, and the values of a rank from below and above, of each row: (cells, count) to (cells, 3)."""
+    """Median, and the values at ``rank`` from below and from above, of each row: (cells, count) to (cells, 3)."""
     count = values.shape[1]
     values = np.sort(values, axis=1)
     middle = (values[:, (count - 1) // 2] + values[:, count // 2]) / 2
@@ -137,7 +140,7 @@ def signed_rank(x: Floats, level: float = 0.95) -> Floats:
     """Hodges-Lehmann estimate and exact signed-rank interval of each row (Hollander et al., 3.2 and 3.3).
 
     ``x``: (cells, n), no NaN. Returns (cells, 3): estimate (the median of the n(n+1)/2 Walsh averages),
-    low, high; low and high are NaN where n carries no interval at this level.
+    low, high; low and high are NaN where n is too small for an interval at this level.
     """
     cells, n = x.shape
     rank, count = interval_rank(n, level), n * (n + 1) // 2
@@ -156,10 +159,10 @@ def signed_rank(x: Floats, level: float = 0.95) -> Floats:
 
 
 def shift(x: Floats, y: Floats, level: float = 0.95) -> Floats:
-    """How far ``y`` lies above ``x``, two independent samples a row: estimate and exact rank-sum interval.
+    """How far ``y`` lies above ``x``, two independent samples per row: estimate and exact rank-sum interval.
 
-    ``x``: (cells, m), ``y``: (cells, n), no NaN. Returns (cells, 3): the median of the mn differences y - x,
-    low, high; NaN where m and n carry no interval (Hodges-Lehmann; Moses: Hollander et al., 4.2 and 4.3).
+    ``x``: (cells, m), ``y``: (cells, n), no NaN. Returns (cells, 3): the median of the mn differences y - x, low,
+    high; NaN where m and n are too small for an interval (Hodges-Lehmann; Moses: Hollander et al., 4.2 and 4.3).
     """
     cells, m = x.shape
     n = y.shape[1]
@@ -185,7 +188,8 @@ def shift(x: Floats, y: Floats, level: float = 0.95) -> Floats:
 def student(x: Floats, level: float = 0.95) -> Floats:
     """Mean, t interval and two-sided t-test p-value of each row: (cells, n) to (cells, 4).
 
-    Rows that repeat exactly (counted instructions may) have an interval of no width; one value has none.
+    Rows of identical values (counted instructions may repeat exactly) have an interval of zero width; a single value
+    has none.
     """
     n = x.shape[1]
     mean = x.mean(axis=1)
@@ -195,7 +199,7 @@ def student(x: Floats, level: float = 0.95) -> Floats:
 
 
 def welch(x: Floats, y: Floats, level: float = 0.95) -> Floats:
-    """Mean difference y - x of two independent samples a row, its interval and p-value (Welch 1947)."""
+    """Mean difference y - x of two independent samples per row, its interval and p-value (Welch 1947)."""
     m, n = x.shape[1], y.shape[1]
     mean = y.mean(axis=1) - x.mean(axis=1)
     if min(m, n) == 1:
@@ -214,9 +218,10 @@ def _t(mean: Floats, error: Floats, freedom: Floats, level: float) -> Floats:
 
 
 def holm(p: Floats, family: NDArray[Any] | None = None) -> Floats:
-    """Holm's step-down adjusted p-values, of all or of each ``family`` (a number a value) by itself.
+    """Holm's step-down adjusted p-values, over all values or within each ``family`` (one number per value).
 
-    NaN values are of no family. (statsmodels has it, too, but collects garbage at each call: 0.1 s a family.)
+    NaN values belong to no family. (statsmodels has this too, but runs the garbage collector on every call: 0.1 s per
+    family.)
     """
     out = np.full(p.shape, np.nan)
     known = np.flatnonzero(~np.isnan(p))
@@ -227,7 +232,7 @@ def holm(p: Floats, family: NDArray[Any] | None = None) -> Floats:
     sizes = np.diff(first, append=of.size)
     rank = np.arange(of.size) - np.repeat(first, sizes)
     adjusted = np.minimum(p[known][order] * (np.repeat(sizes, sizes) - rank), 1.0)
-    # A running maximum that starts anew with each family: all values are within 0 and 1.
+    # A running maximum that restarts with each family: all values are within 0 and 1.
     step = 2.0 * np.repeat(np.arange(first.size), sizes)
     out[known[order]] = np.maximum.accumulate(adjusted + step) - step
     return out

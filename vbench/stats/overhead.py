@@ -2,7 +2,7 @@
 
 Per cell (stack, workload, params, metric) and block, the effect is the child's cost minus the baseline's
 (see ``vbench.stats.blocks``): above 0 is costlier. The baseline's cost in a block is the mean of its two
-measurements, A and A' (or the one there is). Sources of the estimates and tests: ``vbench.stats.intervals``.
+measurements, A and A' (or of the only one). Sources of the estimates and tests: ``vbench.stats.intervals``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from vbench.stats.verdict import (
 
 
 def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """The A/A floor of each cell of each stack that was measured twice a block.
+    """The A/A floor of each cell of each stack that was measured twice per block.
 
-    The floor is the largest effect that the method does not rule out between two measurements of one and the
-    same environment: of the exact interval of log(A'/A) over the blocks, the bound further from 0. It holds
-    noise and any bias of position alike, and shrinks with more blocks to the bias alone. A smaller effect
-    cannot be told from nothing, and no floor lies below what the reading itself can tell apart. (On A/A tests:
-    Kohavi et al., Data Min. Knowl. Disc. 18 (2009).)
+    The floor is the largest effect that the method does not rule out between two measurements of the same
+    environment: the bound further from 0 of the exact interval of log(A'/A) over the blocks. It includes both noise
+    and any position bias, and with more blocks shrinks to the bias alone. A smaller effect cannot be distinguished
+    from none, and no floor lies below the resolution of the reading itself. (On A/A tests: Kohavi et al., Data Min.
+    Knowl. Disc. 18 (2009).)
 
     Columns: stack, workload, params, metric, n, ratio, low, high (A' over A), floor (0.02: 2%).
     """
@@ -41,7 +41,7 @@ def aa_floors(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def baselines(samples: pd.DataFrame) -> dict[str, str]:
-    """The baseline of each stack; a stack that is held against none is its own."""
+    """The baseline of each stack; a stack that is compared with no other is its own baseline."""
     pairs = samples[["stack", "baseline"]].drop_duplicates()
     return dict(zip(pairs["stack"], pairs["baseline"], strict=True))
 
@@ -55,7 +55,7 @@ def ground_of(known: Mapping[str, str], stack: str) -> str:
 
 
 def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
-    """:func:`aa_floors` of costs that are known already."""
+    """:func:`aa_floors` for costs already computed."""
     key = ["run", "stack", *CELL, "block"]
     first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step"]] for arm in ("A", "A'"))
     pairs = first.merge(second, on=key, suffixes=("_a", "_b"))
@@ -80,25 +80,25 @@ def overheads(
 
     Columns:
         n                             blocks in which child and baseline were both measured
-        ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier. It has
-                                      at least ``level``: ``attained`` says which (6 blocks: 96.9% for 95%)
-        mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval: these multiply exactly
+        ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier. Its
+                                      confidence is at least ``level``: see ``attained`` (6 blocks: 96.9% for 95%)
+        mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval; mean ratios multiply exactly
                                       along a stack
         p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or over
                                       those that agree in the columns ``families``
         aa_floor                      see aa_floors(); 0.02 is 2%
-        resolution                    what the readings of both cannot tell apart; 0.002 is 0.2%. No interval is
-                                      narrower on either side
+        resolution                    the combined resolution of both readings; 0.002 is 0.2%. Every interval
+                                      reaches at least this far to either side
         verdict, why, flag            below
         child, base, unit, better     medians of the values as measured (baseline: A and A' together)
         kind, clock, level, attained
 
-    Verdict: "costlier" or "cheaper" where the interval excludes 1, and p_holm is within 1 - level, and the
-    effect exceeds both aa_floor and ``threshold`` (0.02: 2%); else "not distinguishable"; "undetermined"
-    where there are too few blocks for an interval or a floor, and where the two are no measure of each other: timed
-    by unlike clocks, or with their other ends of the network in unlike places. Holm works on the t test because a
-    signed-rank p-value cannot fall below 2^(1-n): with 6 blocks and 2 cells no effect, however large, could pass. A
-    call still needs the exact interval. A cheaper child is flagged: it is usually an artefact.
+    Verdict: "costlier" or "cheaper" if the interval excludes 1, p_holm is within 1 - level, and the effect exceeds
+    both aa_floor and ``threshold`` (0.02: 2%); otherwise "not distinguishable". "undetermined" if there are too few
+    blocks for an interval or a floor, or if the two cannot be compared because they use different clocks or their
+    network peers run in different places. Holm's correction uses the t test because a signed-rank p-value cannot fall
+    below 2^(1-n): with 6 blocks and 2 cells no effect, however large, could pass. A difference still requires the
+    exact interval to exclude 1. A cheaper child is flagged: it is usually an artefact.
     """
     cell = ["stack", "baseline", *CELL]
     arms = costs(samples)
@@ -150,7 +150,7 @@ def overheads(
 
 
 def absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
-    """Cells with ``child`` and ``base``, the medians of the values as measured, their unit, and which is better."""
+    """Add ``child`` and ``base``, the medians of the values as measured, their unit, and which direction is better."""
     s = measured(samples)
     groups = s.groupby(["stack", *CELL], sort=False)
     medians = groups.agg(
@@ -188,9 +188,9 @@ def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts,
 def clock_disagreement(samples: pd.DataFrame, bound: float = 0.05, *, slack_s: float = 0.0) -> pd.DataFrame:
     """Where the environment's own clock and its parent's disagree: one row per stack, workload and params.
 
-    An invocation disagrees where |guest_s - parent_s| > slack_s + bound * parent_s; ``slack_s`` allows for
-    what the parent sees besides the work (a connection, a fork). Instruction-counted environments are left
-    out: their second is not a wall-clock second. Only rows with a disagreement are returned.
+    An invocation disagrees if |guest_s - parent_s| > slack_s + bound * parent_s; ``slack_s`` allows for what the
+    parent sees besides the work (a connection, a fork). Instruction-counted environments are excluded: their second
+    is not a wall-clock second. Only rows with a disagreement are returned.
 
     Columns: stack, workload, params, n (invocations with both clocks), disagree, median and worst
     (guest_s / parent_s; worst is the one furthest from 1).

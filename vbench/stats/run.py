@@ -16,14 +16,14 @@ from vbench.workload.resolution import resolutions
 
 @dataclass(frozen=True)
 class Run:
-    """A loaded bundle: one row a sample, warm-ups included, in each of two frames of the same columns.
+    """A loaded bundle: two frames with the same columns, one row per sample, warm-ups included.
 
-    ``samples``: what the workloads tell. ``host_costs``: what their invocations cost the host, so far as it is known;
-    its metrics are host-cpu (s), host-memory (MiB), host-switches, host-read and host-written (MiB), and steal (s).
-    Both are of a whole invocation.
+    ``samples``: the workloads' values. ``host_costs``: what their invocations cost the host, as far as known; its
+    metrics are host-cpu (s), host-memory (MiB), host-switches, host-read and host-written (MiB), and steal (s). Both
+    cover a whole invocation.
 
-    Columns: those of Sample; ``peer``, where the other end of a workload ran that has one, else empty; and
-    ``resolution``, how finely the value was read, as a share of it (0.001: 0.1%), 0 where the tool tells all it knows.
+    Columns: those of Sample; ``peer``, where the workload's other end ran (empty if it has none); and ``resolution``,
+    how finely the value was read, as a share of it (0.001: 0.1%), 0 if the tool reports all it knows.
     """
 
     path: Path
@@ -33,15 +33,15 @@ class Run:
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Facts of every host, by stack."""
+        """Facts about every host, by stack."""
         return self.info.hosts
 
     def overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
-        """Overhead of each stack: see ``vbench.stats.overhead.overheads``."""
+        """The overhead of each stack; see ``vbench.stats.overhead.overheads``."""
         return overheads(self.samples, level=level, threshold=threshold, kinds=self._kinds())
 
     def host_overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
-        """The same of what work costs the host: see ``vbench.stats.host_cost.host_overheads``."""
+        """The same for host costs; see ``vbench.stats.host_cost.host_overheads``."""
         return host_overheads(self.host_costs, level=level, threshold=threshold, kinds=self._kinds())
 
     def _kinds(self) -> dict[str, str]:
@@ -49,7 +49,7 @@ class Run:
 
 
 def load(path: Path | str, *, check: bool = True) -> Run:
-    """Read a bundle. Raises BundleError, naming file and line, where it is damaged.
+    """Read a bundle. Raises BundleError, naming file and line, if it is damaged.
 
     ``check=False`` skips the seals (not the types), for a journal changed on purpose.
     """

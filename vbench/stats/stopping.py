@@ -1,10 +1,10 @@
-"""How many blocks are enough: by the width of intervals, never by whether a difference shows.
+"""The stopping rule: how many blocks are enough, judged by the width of intervals and never by significance.
 
-Stopping once a difference is significant finds one in identical systems far more often than promised
-(Armitage, McPherson & Rowe, "Repeated significance tests on accumulating data", J. R. Stat. Soc. A 132
-(1969)). Stopping once intervals are narrow looks at precision alone and leaves their coverage nearly as it is
-(Chow & Robbins, "On the asymptotic theory of fixed-width sequential confidence intervals", Ann. Math. Statist.
-36 (1965)); it needs a cap, because some cells never get there. ``benchmarks/simulation.py`` shows both rates.
+Stopping as soon as a difference is significant finds one between identical systems far more often than the nominal
+level (Armitage, McPherson & Rowe, "Repeated significance tests on accumulating data", J. R. Stat. Soc. A 132 (1969)).
+Stopping once intervals are narrow considers precision only and leaves their coverage nearly unchanged (Chow &
+Robbins, "On the asymptotic theory of fixed-width sequential confidence intervals", Ann. Math. Statist. 36 (1965)). It
+needs a cap, because some cells never get there. ``benchmarks/simulation.py`` shows both rates.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from scipy import stats
 from vbench.stats.blocks import CELL, costs, estimate, stack_costs, texts
 from vbench.stats.intervals import attained_level, min_blocks
 
-CAP = 1000  # blocks beyond which no number is recommended
-_EFFICIENCY = 3 / math.pi  # of signed ranks against t, for normal noise (Hodges & Lehmann, 1956 and 1963)
+CAP = 1000  # never recommend more blocks than this
+_EFFICIENCY = 3 / math.pi  # of signed ranks relative to t, for normal noise (Hodges & Lehmann, 1956 and 1963)
 
 
 def widths(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """How precisely each cell's ratio is known so far: one row per stack, baseline, workload, params, metric.
+    """How precisely each cell's ratio is known so far: one row per stack, baseline, workload, params and metric.
 
-    Columns: these, n (blocks), sd (of the log-ratio over blocks), width: half the exact interval's width on the
-    ratio (0.02: known within 2%), NaN while there are too few blocks for an interval. Cells without a baseline in
-    the same blocks have no row.
+    Columns: these, n (blocks), sd (of the log-ratio over blocks) and width, the half-width of the exact interval as a
+    share of the ratio (0.02: known within 2%), NaN while there are too few blocks for an interval. Cells without a
+    baseline in the same blocks have no row.
     """
     blocks = texts(stack_costs(costs(samples)))
     bases = blocks[["run", "stack", *CELL, "block", "cost"]].rename(
@@ -43,7 +43,7 @@ def widths(samples: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def narrow_enough(samples: pd.DataFrame, target: float, *, level: float = 0.95) -> bool:
-    """Whether every cell that has a baseline is known within ``target`` (0.02: 2%); never for no cell."""
+    """Whether every cell with a baseline is known within ``target`` (0.02: 2%); False if there is no such cell."""
     width = widths(samples, level=level)["width"]
     return bool(len(width)) and bool((width <= target).all())
 
@@ -51,20 +51,20 @@ def narrow_enough(samples: pd.DataFrame, target: float, *, level: float = 0.95) 
 def recommended_blocks(
     pilot: pd.DataFrame, target: float, *, level: float = 0.95, assurance: float = 0.8
 ) -> pd.DataFrame:
-    """How many blocks each cell needs to be known within ``target``, judged from the samples of a pilot.
+    """How many blocks each cell needs to be known within ``target``, estimated from the samples of a pilot run.
 
-    As :func:`widths`, with ``blocks``: the fewest whose expected half-width is within the target, for a standard
-    deviation that the pilot's exceeds only with probability ``assurance``: its upper confidence bound, since that
-    of few blocks is uncertain itself (Browne, "On the use of a pilot sample for sample size determination", Stat.
-    Med. 14 (1995)). NaN where the pilot has fewer than two blocks, or more than 1000 would be needed. Spikes in a
-    pilot count as noise that stays, so that the number is then too large rather than too small.
+    Columns: as :func:`widths`, plus ``blocks``: the fewest whose expected half-width is within the target. The
+    standard deviation used is the upper confidence bound, at level ``assurance``, of the pilot's, because one from few
+    blocks is itself uncertain (Browne, "On the use of a pilot sample for sample size determination", Stat. Med. 14
+    (1995)). NaN if the pilot has fewer than two blocks, or if more than 1000 would be needed. Spikes in a pilot count
+    as lasting noise, so the number errs on the large side.
     """
     out = widths(pilot, level=level)
     freedom = (out["n"] - 1).to_numpy(dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = out["sd"] * np.sqrt(freedom / stats.chi2.ppf(1 - assurance, freedom))
     counts = np.arange(min_blocks(level), CAP + 1)
-    # Exact intervals of few blocks are wider than asked for; of more than 30, hardly.
+    # Exact intervals over few blocks are wider than requested; over more than 30, hardly.
     attained = np.array([attained_level(int(n), level) if n <= 30 else level for n in counts])
     half = stats.t.ppf((1 + attained) / 2, counts - 1) / np.sqrt(_EFFICIENCY * counts)
     fits = bound.to_numpy()[:, None] * half <= math.log1p(target)

@@ -1,4 +1,4 @@
-"""How long things took in a run, by when its invocations began: pandas in, pandas out."""
+"""How long preparing and invoking took in a run, from the start times of its invocations: pandas in, pandas out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pandas as pd
 
 
 def timing(samples: pd.DataFrame) -> pd.DataFrame:
-    """Seconds that each cell took as the harness saw it; one row per stack and workload.
+    """Seconds that each cell took as seen by the harness; one row per stack and workload.
 
     Columns: stack, workload, ``prepare_s`` (setting up, calibrating and warming up) and ``invoke_s`` (one invocation,
-    with starting its server and writing it down), medians of the time from one invocation's beginning to the next one's
-    in the same unit; NaN where none follows. A unit is a stack where instructions are counted, and all stacks together
-    by the wall clock.
+    including starting its server and recording it). Both are medians of the time from the start of one invocation to
+    the start of the next in the same unit; NaN where none follows. Where instructions are counted each stack is a unit
+    of its own; all wall-clock stacks together form one.
     """
     key = ["stack", "workload", "block", "arm", "warmup"]
     once = samples.drop_duplicates(key)[[*key, "clock", "start"]].copy()
@@ -21,7 +21,7 @@ def timing(samples: pd.DataFrame) -> pd.DataFrame:
     by_unit = once.groupby("unit", sort=False)
     once["after"] = (by_unit["at"].shift(-1) - once["at"]).dt.total_seconds()
     once["before"] = (once["at"] - by_unit["at"].shift(1)).dt.total_seconds()
-    # A warm-up begins when its preparing is over, and the warm-up before it was an invocation of another cell.
+    # A warm-up starts when its preparation is done, and the warm-up before it was an invocation of another cell.
     once["prepare_s"] = once["before"].where(once["warmup"] & by_unit["warmup"].shift(1, fill_value=False))
     once["invoke_s"] = once["after"].where(~once["warmup"])
     return once.groupby(["stack", "workload"], as_index=False)[["prepare_s", "invoke_s"]].median()

@@ -1,4 +1,4 @@
-"""The words for what can be said of a difference, and how one is chosen."""
+"""The verdicts on a difference, their reasons, and how one is chosen."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Texts = NDArray[np.str_]
 
 
 class Verdict(StrEnum):
-    """What is said of a cell; tables hold it as text."""
+    """The verdict on a cell; tables hold it as text."""
 
     COSTLIER = "costlier"
     CHEAPER = "cheaper"
     NOT_DISTINGUISHABLE = "not distinguishable"
-    UNDETERMINED = "undetermined"  # as yet: more blocks, or others, may tell
+    UNDETERMINED = "undetermined"  # so far: more blocks, or different ones, may decide it
     UNAVAILABLE = "unavailable"  # there is nothing to compare
-    # Of layers that stand in one stack (decompose).
+    # For layers within one stack (decompose).
     COSTLIER_TOGETHER = "costlier together"
     CHEAPER_TOGETHER = "cheaper together"
-    # Of two bundles (compare).
+    # For two bundles (compare).
     FAILED = "failed"
     WORKS_AGAIN = "works again"
     ONLY_BEFORE = "only before"
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
 
 CALLED = (Verdict.COSTLIER, Verdict.CHEAPER)
-"""A difference is there."""
+"""The verdicts that call a difference."""
 
 FINER = "within the resolution of the reading"
 ELSEWHERE = "its network peer runs elsewhere than its baseline's"
@@ -40,11 +40,11 @@ WITHIN_FLOOR = "within the A/A floor or the threshold"
 CORRECTED_AWAY = "not after correction for the number of comparisons"
 
 Rung = tuple[Any, str, Any]
-"""A test (booleans, one a row), the verdict where it holds, and why: one text, or one a row."""
+"""A test (one boolean per row), the verdict where it holds, and the reason: one text, or one per row."""
 
 
 def first_that_holds(ladder: Sequence[Rung], otherwise: str) -> tuple[Texts, Texts]:
-    """Verdict and reason of each row: those of the first rung whose test holds there; else ``otherwise`` and ""."""
+    """Verdict and reason for each row, from the first rung whose test holds there; otherwise ``otherwise`` and ""."""
     tests = [np.asarray(test, dtype=bool) for test, _, _ in ladder]
     verdict = np.select(tests, [np.array(str(each)) for _, each, _ in ladder], np.array(str(otherwise)))
     return verdict, np.select(tests, [np.asarray(why, dtype=str) for _, _, why in ladder], np.array(""))

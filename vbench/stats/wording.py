@@ -1,4 +1,4 @@
-"""Ratios and shares in words and digits, as a terminal and the decision aid show them."""
+"""Ratios, shares and intervals as text, for the terminal and the decision aid."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 
 def number(ratio: float) -> str:
-    """A ratio in three digits: 0.0400, 1.53, 2.10, 12.3, 240; whole beyond: 1234."""
+    """A ratio to three significant digits: 0.0400, 1.53, 2.10, 12.3, 240; from 1000 on a whole number: 1234."""
     return f"{ratio:#.3g}".rstrip(".") if ratio < 999.5 else f"{ratio:.0f}"
 
 
 def share(value: float) -> str:
-    """A share of 0 or more in percent, two digits of it, and never as 0.00%."""
+    """A non-negative share in percent, to two significant digits, and never as 0.00%."""
     return (
         "less than 0.01%"
         if value < 1e-4
@@ -28,26 +28,26 @@ def signed(ratio: float) -> str:
 
 
 def cost(ratio: float | None) -> str:
-    """A ratio by itself: +0.58%, 2.81x; n/a where there is none."""
+    """A ratio on its own: +0.58%, 2.81x; n/a if there is none."""
     if ratio is None or math.isnan(ratio):
         return "n/a"
     return f"{100 * (ratio - 1):+.3g}%" if near_one(ratio) else f"{number(ratio)}x"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """An interval of ratios: +0.57% to +0.59%; n/a where there is none."""
+    """An interval of ratios: +0.57% to +0.59%; n/a if there is none."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return "n/a"
     return f"{cost(low)} to {cost(high)}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a sentence: a; a and b; a, b and c."""
+    """Names joined for a sentence: a; a and b; a, b and c."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def levels(attained: Iterable[float]) -> str:
-    """The levels that intervals have, as text: 96.9%, or 95.8% to 96.9%; those without an interval (0) left out."""
+    """The levels of intervals as text: 96.9%, or 95.8% to 96.9%; levels of 0 (no interval) are left out."""
     known = sorted({round(level, 3) for level in attained if level > 0})
     if not known:
         return "no"
@@ -55,12 +55,12 @@ def levels(attained: Iterable[float]) -> str:
 
 
 def near_one(*ratios: float) -> bool:
-    """Whether all known ratios read better as changes than as factors."""
+    """Whether all known ratios read better as percentage changes than as factors."""
     return all(0.5 < ratio < 1.5 for ratio in ratios if not math.isnan(ratio))
 
 
 def against(ratio: float, low: float, high: float, other: str) -> str:
-    """A cost and its interval against that of ``other``: 0.6% more than local (+0.5% to +0.7%); 2.3 times local."""
+    """A cost and its interval relative to ``other``: 0.6% more than local (+0.5% to +0.7%); 2.3 times local."""
     known = not math.isnan(low)
     if not near_one(ratio, low, high):
         return f"{number(ratio)} times {other}" + (f" ({number(low)} to {number(high)})" if known else "")

@@ -1,1 +1,1 @@
-"""Two bundles: may they be compared, what changed, did it repeat."""
+"""Comparing two bundles: whether they are comparable, what changed, and whether a replay repeated."""

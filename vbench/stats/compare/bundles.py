@@ -1,27 +1,28 @@
-"""Did anything change between two runs of the same plan, and is that more than noise? pandas in, pandas out.
+"""What changed between two runs of the same plan, and whether that is more than noise. pandas in, pandas out.
 
-Runs of different days share no noise, so blocks are not paired across them: each cell gives two independent
-samples of blocks. The change is the Hodges-Lehmann shift between them, with the exact rank-sum interval; Welch's
-t test goes into Holm's correction over the cells (sources: ``vbench.stats.intervals``).
+Runs on different days share no noise, so blocks are not paired across them: each cell gives two independent samples
+of blocks. The change is the Hodges-Lehmann shift between them, with the exact rank-sum interval; Welch's t test goes
+into Holm's correction over the cells (sources: ``vbench.stats.intervals``).
 
-What is compared, the ``basis``:
+The ``basis`` says what is compared:
 
-    "ratio"   by the wall clock: log(stack / bare baseline) of a block. Whatever slows the whole machine on one of
-              the days touches both alike and cancels out, as within a run; values as measured would differ every
-              day. Each stack is held against the lowest baseline, so that a change of one stack is not seen a
-              second time in those on top of it.
-    "value"   where instructions are counted: log of the value, because nothing outside can touch it and there is
-              no common noise to cancel. ``absolute`` asks for this by the wall clock, too.
+    "ratio"   for wall-clock cells: log(stack / bare baseline) per block. Whatever slows the whole machine on one of
+              the days affects both alike and cancels out, as within a run; raw values would differ every day. Each
+              stack is compared with the lowest baseline, so that a change in one stack does not show up again in the
+              stacks on top of it.
+    "value"   where instructions are counted: log of the value, because nothing outside can affect it and there is no
+              common noise to cancel. ``absolute`` selects this for wall-clock cells too.
 
-A ratio does not say which of the two changed. The baseline's own row has its cost over the mean of the stacks on
-it. If that changed, and most of the stacks' ratios, by what a change of the baseline alone explains, then the
-baseline is called and they are not: one cause is likelier than several. If the values themselves tell more, because
-those of one side changed and those of the other did not, they decide; for a single stack, only they can, and
-without them the change is taken for the stack's. Where all moved together, nothing is called: it was the machine.
+A ratio does not say which of its two sides changed. The baseline's own row is its cost over the mean of the stacks on
+it. If that changed, and most of the stacks' ratios changed by what a change of the baseline alone explains, then the
+baseline is called and the stacks are not: one cause is likelier than several. If the values themselves say more,
+because one side's changed and the other's did not, they decide; for a single stack only they can, and without them
+the change is attributed to the stack. If everything moved together, nothing is called: it was the machine.
 
-A change is called only if its interval excludes 1, its corrected test agrees, and it exceeds the larger A/A floor
-of the two runs, and the threshold. A run opens each environment once, and blocks cannot show how one opening
-differs from the next (memory layout, boot order): for a threshold that covers it, compare two runs of the same.
+A change is called only if its interval excludes 1, its corrected test agrees, and it exceeds both the threshold and
+the larger A/A floor of the two runs. A run opens each environment once, and blocks cannot show how one opening
+differs from the next (memory layout, boot order): to find a threshold that covers this, compare two runs of the same
+plan with nothing changed.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing two bundles.
+    """The result of comparing two bundles.
 
-    ``cells``: one row per stack, workload, params and metric of either, with the columns
+    ``cells``: one row per stack, workload, params and metric of either bundle, with the columns
 
-        basis, against        what is compared, see above; what a ratio is over, else empty
+        basis, against        what is compared (see above); the denominator of a ratio, otherwise empty
         before, after         the ratio (Hodges-Lehmann), or the median of the values in ``unit``
         change, low, high     after over before and its interval: 1.05 is 5% costlier, whatever the unit
         p, p_holm             Welch's t test, and Holm's correction over the cells of that basis
@@ -62,12 +63,13 @@ class Comparison:
         n_before, n_after     blocks
         verdict               "costlier", "cheaper", "not distinguishable", "undetermined"; "failed" and "works
                               again" where the stack or cell is recorded as failed in one run; "only before" and
-                              "only after" where it was just not planned
-        why                   the reason for a verdict that is none of a change
-        value_change          after over before of the values themselves, baseline or not
+                              "only after" where it was simply not planned
+        why                   the reason for a verdict other than a change
+        value_change          after over before of the raw values, whatever the basis
         unit, clock, level
 
-    ``obstacles`` made the bundles incomparable, and comparing was forced; ``differences`` may be a cause.
+    ``obstacles`` are what made the bundles incomparable, if the comparison was forced; ``differences`` are possible
+    causes of a change.
     """
 
     before: Run
@@ -83,7 +85,7 @@ class Comparison:
 
     @property
     def decidable(self) -> bool:
-        """Whether anything could be said of any cell."""
+        """Whether anything can be said about any cell, beyond "undetermined" and "in one bundle only"."""
         nothing_said = (Verdict.UNDETERMINED, Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER)
         return not self.cells["verdict"].isin(nothing_said).all()
 
@@ -99,8 +101,8 @@ def compare(
 ) -> Comparison:
     """Compare two bundles cell by cell.
 
-    Raises ``NotComparable``, naming the fields, where they are not of the same things; ``force`` compares what
-    they have in common, if anything, and keeps the fields in the result.
+    Raises ``NotComparable``, naming the fields, if they do not describe the same things; ``force`` compares what they
+    have in common, if anything, and keeps the fields in the result.
     """
     found = obstacles(before, after)
     if found and not force:
@@ -146,7 +148,7 @@ def _cells(before: Run, after: Run, level: float, threshold: float, absolute: bo
 
 
 def _attribute(values: pd.DataFrame, ratios: pd.DataFrame) -> None:
-    """Tell a changed baseline from changed stacks; see the module."""
+    """Distinguish a changed baseline from changed stacks, in place; see the module docstring."""
     cell = pd.MultiIndex.from_arrays([ratios.index.get_level_values(name) for name in CELL])
     root = ratios.index.get_level_values("stack") == ratios["against"]
     moved, apart = values["verdict"].isin(CHANGED), ratios["verdict"].isin(CHANGED)
@@ -165,7 +167,7 @@ def _attribute(values: pd.DataFrame, ratios: pd.DataFrame) -> None:
 
 
 def _is_cause(base: Any, stacks: pd.DataFrame, moved: bool, they_moved: pd.Series[Any]) -> bool:
-    """Whether a change of the baseline alone explains what became of the stacks on it."""
+    """Whether a change of the baseline alone explains how the stacks on it moved."""
     called = stacks["verdict"].isin(CHANGED)
     if base["verdict"] not in CHANGED or 2 * called.sum() <= len(stacks):
         return False
@@ -176,7 +178,7 @@ def _is_cause(base: Any, stacks: pd.DataFrame, moved: bool, they_moved: pd.Serie
 
 
 def _one_sided(out: pd.DataFrame, side: str, failed: Verdict, unplanned: Verdict, other: Run) -> None:
-    """Cells of one bundle only: the other one failed there, or never planned it."""
+    """Set the verdict of cells in one bundle only: they failed in the other, or were never planned there."""
     for row in out.index[out["where"] == side]:
         stack, workload = out.loc[row, "stack"], out.loc[row, "workload"]
         reasons = [

@@ -1,4 +1,4 @@
-"""Whether two bundles may be compared, and what else is different between them."""
+"""Whether two bundles may be compared, and how they differ otherwise."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from vbench.stats.run import Run
 
 _SHAPE = ("vcpus", "memory_mib", "disk_mib")
-# Facts that are no property of a host but of one opening of it.
+# Facts that belong to one opening of a host rather than to the host itself.
 _PASSING = {"work", "open_seconds", "files_digest", "clock_offset_s", "cpu_mhz"}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field with its two values; ``stacks`` that it is about, all if empty."""
+    """A field with its two values, and the ``stacks`` it concerns (empty: all)."""
 
     field: str
     before: str
@@ -33,9 +33,9 @@ class Difference:
 
 
 def obstacles(before: Run, after: Run) -> list[Difference]:
-    """What makes two bundles incomparable: another payload, workload, shape, clock, unit or baseline.
+    """What makes two bundles incomparable: a different payload, workload, shape, clock, unit or baseline.
 
-    What is in one bundle only is no obstacle. Raises ``NotComparable`` where they have no cell in common.
+    Anything in only one of them is no obstacle. Raises ``NotComparable`` if they have no cell in common.
     """
     return list(_obstacles(before, after))
 
@@ -74,7 +74,7 @@ def _obstacles(before: Run, after: Run) -> Iterator[Difference]:
 
 
 def _peers(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Difference]:
-    """Where the other end of the network ran, of stacks with such a workload in both."""
+    """Where the network peer ran, for stacks with a network workload in both bundles."""
     here, there = (
         each[each["peer"] != ""].drop_duplicates(["stack", "peer"]).set_index("stack")["peer"]
         for each in (one, two)
@@ -84,7 +84,7 @@ def _peers(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Difference]:
 
 
 def _emulators(before: Run, after: Run) -> Iterator[Difference]:
-    """Where instructions are counted, it is the emulator that decides how many there are."""
+    """Differences in the emulator, which determines how many instructions are counted."""
     a, b = ({**run.info.tools, **run.info.versions} for run in (before, after))
     for name in sorted(name for name in {*a, *b} if "qemu" in name.lower()):
         yield from _unequal(f"versions.{name}", a.get(name), b.get(name))
@@ -95,7 +95,7 @@ def _emulators(before: Run, after: Run) -> Iterator[Difference]:
 
 
 def _placed(facts: Mapping[str, Any], name: str) -> Any:
-    """How a stack was given a resource: in a table now, in a fact for each in older bundles."""
+    """How a stack was given a resource: an entry of one table today, a fact of its own in older bundles."""
     table = facts.get("placement")
     return table.get(name) if isinstance(table, dict) else facts.get(f"trait_{name}")
 
@@ -115,9 +115,9 @@ def _said(value: Any) -> str:
 
 
 def differences(before: Run, after: Run) -> list[Difference]:
-    """What may be the cause of a change: facts of hosts, versions and plan that are not the same.
+    """Possible causes of a change: facts of hosts, versions and plan that differ.
 
-    How resources were given is compared where both bundles tell it in the same form: older ones had prose for it.
+    How resources were given is compared only if both bundles state it in the same form: older ones used prose.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
     for stack in before.facts:
@@ -135,7 +135,7 @@ def differences(before: Run, after: Run) -> list[Difference]:
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts with the placement's among them, each by its name."""
+    """Facts, with the entries of the placement merged in by name."""
     table = facts.get("placement")
     placed = {f"placement.{name}": each for name, each in table.items()} if isinstance(table, dict) else {}
     return {key: fact for key, fact in facts.items() if key != "placement"} | placed
@@ -148,7 +148,7 @@ def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 
 def same_cells(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Stacks and cells of either, with ``where``: "both", "before" or "after"."""
+    """Stacks and cells of either bundle, with ``where``: "both", "before" or "after"."""
     key = ["stack", *CELL]
     x, y = (measured(each)[key].drop_duplicates() for each in (before, after))
     out = x.merge(y, on=key, how="outer", indicator="where")

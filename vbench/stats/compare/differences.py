@@ -1,4 +1,4 @@
-"""How far cells moved between two bundles whose blocks have nothing to do with each other."""
+"""How far cells moved between two bundles with unpaired blocks: estimates, intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ KEY = ["stack", *CELL]
 
 @dataclass(frozen=True)
 class Side:
-    """One bundle's blocks: an effect per cell and block, in logs, and what belongs to the cells.
+    """One bundle's blocks: an effect per cell and block, in logs, and facts about the cells.
 
-    ``values``: the cost itself. ``ratios``: the cost over that of the lowest baseline; the baseline's own over the
+    ``values``: the cost itself. ``ratios``: the cost over the lowest baseline's; for the baseline, its cost over the
     mean of the stacks on it, in blocks that have them all. ``floors``: A/A floor by ``against``, the baseline.
     ``roots``: the lowest baseline of each stack. ``known``: median, unit and clock of each cell.
     """
@@ -39,7 +39,7 @@ class Side:
 
     @classmethod
     def of(cls, samples: pd.DataFrame, level: float) -> Side:
-        """From the samples of cells that both bundles have."""
+        """From the samples of the cells that both bundles have."""
         arms = texts(costs(samples))
         blocks = stack_costs(arms)
         below = dict(zip(blocks["stack"], blocks["baseline"], strict=True))
@@ -52,7 +52,7 @@ class Side:
         above = blocks[blocks["stack"] != blocks["against"]].merge(
             bases, on=["run", "against", *CELL, "block"]
         )
-        above = above[above["peer"] == above["base_peer"]]  # else the two have unlike paths
+        above = above[above["peer"] == above["base_peer"]]  # otherwise they use different paths
         above["step"] += above["base_step"]
         by = ["run", "against", *CELL, "block"]
         others = above.groupby(by, as_index=False).agg(
@@ -78,7 +78,7 @@ class Side:
 
 
 def changes(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFrame:
-    """A row per cell of both, all in logs: each side's estimate, and the shift between them."""
+    """One row per cell in both bundles, all in logs: each side's estimate, and the shift between them."""
     one, two = (
         {key: effect.to_numpy(dtype=float)[None, :] for key, effect in groups}
         for groups in (each.dropna(subset=["effect"]).groupby(KEY)["effect"] for each in (before, after))
@@ -99,9 +99,9 @@ def changes(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataF
 
 
 def judge(cells: pd.DataFrame, changes: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
-    """Shifts with their verdicts, a row for each of ``cells``; corrected for each clock by itself.
+    """Shifts with their verdicts, one row for each of ``cells``; Holm's correction is per clock.
 
-    Adds p_holm, verdict and why, as vbench.stats.compare.bundles.Comparison has them.
+    Adds p_holm, verdict and why, as described in vbench.stats.compare.bundles.Comparison.
     """
     out = cells.merge(changes, on=KEY, how="left")
     few = ~(out[["n_before", "n_after"]].min(axis=1, skipna=False) >= min_blocks(level)).to_numpy()

@@ -1,8 +1,8 @@
-"""Did a run of counted instructions repeat itself? pandas in, pandas out.
+"""Whether an instruction-counted run repeated when it was run again. pandas in, pandas out.
 
-Where instructions are counted, a second run of the same plan must give the same figures, on any machine: no
-statistics are needed, only a tolerance. What remains is where an interrupt falls, and for disk and network how
-long the emulated devices take, in the machine's own time.
+Where instructions are counted, a second run of the same plan must give the same figures on any machine: no statistics
+are needed, only a tolerance. What still varies is where interrupts fall and, for disk and network, how long the
+emulated devices take in the machine's own time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vbench.stats.run import Run
 
 TOLERANCE = {"cpu": 0.001, "memory": 0.001, "os": 0.001, "disk": 0.01, "network": 0.01}
-"""By kind of workload; any other kind has the tightest."""
+"""By kind of workload; any other kind gets the tightest."""
 
 COLUMNS = [
     "stack", "baseline", *CELL, "kind", "base_before", "base_after", "base_change", "ratio_before", "ratio_after",
@@ -31,11 +31,10 @@ def replayed(before: Run, after: Run, *, part: bool = False) -> pd.DataFrame:
     """Which instruction-counted cells came out the same: one row per cell of either bundle with a baseline.
 
     Columns: stack, baseline, workload, params, metric, kind; base_before, base_after (medians of the baseline's
-    values, in ``unit``) and base_change (after over before, less 1: 0.001 is 0.1%); ratio_before, ratio_after
+    values, in ``unit``) and base_change (after over before, minus 1: 0.001 is 0.1%); ratio_before, ratio_after
     (see vbench.stats.overhead.overheads) and ratio_change; tolerance; same (both changes are within it); why not.
-    With ``part``, what was not run again is left out.
-    Raises ``NotComparable`` where no cell of both counts instructions. Blocks need not be many: a median of one
-    will do.
+    With ``part``, cells that were not run again are left out. Few blocks suffice: the median of one will do.
+    Raises ``NotComparable`` if no cell in both counts instructions.
     """
     key = ["stack", "baseline", *CELL, "kind", "unit"]
     one, two = (

@@ -1,4 +1,4 @@
-"""A comparison of two bundles in words: rows for a terminal or JSON, and a page of Markdown."""
+"""A comparison of two bundles as text: rows for a terminal or JSON, and a Markdown page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vbench.stats.verdict import Verdict
 
 
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values; a number that is unknown is None."""
+    """Rows as plain Python values; unknown numbers are None."""
     return [{str(k): _known(v) for k, v in row.items()} for row in frame.to_dict("records")]
 
 
@@ -28,8 +28,10 @@ def _known(value: Any) -> Any:
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
-    """The whole comparison as plain values. Keys: before, after, changed, decidable, forced, obstacles,
-    differences, cells; the columns of ``cells`` are those of ``vbench.stats.compare.bundles.Comparison``.
+    """The whole comparison as plain Python values.
+
+    Keys: before, after, changed, decidable, forced, obstacles, differences, cells; the columns of ``cells`` are those
+    of ``vbench.stats.compare.bundles.Comparison``.
     """
     return {
         "before": str(found.before.path),
@@ -44,15 +46,16 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def share(factor: float | None, places: int = 2) -> str:
-    """A factor as a change: +5.00%, x 2.1, n/a."""
+    """A factor shown as a change: +5.00%, x 2.1, n/a."""
     if factor is None or not math.isfinite(factor):
         return "n/a"
     return f"{100 * (factor - 1):+.{places}f}%" if 0.5 < factor < 2 else f"x {factor:.3g}"
 
 
 def rows(found: Comparison) -> list[dict[str, Any]]:
-    """Cells with their figures as text, those that changed first. Keys: stack, workload, metric, compared,
-    before, after, change, interval, verdict, why.
+    """Cells with their figures as text, changed ones first.
+
+    Keys: stack, workload, metric, compared, before, after, change, interval, verdict, why.
     """
     first = found.cells["verdict"].isin(CHANGED)
     out = []
@@ -80,7 +83,7 @@ def _figure(value: float | None) -> str:
 
 
 def summary(found: Comparison) -> str:
-    """What came of it, in one line; in a second, what moved and is not called a change, and why."""
+    """The outcome in one line; a second line names what moved without being called a change, and why."""
     cells = found.cells
     count = cells["verdict"].value_counts()
     changed = int(sum(count.get(name, 0) for name in CHANGED))
@@ -106,7 +109,7 @@ def summary(found: Comparison) -> str:
 
 
 def markdown(found: Comparison) -> str:
-    """A page for a merge request or a wiki: summary, what changed, possible causes, every cell."""
+    """A Markdown page for a merge request or wiki: summary, what changed, possible causes, every cell."""
     cells = rows(found)
     moved = [row for row in cells if row["verdict"] in CHANGED]
     lines = [
@@ -139,13 +142,13 @@ def _bullets(texts: Iterable[str]) -> list[str]:
 
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines of a Markdown table; the first row has its columns."""
+    """Lines of a Markdown table; the first row determines the columns."""
     names = list(cells[0]) if cells else []
     head = [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
     return head + [f"| {' | '.join(_safe(row[name]) for name in names)} |" for row in cells]
 
 
 def _safe(value: Any) -> str:
-    """Text of a bundle, that may come from a stranger, as text: no markup, one line."""
+    """Text from a bundle, which may come from a stranger, made safe: one line, no markup."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
     return "".join(f"\\{c}" if c in "\\`*_{}[]|#" else c for c in html.escape(line, quote=False))
