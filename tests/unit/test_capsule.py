@@ -22,7 +22,7 @@ import pytest
 import tiny
 
 from vbench import paths
-from vbench.capsule import capsule, rootfs
+from vbench.capsule import capsule, rootfs, transfer
 from vbench.errors import DigestMismatch, UsageError, VbenchError
 from vbench.hosts.base import Payload, Program
 from vbench.hosts.local import LocalHost
@@ -231,7 +231,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "cache"
     monkeypatch.setenv("VBENCH_CACHE", str(home))
     sources = paths.workload_files() / "src"
-    monkeypatch.setattr(capsule, "recipe", lambda: tiny.tiny_recipe(sources))
+    for module in (capsule, transfer):
+        monkeypatch.setattr(module, "recipe", lambda: tiny.tiny_recipe(sources))
     return home
 
 
@@ -351,10 +352,10 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_export_and_import(
     built: capsule.Capsule, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capsule.export(built, tmp_path / "file")
+    transfer.export(built, tmp_path / "file")
     monkeypatch.setenv("VBENCH_CACHE", str(tmp_path / "elsewhere"))
     assert capsule.find() is None
-    taken = capsule.import_(tmp_path / "file")
+    taken = transfer.import_(tmp_path / "file")
     assert taken.digest == built.digest
     assert taken.manifest == built.manifest
     for name in ("rootfs.tar", "tree/usr/bin/true"):
@@ -367,7 +368,7 @@ def test_export_that_cannot_be_written(built: capsule.Capsule, cache: Path, tmp_
     (tmp_path / "folder").mkdir()
     for target in (tmp_path / "file/below", tmp_path / "folder", tmp_path / "none/below"):
         with pytest.raises(VbenchError, match="cannot write"):
-            capsule.export(built, target)
+            transfer.export(built, target)
     assert (tmp_path / "file").read_text() == "mine"
     assert contents(tmp_path) == {"cache", "file", "folder"}
 
@@ -377,7 +378,7 @@ def test_export_that_cannot_be_written(built: capsule.Capsule, cache: Path, tmp_
 )
 def test_import_of_garbage(built: capsule.Capsule, cache: Path, tmp_path: Path, kind: str) -> None:
     whole = tmp_path / "whole"
-    capsule.export(built, whole)
+    transfer.export(built, whole)
     file = tmp_path / "file"
     manifest = (built.directory / "capsule.json").read_bytes()
     root = (built.directory / "rootfs.tar").read_bytes()
@@ -401,7 +402,7 @@ def test_import_of_garbage(built: capsule.Capsule, cache: Path, tmp_path: Path, 
     elif kind == "manifest":
         tar(file, [("capsule.json", b'{"digest": 1}', 0o644, 0), ("rootfs.tar", root, 0o644, 0)])
     with pytest.raises(UsageError, match=f"{file} is not an exported capsule") as caught:
-        capsule.import_(file)
+        transfer.import_(file)
     assert "\n" not in caught.value.message
     assert contents(cache / "capsules") == {built.digest[:16]}
 
@@ -413,7 +414,7 @@ def test_import_of_other_bytes(built: capsule.Capsule, cache: Path, tmp_path: Pa
     manifest = (built.directory / "capsule.json").read_bytes()
     file = tar(tmp_path / "f", [("capsule.json", manifest, 0o644, 0), ("rootfs.tar", bytes(root), 0o644, 0)])
     with pytest.raises(DigestMismatch) as caught:
-        capsule.import_(file)
+        transfer.import_(file)
     shown = re.findall("[0-9a-f]{64}", caught.value.message)
     assert shown[0] == built.digest != shown[1]
     assert contents(cache / "capsules") == {built.digest[:16]}
@@ -424,4 +425,4 @@ def test_import_of_another_version_s(built: capsule.Capsule, cache: Path, tmp_pa
     root = (built.directory / "rootfs.tar").read_bytes()
     file = tar(tmp_path / "f", [("capsule.json", manifest, 0o644, 0), ("rootfs.tar", root, 0o644, 0)])
     with pytest.raises(VbenchError, match="another version of vbench"):
-        capsule.import_(file)
+        transfer.import_(file)

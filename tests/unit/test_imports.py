@@ -137,7 +137,14 @@ def test_one_module_imports_paramiko() -> None:
 def test_commands_run_through_hosts() -> None:
     users = {name for name in MODULES if "subprocess" in imports(MODULES[name], lazy=True)}
     # The host itself; building and setting up, which happen before there is a host; the user's own shell.
-    allowed = ["hosts.local", "hosts.process", "hosts.command", "capsule.rootfs", "capsule.capsule"]
+    allowed = [
+        "hosts.local",
+        "hosts.process",
+        "hosts.command",
+        "capsule.rootfs",
+        "capsule.programs",
+        "capsule.capsule",
+    ]
     allowed += ["capsule.add_on", "cli.install", "cli.terminal"]
     assert users <= {f"vbench.{name}" for name in allowed}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vbench.capsule import capsule, rootfs
+from vbench.capsule import capsule, programs, rootfs
 
 PROGRAMS = ("usr/sbin/mke2fs", "usr/bin/sha256sum", "usr/bin/env", "usr/bin/true")
 
@@ -42,7 +42,7 @@ def origin() -> Path:
 def archive(target: Path) -> Path:
     """A root tree in a tar archive, as mmdebstrap leaves it."""
     root = origin()
-    files = {part for program in PROGRAMS for part in (program, *rootfs._libraries(root, program))}
+    files = {part for program in PROGRAMS for part in (program, *programs.libraries(root, program))}
     tree = target.parent / "root"
     for file in (*sorted(files), rootfs.LOADER):
         place = tree / (f"{rootfs.LIBRARIES[0]}/{Path(file).name}" if ".so" in file else file)

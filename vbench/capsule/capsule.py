@@ -6,14 +6,12 @@ cache as ``rootfs.tar`` (what export carries), ``tree/`` (unpacked) and ``image`
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +21,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from vbench import paths
-from vbench.capsule import rootfs
-from vbench.errors import DigestMismatch, UsageError, VbenchError, first_problem
+from vbench.capsule import programs, rootfs
+from vbench.errors import DigestMismatch, VbenchError, first_problem
 from vbench.hosts.base import Host, Payload, Program
 
 LOCK_FILE = rootfs.DATA / "capsule.lock"
@@ -54,7 +52,7 @@ class Capsule:
             self.manifest = Manifest.model_validate_json((directory / "capsule.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise VbenchError(
-                f"no sound capsule in {directory}: {_why(error)}", "rebuild it: vbench capsule build"
+                f"no sound capsule in {directory}: {reason_of(error)}", "rebuild it: vbench capsule build"
             ) from error
 
     @property
@@ -116,51 +114,7 @@ def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
         rootfs.bootstrap(plan, archive, mirror=mirror)
         say("adding kernel, initrd and boot scripts")
         release = rootfs.add_boot_files(plan, archive)
-        return _settle(work, plan, release, say)
-
-
-def export(capsule: Capsule, target: Path) -> None:
-    """Write the capsule to one file that :func:`import_` takes on another machine."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with tarfile.open(draft, "w") as out:
-            for name in ("capsule.json", "rootfs.tar"):
-                out.add(capsule.directory / name, name)
-        draft.replace(target)
-    except OSError as error:
-        raise VbenchError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-
-
-def import_(source: Path, say: Say = lambda _: None) -> Capsule:
-    """Take in an exported capsule after checking that its bytes are what its digest says."""
-    with building(say) as work:
-        try:
-            with tarfile.open(source, "r:") as archive:
-                for name in ("capsule.json", "rootfs.tar"):
-                    _take(archive, name, work)
-            manifest = Manifest.model_validate_json((work / "capsule.json").read_bytes())
-            say("checking its digest")
-            actual = rootfs.content_digest(work / "rootfs.tar")
-        except (OSError, KeyError, tarfile.TarError, ValidationError) as error:
-            raise UsageError(
-                f"{source} is not an exported capsule: {_why(error)}",
-                "make one with: vbench capsule export FILE",
-            ) from error
-        if actual != manifest.digest:
-            raise DigestMismatch(f"{source} says digest {manifest.digest} but its content has {actual}")
-        plan = recipe()
-        if manifest.recipe != plan.digest():
-            raise VbenchError(
-                f"{source} was built by another version of vbench (recipe {manifest.recipe[:12]}, "
-                f"this version's is {plan.digest()[:12]})",
-                "use the same vbench on both machines",
-            )
-        if (here := find()) is not None and here.digest == actual:
-            return here  # a run may be using it
-        return _settle(work, plan, manifest.kernel, say)
+        return settle(work, plan, release, say)
 
 
 def remove(*, partial_only: bool) -> list[Path]:
@@ -230,16 +184,7 @@ def write_lock(capsule: Capsule) -> None:
     LOCK_FILE.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _take(archive: tarfile.TarFile, name: str, folder: Path) -> None:
-    """Unpack one member's content and nothing else of it: no link, owner, mode or other path."""
-    content = archive.extractfile(name)
-    if content is None:
-        raise tarfile.TarError(f"{name} is not a file")
-    with (folder / name).open("wb") as file:
-        shutil.copyfileobj(content, file)
-
-
-def _why(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What an error says, in one line."""
     if isinstance(error, ValidationError):
         return first_problem(error)
@@ -284,12 +229,12 @@ def building(say: Say) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
+def settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
     """Unpack, make the image, write the manifest, and move the whole into its place at once."""
     archive = work / "rootfs.tar"
     say("unpacking it and making the disk image")
     _unpack(archive, work)
-    table, files = rootfs.programs(plan, work / "tree")
+    table, files = programs.listed(plan, work / "tree")
     packages = rootfs.packages(work / "tree")
     manifest = Manifest(
         digest=rootfs.content_digest(archive),

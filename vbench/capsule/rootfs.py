@@ -16,14 +16,14 @@ import shutil
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel
 
 from vbench.capsule import errata
 from vbench.errors import VbenchError
-from vbench.hosts.base import Payload, Program
+from vbench.hosts.base import Payload
 
 DATA = Path(__file__).parent
 EPOCH = 1_700_000_000
@@ -252,57 +252,3 @@ def packages(tree: Path) -> list[dict[str, str]]:
 def mended(tree: Path) -> list[str]:
     """Titles of the known faults of packaged programs that were mended in the tree."""
     return (tree / "vbench/mended").read_text().splitlines()
-
-
-def programs(recipe: Recipe, tree: Path) -> tuple[dict[str, Program], dict[str, str]]:
-    """The programs by name, and the SHA-256 of every file that running a measured one executes."""
-    table: dict[str, Program] = {}
-    files: dict[str, str] = {}
-    for path in (*recipe.measured, *recipe.helpers):
-        real = _inside(tree, path)
-        dynamic = _is_dynamic(tree / real)
-        table[PurePosixPath(path).name] = Program(real, dynamic)
-        if path in recipe.measured:
-            for part in (real, *(_libraries(tree, real) if dynamic else ())):
-                files[part] = hashlib.sha256((tree / part).read_bytes()).hexdigest()
-    return table, files
-
-
-def _inside(tree: Path, path: str) -> str:
-    """Resolve symbolic links the way a process whose root is ``tree`` would; the result is relative."""
-    here = PurePosixPath("/")
-    todo = list(PurePosixPath(path).parts[1:])
-    for _ in range(400):
-        if not todo:
-            break
-        step = here / todo.pop(0)
-        on_disk = tree / step.relative_to("/")
-        if on_disk.is_symlink():
-            target = PurePosixPath(on_disk.readlink())
-            todo = [*(part for part in target.parts if part != "/"), *todo]
-            here = PurePosixPath("/") if target.is_absolute() else here
-        else:
-            here = here.parent if step.name == ".." else step
-    if not (tree / here.relative_to("/")).exists():
-        raise VbenchError(f"the capsule holds no {path}", "is its package in capsule.toml?")
-    return str(here.relative_to("/"))
-
-
-def _is_dynamic(path: Path) -> bool:
-    """Whether an ELF file asks for a loader (its program headers hold a PT_INTERP)."""
-    return b"/lib64/ld-linux-x86-64.so.2\0" in path.read_bytes()[:4096]
-
-
-def _libraries(tree: Path, program: str) -> Iterator[str]:
-    """The loader and every library a program of the tree maps, as the tree's own loader finds them."""
-    yield _inside(tree, f"/{LOADER}")
-    path = ":".join(str(tree / part) for part in LIBRARIES)
-    argv = [str(tree / LOADER), "--library-path", path, "--list", str(tree / program)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise VbenchError(f"{program} in the capsule lacks a library: {done.stdout}{done.stderr}")
-    listing = done.stdout
-    for line in listing.splitlines():
-        _, arrow, target = line.partition(" => ")
-        if arrow:
-            yield _inside(tree, "/" + str(Path(target.split(" (")[0]).relative_to(tree)))

@@ -73,15 +73,15 @@ def show(json: Json = False) -> None:
 @app.command("export")
 def export(file: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Write the capsule to one file, for import on another machine."""
-    from vbench.capsule import capsule
+    from vbench.capsule import capsule, transfer
 
-    capsule.export(capsule.require(), file)
+    transfer.export(capsule.require(), file)
     say(f"wrote {file}")
 
 
 @app.command("import")
 def import_(file: Annotated[Path, typer.Argument(help="File written by export.")]) -> None:
     """Import an exported capsule, after checking its digest."""
-    from vbench.capsule import capsule
+    from vbench.capsule import transfer
 
-    say(f"capsule {capsule.import_(file, say).digest}")
+    say(f"capsule {transfer.import_(file, say).digest}")
