@@ -143,7 +143,7 @@ def wait_for(process: subprocess.Popen[str], ready: Callable[[], object], second
     end = time.monotonic() + seconds
     while not ready():
         require(process.poll() is None, "the command ended too early")
-        require(time.monotonic() < end, "it did not come")
+        require(time.monotonic() < end, "timed out waiting")
         time.sleep(0.01)
 
 
@@ -206,14 +206,15 @@ def kills(bench: Bench, count: int, seed: int) -> str:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(rng.uniform(0, span))
                 if (code := process.poll()) is not None:
-                    require(code == 0, f"kill {done}: it ended by itself: {process.communicate()}")
+                    require(code == 0, f"kill {done}: it ended without being killed: {process.communicate()}")
                     shutil.rmtree(folder)
                     continue  # it finished sooner than the first one
                 process.send_signal(signal.SIGKILL)
             moment = time.monotonic()
             while marked(process.pid):
                 require(
-                    time.monotonic() - moment < 5, f"kill {done}: its children live on: {marked(process.pid)}"
+                    time.monotonic() - moment < 5,
+                    f"kill {done}: its children are still alive: {marked(process.pid)}",
                 )
                 time.sleep(0.01)
             longest = max(longest, time.monotonic() - moment)
@@ -226,7 +227,7 @@ def kills(bench: Bench, count: int, seed: int) -> str:
                 again = bench.resume(folder)
             require(again.returncode == 0, f"kill {done}: {again.stderr}")
             require(not before - keys(folder), f"kill {done}: samples were lost: {before - keys(folder)}")
-            require(keys(folder) == wanted, f"kill {done}: other rows than the undisturbed run")
+            require(keys(folder) == wanted, f"kill {done}: its rows differ from the undisturbed run's")
             require(examine(folder) == [], f"kill {done}: not whole: {[*map(str, examine(folder))]}")
         shutil.rmtree(folder)
         done += 1
@@ -256,7 +257,7 @@ def broken(
         require("Traceback" not in err, f"a traceback: {err}")
         require(process.returncode == 0, f"exit code {process.returncode}: {err}")
     said = [line for line in err.splitlines() if "left out" in line]
-    require(said, f"nothing was said: {out}{err}")
+    require(said, f"nothing was reported: {out}{err}")
     return folder, "\n".join(said)
 
 
@@ -294,7 +295,7 @@ def killed_guest(bench: Bench) -> str:
         before <= keys(folder) and set(keys(folder).values()) == {1}, "samples were lost or counted twice"
     )
     require(examine(folder) == [], f"not whole after resuming: {[*map(str, examine(folder))]}")
-    return f"{said}\nvbench resume --retry: {sum((keys(folder) - before).values())} rows more, none twice"
+    return f"{said}\nvbench resume --retry: {sum((keys(folder) - before).values())} more rows, none twice"
 
 
 def killed_sshd(bench: Bench) -> str:
@@ -354,7 +355,9 @@ def stepped_clock(bench: Bench) -> str:
         ahead = host.run(["date", "-s", "+1 hour"]).text
         after = invoke(env, workload, size)
         require(host.run(["date", "+%s"]).text > str(time.time() + 3000), "the clock was not stepped")
-    require(after.guest_s and before.guest_s and 0.2 < after.guest_s / before.guest_s < 5, "a figure noticed")
+    require(
+        after.guest_s and before.guest_s and 0.2 < after.guest_s / before.guest_s < 5, "the figures changed"
+    )
     return f"guest set to {ahead}; elapsed in it {before.guest_s:.4f} s before, {after.guest_s:.4f} s after"
 
 

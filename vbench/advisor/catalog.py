@@ -91,7 +91,7 @@ class Measured(_Model):
         if self.how.startswith("layer") != bool(self.layers):
             raise ValueError("layers are named where, and only where, a layer measures it")
         if not self.layers and not self.why:
-            raise ValueError("says why no layer measures it")
+            raise ValueError("must say why no layer measures it")
         return self
 
 

@@ -149,7 +149,7 @@ def choose(
     clocks = {*run.samples.loc[run.samples["stack"].isin(chosen), "clock"].unique()}
     if len(clocks) > 1 and clock is None:
         raise UsageError(
-            "these stacks are timed by different kinds of clock, which share no figure",
+            "these stacks are timed by different kinds of clock, which never share a figure",
             "name one: --clock wall",
         )
     asked = Asked(run, tuple(dict.fromkeys(chosen)), workload, clock, level)

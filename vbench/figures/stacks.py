@@ -25,7 +25,7 @@ MOST_PANELS = 15  # in a waterfall: the workloads with the highest cost
 def _deepest(asked: Asked) -> str:
     """The stack asked for, or the one with the most layers measured step by step."""
     if len(asked.chosen) > 1:
-        raise UsageError(f"a waterfall takes one stack apart, not {len(asked.chosen)}", "name one with -s")
+        raise UsageError(f"a waterfall shows one stack, not {len(asked.chosen)}", "name one with -s")
     if asked.chosen:
         return asked.chosen[0]
     children = asked.overheads["stack"].unique()
@@ -183,7 +183,8 @@ def text_factors(
     clocks = {asked.by for asked in found}
     if len(clocks) > 1:
         raise UsageError(
-            "these stacks are timed by different kinds of clock", "draw wall-clock and testbed stacks apart"
+            "these stacks are timed by different kinds of clock",
+            "draw wall-clock and testbed stacks separately",
         )
     asked = Asked(run, workload=workload, clock=clocks.pop())
     name = asked.one_workload()

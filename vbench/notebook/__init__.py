@@ -74,7 +74,7 @@ def title(path: Path) -> str:
         lines = "".join(cells[0]["source"]).splitlines()
         return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
     except (OSError, ValueError, LookupError, TypeError, StopIteration):
-        raise VbenchError(f"{path} is not a notebook of vbench's") from None
+        raise VbenchError(f"{path} is not a vbench notebook") from None
 
 
 FURTHER = ("local/testbed/qemu", "local/testbed/xen/pvh", "local/testbed/xen/hvm")
@@ -203,7 +203,9 @@ def answer(key: str, **figures: Any) -> Folded:
     try:
         filled = known[key].format(**figures)
     except LookupError as error:
-        raise UsageError(f"the answer {key} needs a figure that this bundle does not give: {error}") from None
+        raise UsageError(
+            f"the answer {key} needs a figure that this bundle does not provide: {error}"
+        ) from None
     return Folded(filled, f"Answer {key}")
 
 

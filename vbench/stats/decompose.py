@@ -133,7 +133,7 @@ def _chain(known_stacks: pd.DataFrame, stack: str) -> list[str]:
 
 def _layers(base: str, stack: str) -> list[str]:
     if not stack.startswith(f"{base}/"):
-        raise UsageError(f"{stack} does not stand on its baseline {base}")
+        raise UsageError(f"{stack} is not built on its baseline {base}")
     return stack.removeprefix(f"{base}/").split("/")
 
 

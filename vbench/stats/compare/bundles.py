@@ -108,7 +108,7 @@ def compare(
     if found and not force:
         raise NotComparable(
             f"{before.path} and {after.path} are not comparable: {'; '.join(map(str, found))}",
-            "--force compares them all the same, and says so",
+            "use --force to compare them anyway; the result says so",
         )
     cells = _cells(before, after, level, threshold, absolute)
     return Comparison(before, after, cells, found, differences(before, after))
