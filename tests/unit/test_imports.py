@@ -177,3 +177,11 @@ def test_analysis_works_without_the_harness_s_needs() -> None:
 def test_command_line_answers_at_once() -> None:
     """What it needs to do something is imported by the command that does it."""
     assert not {name.split(".")[0] for name in reach("vbench.cli.main")} & (HARNESS | FIGURES)
+
+
+def test_no_test_imports_a_test() -> None:
+    """What tests share stands in a module that is none: bundles.py, tiny.py, conftest.py."""
+    tests = ROOT.parent / "tests"
+    for path in tests.rglob("*.py"):
+        used = {name.rpartition(".")[2] for name in imports(path, lazy=True)}
+        assert not {name for name in used if name.startswith("test_")}, path
