@@ -6,89 +6,25 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
+from bundles import KINDS, TRUTH, of_truth
 
 from vbench.advisor import requirements
 from vbench.advisor.advise import COLUMNS, Advice, advise
 from vbench.advisor.catalog import find
-from vbench.bundle.samples import Sample
-from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
+from vbench.bundle.store import Failure, Note
 from vbench.errors import UsageError, VbenchError
-from vbench.stats.run import Run, load
+from vbench.stats.run import load
 from vbench.terms import KINDS as KINDS_OF_WORK
 from vbench.terms import Kind
 from vbench.workload import mix
-
-KINDS = {"int": "cpu", "float": "cpu", "null": "os", "fork": "os", "read": "disk", "write": "disk"}
-ALIKE = {"int": "float", "read": "write"}  # two of each kind: an answer that rests on one cell is none
-# The true ratios by stack and workload.
-TRUTH: dict[str, dict[str, float]] = {
-    "local/chroot": {"int": 1.0, "null": 1.0, "fork": 1.0, "read": 1.0},
-    "local/uml": {"int": 1.1, "null": 40.0, "fork": 10.0, "read": 2.0},
-    "local/qemu": {"int": 8.0, "null": 6.0, "fork": 6.0, "read": 3.0},
-}
-
-
-def true_ratio(truth: Mapping[str, float], workload: str) -> float | None:
-    """A workload's, or that of the one it is like."""
-    like = next((name for name, twin in ALIKE.items() if twin == workload), workload)
-    return truth.get(workload, truth.get(like))
-
-
-def bundle(
-    folder: Path,
-    truth: Mapping[str, Mapping[str, float]] = TRUTH,
-    *,
-    blocks: int = 8,
-    noise: float = 0.01,
-    failures: tuple[Failure, ...] = (),
-    twice: bool = True,
-    params: tuple[str, ...] = ("{}",),
-) -> Run:
-    """Stacks on their bare roots (``local``, ``local/testbed``), each value 100 times its true ratio."""
-    rng = np.random.default_rng(5)
-    root_of = {stack: "local/testbed" if "testbed" in stack else "local" for stack in truth}
-    roots = sorted(set(root_of.values()))
-    info = RunInfo(
-        id="r1",
-        created="2026-01-01T00:00:00Z",
-        seed=1,
-        workloads={
-            name: WorkloadInfo(digest="0" * 64, kind=kind, title=name, primary="m")
-            for name, kind in KINDS.items()
-        },
-        failures=list(failures),
-    )
-    with Bundle.create(folder, info) as out:
-        for block in range(blocks):
-            samples = []
-            for root, workload, given in itertools.product(roots, KINDS, params):
-                stacks = [
-                    s for s in truth if root_of[s] == root and true_ratio(truth[s], workload) is not None
-                ]
-                arms = [(root, "A"), *((stack, "A") for stack in stacks), *([(root, "A'")] if twice else [])]
-                for order, (stack, arm) in enumerate(arms):
-                    ratio = None if stack == root else true_ratio(truth[stack], workload)
-                    value = 100 * (ratio or 1.0) * math.exp(rng.normal(0, noise))
-                    clock: Any = "instructions" if root == "local/testbed" else "wall"
-                    for metric, number in (("m", value), ("other", 1.0)):
-                        sample = Sample(
-                            run="r1", stack=stack, baseline=root, workload=workload, params=given, metric=metric,
-                            unit="ns", better="lower", value=number, block=block, order=order, arm=arm,  # type: ignore[arg-type]
-                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0,
-                            start="2026-01-01T00:00:00Z",
-                        )  # fmt: skip
-                        samples.append(sample)
-            out.append(samples)
-    return load(folder)
 
 
 def row(advice: Advice, stack: str) -> Any:
@@ -99,7 +35,7 @@ def row(advice: Advice, stack: str) -> Any:
 
 
 def test_a_mix_is_the_weighted_geometric_mean_of_ratios(tmp_path: Path) -> None:
-    run = bundle(tmp_path, noise=0.0)
+    run = of_truth(tmp_path, noise=0.0)
     advice = advise(run, mix={"os": 3, "int": 1})
     uml = row(advice, "local/uml")
     assert uml["ratio"] == pytest.approx((math.sqrt(40 * 10)) ** 0.75 * 1.1**0.25)
@@ -108,7 +44,7 @@ def test_a_mix_is_the_weighted_geometric_mean_of_ratios(tmp_path: Path) -> None:
 
 
 def test_the_interval_holds_the_truth_and_widens_with_noise(tmp_path: Path) -> None:
-    quiet, loud = (bundle(tmp_path / str(noise), noise=noise) for noise in (0.005, 0.1))
+    quiet, loud = (of_truth(tmp_path / str(noise), noise=noise) for noise in (0.005, 0.1))
     for run in (quiet, loud):
         uml = row(advise(run, mix="null"), "local/uml")
         assert uml["low"] < 40 < uml["high"]
@@ -117,14 +53,14 @@ def test_the_interval_holds_the_truth_and_widens_with_noise(tmp_path: Path) -> N
 
 
 def test_params_share_a_workload_s_weight(tmp_path: Path) -> None:
-    run = bundle(tmp_path, noise=0.0, params=('{"size":1}', '{"size":2}'))
+    run = of_truth(tmp_path, noise=0.0, params=('{"size":1}', '{"size":2}'))
     run = replace(run, samples=run.samples.query("workload != 'int' or params == '{\"size\":1}'"))
     ratio = row(advise(run, mix={"int": 1, "null": 1}), "local/uml")["ratio"]
     assert ratio == pytest.approx(math.sqrt(1.1 * 40))
 
 
 def test_nothing_asked_weighs_all_kinds_alike(tmp_path: Path) -> None:
-    advice = advise(bundle(tmp_path, noise=0.0))
+    advice = advise(of_truth(tmp_path, noise=0.0))
     assert advice.mix.asked == pytest.approx({"cpu": 1 / 3, "disk": 1 / 3, "os": 1 / 3})
     assert row(advice, "local/uml")["ratio"] == pytest.approx((1.1 * 2 * 20) ** (1 / 3))
 
@@ -133,7 +69,7 @@ def test_nothing_asked_weighs_all_kinds_alike(tmp_path: Path) -> None:
 
 
 def test_a_clear_choice_is_made_with_its_runner_up(tmp_path: Path) -> None:
-    run = bundle(tmp_path, {name: TRUTH[name] for name in ("local/uml", "local/qemu")})
+    run = of_truth(tmp_path, {name: TRUTH[name] for name in ("local/uml", "local/qemu")})
     answer = advise(run, mix="cpu").answers[0]
     assert answer.choice == "local/uml"
     assert "next is local/qemu, 7." in answer.text
@@ -141,7 +77,7 @@ def test_a_clear_choice_is_made_with_its_runner_up(tmp_path: Path) -> None:
 
 
 def test_needs_rule_out_with_the_catalogue_s_reason(tmp_path: Path) -> None:
-    advice = advise(bundle(tmp_path), ["other-os"], "cpu")
+    advice = advise(of_truth(tmp_path), ["other-os"], "cpu")
     assert advice.answers[0].choice == "local/qemu"
     chroot = row(advice, "local/chroot")
     assert (chroot["needs"], chroot["verdict"]) == ("not met", "ruled out")
@@ -152,7 +88,7 @@ def test_needs_rule_out_with_the_catalogue_s_reason(tmp_path: Path) -> None:
 
 
 def test_nothing_left_is_said(tmp_path: Path) -> None:
-    run = bundle(tmp_path, {"local/chroot": TRUTH["local/chroot"]})
+    run = of_truth(tmp_path, {"local/chroot": TRUTH["local/chroot"]})
     answer = advise(run, ["other-os"]).answers[0]
     assert answer.choice is None
     assert answer.text == "No measured stack meets the needs."
@@ -160,7 +96,7 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
 
 
 def test_what_is_not_documented_is_not_decided(tmp_path: Path) -> None:
-    run = bundle(tmp_path, {"local/uml": TRUTH["local/uml"]})
+    run = of_truth(tmp_path, {"local/uml": TRUTH["local/uml"]})
     advice = advise(run, ["live-migration"])
     assert row(advice, "local/uml")["needs"] == "unknown"
     assert advice.answers[0].choice is None
@@ -169,20 +105,20 @@ def test_what_is_not_documented_is_not_decided(tmp_path: Path) -> None:
 
 def test_equals_are_not_told_apart(tmp_path: Path) -> None:
     same = {"local/chroot": TRUTH["local/chroot"], "local/bubblewrap": TRUTH["local/chroot"]}
-    answer = advise(bundle(tmp_path, same)).answers[0]
+    answer = advise(of_truth(tmp_path, same)).answers[0]
     assert answer.choice is None
     assert "not distinguishable under this mix" in answer.text
     assert any("parts" in line or "part " in line for line in answer.sensitivity)
 
 
 def test_too_few_blocks_do_not_decide(tmp_path: Path) -> None:
-    answer = advise(bundle(tmp_path, blocks=5)).answers[0]
+    answer = advise(of_truth(tmp_path, blocks=5)).answers[0]
     assert answer.choice is None
     assert "5 whole blocks are too few, 6 are needed" in answer.text
 
 
 def test_without_a_second_baseline_noise_has_no_measure(tmp_path: Path) -> None:
-    answer = advise(bundle(tmp_path, twice=False)).answers[0]
+    answer = advise(of_truth(tmp_path, twice=False)).answers[0]
     assert answer.choice is None
     assert "the baseline was not measured twice" in answer.text
 
@@ -193,7 +129,7 @@ def test_missing_cells_are_named_with_their_reason(tmp_path: Path) -> None:
         Failure(stack="local/bubblewrap", workload=name, stage="run", reason="no space left")
         for name in ("read", "write")
     ]
-    advice = advise(bundle(tmp_path, truth, failures=tuple(gone)))
+    advice = advise(of_truth(tmp_path, truth, failures=tuple(gone)))
     assert row(advice, "local/bubblewrap")["missing"] == "read, write (no space left)"
     assert row(advice, "local/bubblewrap")["verdict"] == "not decidable: cells are missing"
     assert math.isnan(row(advice, "local/bubblewrap")["ratio"])
@@ -209,7 +145,7 @@ def test_what_the_plan_leaves_out_is_set_aside_and_not_in_the_way(tmp_path: Path
         Failure(stack="local/bubblewrap", workload=name, stage="plan", reason="it takes hours")
         for name in ("read", "write")
     ]
-    advice = advise(bundle(tmp_path, truth, failures=tuple(gone)))
+    advice = advise(of_truth(tmp_path, truth, failures=tuple(gone)))
     assert row(advice, "local/bubblewrap")["verdict"].startswith("set aside")
     assert advice.answers[0].choice == "local/chroot"
     told = " ".join(advice.answers[0].sensitivity)
@@ -218,7 +154,7 @@ def test_what_the_plan_leaves_out_is_set_aside_and_not_in_the_way(tmp_path: Path
 
 
 def test_a_kind_that_the_bundle_lacks_leaves_it_open(tmp_path: Path) -> None:
-    advice = advise(bundle(tmp_path), mix="web")
+    advice = advise(of_truth(tmp_path), mix="web")
     assert advice.answers[0].choice is None
     assert "carries only 50% of the mix" in advice.answers[0].text
     assert "network: no workload of this kind in the bundle" in advice.answers[0].text
@@ -231,7 +167,7 @@ def test_clocks_are_never_mixed(tmp_path: Path) -> None:
         "local/testbed/kvm": {"int": 1.0, "null": 1.0, "fork": 1.5, "read": 1.5},
         "local/testbed/xen/pv": {"int": 1.0, "null": 2.0, "fork": 3.0, "read": 1.5},
     }
-    advice = advise(bundle(tmp_path, truth), ["live-migration"])
+    advice = advise(of_truth(tmp_path, truth), ["live-migration"])
     assert [(one.baseline, one.clock) for one in advice.answers] == [
         ("local", "wall"),
         ("local/testbed", "instructions"),
@@ -243,7 +179,7 @@ def test_clocks_are_never_mixed(tmp_path: Path) -> None:
 
 
 def test_another_clock_than_the_baseline_s_gives_no_ratio(tmp_path: Path) -> None:
-    run = bundle(tmp_path)
+    run = of_truth(tmp_path)
     run.samples.loc[run.samples["stack"] == "local/uml", "clock"] = "instructions"
     uml = row(advise(run), "local/uml")
     assert math.isnan(uml["ratio"])
@@ -252,13 +188,13 @@ def test_another_clock_than_the_baseline_s_gives_no_ratio(tmp_path: Path) -> Non
 
 def test_stacks_that_never_opened_are_listed(tmp_path: Path) -> None:
     gone = Failure(stack="local/kvm", stage="probe", reason="no usable /dev/kvm")
-    advice = advise(bundle(tmp_path, failures=(gone,)), ["other-os"])
+    advice = advise(of_truth(tmp_path, failures=(gone,)), ["other-os"])
     assert row(advice, "local/kvm")["verdict"] == "not measured"
     assert row(advice, "local/kvm")["missing"] == "no usable /dev/kvm"
 
 
 def test_nested_stacks_are_held_against_the_bare_machine(tmp_path: Path) -> None:
-    run = bundle(
+    run = of_truth(
         tmp_path, {"local/uml": TRUTH["local/uml"], "local/uml/chroot": TRUTH["local/uml"]}, noise=0.0
     )
     nested = run.samples["stack"] == "local/uml/chroot"
@@ -268,7 +204,7 @@ def test_nested_stacks_are_held_against_the_bare_machine(tmp_path: Path) -> None
 
 def test_a_threshold_makes_small_differences_equal(tmp_path: Path) -> None:
     truth = {"local/chroot": dict.fromkeys(KINDS, 1.0), "local/bubblewrap": dict.fromkeys(KINDS, 1.1)}
-    run = bundle(tmp_path, truth, noise=0.001)
+    run = of_truth(tmp_path, truth, noise=0.001)
     assert advise(run).answers[0].choice == "local/chroot"
     assert advise(run, threshold=0.2).answers[0].choice is None
 
@@ -278,7 +214,7 @@ def test_a_cell_that_beats_the_baseline_takes_no_part(tmp_path: Path) -> None:
         "local/uml": {"int": 1.3, "null": 2.0, "fork": 2.0, "read": 2.0, "write": 0.04},
         "local/qemu": {"int": 1.1, "null": 1.5, "fork": 1.5, "read": 1.5, "write": 1.5},
     }
-    run = bundle(tmp_path, truth)
+    run = of_truth(tmp_path, truth)
     for asked in ("disk=0.5,os=0.5", None):
         advice = advise(run, mix=asked)
         assert advice.answers[0].choice == "local/qemu"
@@ -294,7 +230,7 @@ def test_a_cell_that_beats_the_baseline_takes_no_part(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_rests_on_one_cell_is_none(tmp_path: Path) -> None:
-    run = bundle(tmp_path, {name: TRUTH[name] for name in ("local/uml", "local/qemu")})
+    run = of_truth(tmp_path, {name: TRUTH[name] for name in ("local/uml", "local/qemu")})
     answer = advise(run, mix="null").answers[0]
     assert answer.choice is None
     assert "the answer rests on one cell, null" in answer.text
@@ -302,18 +238,18 @@ def test_an_answer_that_rests_on_one_cell_is_none(tmp_path: Path) -> None:
         "local/uml": {"int": 1.2, "null": 1.2, "fork": 1.2, "read": 4.0, "write": 1.2},
         "local/qemu": {"int": 1.3, "null": 1.3, "fork": 1.3, "read": 1.3, "write": 1.3},
     }
-    flips = advise(bundle(tmp_path / "b", truth), mix="disk").answers[0]
+    flips = advise(of_truth(tmp_path / "b", truth), mix="disk").answers[0]
     assert flips.choice is None
     assert "without read, local/uml would come first" in flips.text
     truth["local/uml"]["write"] = 1.3
-    tied = advise(bundle(tmp_path / "c", truth), mix="disk").answers[0]
+    tied = advise(of_truth(tmp_path / "c", truth), mix="disk").answers[0]
     assert tied.choice is None
     assert "without read, " in tied.text
 
 
 def test_unlike_network_paths_are_not_compared(tmp_path: Path) -> None:
     truth = {**TRUTH, "local/uml/chroot": dict.fromkeys(KINDS, 1.05)}
-    run = bundle(tmp_path, truth)
+    run = of_truth(tmp_path, truth)
     run.samples["peer"] = ""
     disk = run.samples["workload"].isin(["read", "write"])
     run.samples.loc[disk, "peer"] = "the machine"
@@ -327,19 +263,19 @@ def test_unlike_network_paths_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_what_the_bundle_says_of_the_machine_is_repeated(tmp_path: Path) -> None:
-    run = bundle(tmp_path)
+    run = of_truth(tmp_path)
     run.info.hosts["local"] = {"virtualized": "kvm (by a sign)", "container": "no sign of one"}
     text = advise(run, mix="cpu").text
     assert "local is itself virtualized (kvm (by a sign))" in text
     assert "bare machine" not in text
     run.info.hosts["local"]["virtualized"] = "no sign of it"
     assert "itself virtualized" not in advise(run, mix="cpu").text
-    counted = bundle(tmp_path / "b", {"local/testbed/kvm": dict.fromkeys(KINDS, 1.5)})
+    counted = of_truth(tmp_path / "b", {"local/testbed/kvm": dict.fromkeys(KINDS, 1.5)})
     assert "counts of instructions: caches, TLB misses" in advise(counted, mix="cpu").text
 
 
 def test_a_warning_beside_the_cells_it_rests_on_is_repeated(tmp_path: Path) -> None:
-    run = bundle(tmp_path)
+    run = of_truth(tmp_path)
     for note in (
         Note(severity="warning", stacks=["local/chroot"], workloads=["read"], text="its disk is cached"),
         Note(severity="info", stacks=["local/chroot"], workloads=["read"], text="b"),
@@ -352,7 +288,7 @@ def test_a_warning_beside_the_cells_it_rests_on_is_repeated(tmp_path: Path) -> N
 
 def test_small_differences_are_said_in_digits_that_tell(tmp_path: Path) -> None:
     truth = {"local/chroot": dict.fromkeys(KINDS, 1.001), "local/bubblewrap": dict.fromkeys(KINDS, 1.003)}
-    text = advise(bundle(tmp_path, truth, noise=0.0)).text
+    text = advise(of_truth(tmp_path, truth, noise=0.0)).text
     assert "0.1% more than local (+0.1% to +0.1%)" in text
     assert "next is local/bubblewrap, 0.2% more than local/chroot" in text
     assert "Differences up to less than 0.01% are noise" in text
@@ -360,7 +296,7 @@ def test_small_differences_are_said_in_digits_that_tell(tmp_path: Path) -> None:
 
 def test_a_mix_of_which_the_bundle_has_nothing_is_said(tmp_path: Path) -> None:
     for asked in ("lifecycle", "network"):
-        answer = advise(bundle(tmp_path / asked), mix=asked).answers[0]
+        answer = advise(of_truth(tmp_path / asked), mix=asked).answers[0]
         assert answer.choice is None
         assert f"carries nothing of the mix ({asked}: no workload of this kind" in answer.text
 
@@ -370,7 +306,7 @@ def test_a_mix_of_which_the_bundle_has_nothing_is_said(tmp_path: Path) -> None:
 
 def test_weights_that_turn_the_ranking_are_exact(tmp_path: Path) -> None:
     truth = {name: TRUTH[name] for name in ("local/uml", "local/qemu")}
-    run = bundle(tmp_path, truth, noise=0.0)
+    run = of_truth(tmp_path, truth, noise=0.0)
     # uml and qemu cost the same where x log(1.1/8) + (1 - x) log(40/6) is 0.
     x = math.log(40 / 6) / (math.log(40 / 6) - math.log(1.1 / 8))
     lines = advise(run, mix={"cpu": 0.9, "null": 0.1}).answers[0].sensitivity
@@ -384,22 +320,22 @@ def test_weights_that_turn_the_ranking_are_exact(tmp_path: Path) -> None:
 
 
 def test_needs_that_turn_the_ranking_are_told(tmp_path: Path) -> None:
-    lines = advise(bundle(tmp_path), ["kernel-isolation", "other-os"], "cpu").answers[0].sensitivity
+    lines = advise(of_truth(tmp_path), ["kernel-isolation", "other-os"], "cpu").answers[0].sensitivity
     assert any(line.startswith("Without other-os, local/uml") for line in lines)
     assert not any("local/chroot" in line for line in lines)  # fails both needs
-    lines = advise(bundle(tmp_path / "b"), mix="cpu").answers[0].sensitivity
+    lines = advise(of_truth(tmp_path / "b"), mix="cpu").answers[0].sensitivity
     assert any("local/chroot would be ruled out by: other-os" in line for line in lines)
 
 
 def test_blocks_that_would_decide_do_decide(tmp_path: Path) -> None:
     truth = {"local/chroot": dict.fromkeys(KINDS, 1.0), "local/bubblewrap": dict.fromkeys(KINDS, 1.02)}
-    run = bundle(tmp_path / "few", truth, blocks=6, noise=0.03)
+    run = of_truth(tmp_path / "few", truth, blocks=6, noise=0.03)
     from vbench.advisor.ranking import rank
 
     samples = run.samples[run.samples["metric"] == "m"]
     ranking = rank(samples, mix.expand({"cpu": 1.0}, KINDS))[0]
     assert ranking.compare("local/chroot", ["local/bubblewrap"])["local/bubblewrap"][1] != "costlier"
-    many = bundle(tmp_path / "many", truth, blocks=80, noise=0.01)
+    many = of_truth(tmp_path / "many", truth, blocks=80, noise=0.01)
     assert advise(many, mix="cpu").answers[0].choice == "local/chroot"
     other = rank(many.samples[many.samples["metric"] == "m"], mix.expand({"cpu": 1.0}, KINDS))[0]
     needed = other.blocks_needed("local/chroot", "local/bubblewrap")
@@ -516,7 +452,7 @@ class _Text(HTMLParser):
 
 def test_a_notebook_shows_it_safely(tmp_path: Path) -> None:
     evil = Failure(stack="local/kvm", stage="probe", reason="<script>alert(1)</script>")
-    html = advise(bundle(tmp_path, failures=(evil,)))._repr_html_()
+    html = advise(of_truth(tmp_path, failures=(evil,)))._repr_html_()
     assert "script" not in _Text(html).tags
     assert "local/chroot" in html
 
@@ -524,7 +460,7 @@ def test_a_notebook_shows_it_safely(tmp_path: Path) -> None:
 def test_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
 ) -> None:
-    bundle(tmp_path / "b")
+    of_truth(tmp_path / "b")
     monkeypatch.setenv("COLUMNS", "160")
     advised = partial(call, "advise", tmp_path / "b")
 
@@ -549,7 +485,7 @@ def test_command(
 
 
 def test_a_changed_value_shows_in_the_answer(tmp_path: Path) -> None:
-    run = bundle(tmp_path, noise=0.0)
+    run = of_truth(tmp_path, noise=0.0)
     before = advise(run, mix="null")
     run.samples.loc[(run.samples["stack"] == "local/uml") & (run.samples["workload"] == "null"), "value"] *= 2
     after = advise(run, mix="null")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import chromium
 import pytest
-from test_report import EVIL, bundle
+from bundles import EVIL, to_report
 
 from vbench.report import render
 
@@ -30,7 +30,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     file = folder / "report.html"
-    file.write_text(render(bundle(folder / "run")), encoding="utf-8")
+    file.write_text(render(to_report(folder / "run")), encoding="utf-8")
     return file
 
 
@@ -38,7 +38,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     file = folder / "report.html"
-    file.write_text(render(bundle(folder / "run", evil=EVIL)), encoding="utf-8")
+    file.write_text(render(to_report(folder / "run", evil=EVIL)), encoding="utf-8")
     return file
 
 

@@ -93,7 +93,6 @@ BAD = {
     "layer-near": (["exec", "local/quemu", "--", "true"], "hint: did you mean qemu?"),
     "layer-run": (["run", "--stack", "nosuch"], "there is no layer 'nosuch'"),
     "layer-doctor": (["doctor", "nosuch"], "there is no layer 'nosuch'"),
-    "layer-shell": (["shell", "local/nosuch"], ""),
     "path": (["run", "--stack", "local//uml"], "is not a stack path"),
     "remote": (["exec", "alice@lab7", "--", "true"], "remote roots are not supported yet"),
     "workload": (["run", "-s", "local", "-w", "cpu-imt"], "did you mean cpu-int?"),

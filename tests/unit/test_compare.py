@@ -11,65 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from bundles import DAY_STACKS, DAY_WORKLOADS, on_a_day
 
 from vbench import load
-from vbench.bundle.samples import Sample
-from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
+from vbench.bundle.store import Failure, WorkloadInfo
 from vbench.errors import NotComparable
 from vbench.stats.compare.bundles import COLUMNS, Comparison, compare
 from vbench.stats.compare.replay import replayed
 from vbench.stats.compare.summary import as_json, markdown, rows, summary
 from vbench.stats.run import Run
 
-STACKS = {"local": 1.0, "local/uml": 3.0, "local/chroot": 1.0, "local/uml/chroot": 3.2}
-WORKLOADS = {"int": ("cpu", "lower"), "seq": ("disk", "higher"), "null": ("os", "lower")}
 Change = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-def base_of(stack: str) -> str:
-    return stack if stack in {"local", "local/testbed"} else stack.rsplit("/", 1)[0]
-
-
-def bundle(
-    folder: Path,
-    *,
-    seed: int = 0,
-    blocks: int = 12,
-    sd: float = 0.01,
-    day: float = 1.0,
-    stacks: dict[str, float] = STACKS,
-    factors: dict[tuple[str, str], float] | None = None,
-    **fields: Any,
-) -> Run:
-    """A run on a day that is so much slower for everything, with drift that a block shares."""
-    rng = np.random.default_rng(seed)
-    clock = fields.pop("clock", "wall")
-    info = RunInfo(
-        id=folder.name, created="2026-01-01", seed=seed, plan={"vcpus": 1, "memory_mib": 512, "disk_mib": 512},
-        capsule={"digest": "c0ffee"}, hosts={name: {"kernel": "6.1", "open_seconds": str(seed)} for name in stacks},
-        workloads={n: WorkloadInfo(digest="d", kind=k, title=n, primary="m") for n, (k, _) in WORKLOADS.items()},
-    )  # fmt: skip
-    info = info.model_copy(update=fields)
-    with Bundle.create(folder, info) as out:
-        for block in range(blocks):
-            group, drift = [], float(np.exp(rng.normal(0, 0.05)))
-            for workload, (_, better) in WORKLOADS.items():
-                for stack, factor in stacks.items():
-                    arms = ("A", "A'") if any(base_of(s) == stack for s in stacks) else ("A",)
-                    for arm in arms:
-                        cost = day * drift * factor * float(np.exp(rng.normal(0, sd)))
-                        cost *= (factors or {}).get((stack, workload), 1.0)
-                        group.append(Sample(
-                            run=info.id, stack=stack, baseline=base_of(stack), workload=workload, params="{}",
-                            metric="m", unit="u", better=better, value=100 * cost if better == "lower" else 100 / cost,  # type: ignore[arg-type]
-                            block=block, order=0, arm=arm, warmup=False, work=1, clock=clock, guest_s=1.0,  # type: ignore[arg-type]
-                            parent_s=1.0, start="",
-                        ))  # fmt: skip
-            out.append(group)
-        out.finish()
-    return load(folder)
 
 
 def edited(run: Run, folder: Path, change: Change) -> Run:
@@ -95,20 +48,20 @@ def changed(found: Comparison) -> dict[tuple[str, str], str]:
 
 
 def test_a_bundle_has_not_changed_against_itself(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     found = compare(run, run)
     assert list(found.cells.columns) == COLUMNS
     assert changed(found) == {}
     assert set(found.cells["verdict"]) == {"not distinguishable"}
     assert (found.cells["change"] == 1.0).all()
     assert found.differences == []
-    assert len(found.cells) == len(STACKS) * len(WORKLOADS)
+    assert len(found.cells) == len(DAY_STACKS) * len(DAY_WORKLOADS)
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", DAY_STACKS)
 @pytest.mark.parametrize("workload", ["int", "seq"])
 def test_one_cell_slowed_by_hand_is_found_and_no_other(tmp_path: Path, stack: str, workload: str) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     found = compare(run, edited(run, tmp_path / "b", slowed(stack, workload)))
     assert changed(found) == {(stack, workload): "costlier"}
     row = found.changed.iloc[0]
@@ -121,49 +74,49 @@ def test_one_cell_slowed_by_hand_is_found_and_no_other(tmp_path: Path, stack: st
 def test_two_days_of_the_same_have_not_changed_though_the_machine_has(tmp_path: Path) -> None:
     called = 0
     for seed in range(6):
-        one = bundle(tmp_path / f"a{seed}", seed=seed)
-        two = bundle(tmp_path / f"b{seed}", seed=100 + seed, day=1.2)
+        one = on_a_day(tmp_path / f"a{seed}", seed=seed)
+        two = on_a_day(tmp_path / f"b{seed}", seed=100 + seed, day=1.2)
         found = compare(one, two)
         called += bool(changed(found))
         assert found.cells["value_change"].between(1.05, 1.35).all()
-        assert compare(one, two, absolute=True).changed["stack"].nunique() == len(STACKS)
+        assert compare(one, two, absolute=True).changed["stack"].nunique() == len(DAY_STACKS)
     assert called <= 1
 
 
 def test_a_change_is_found_on_another_day(tmp_path: Path) -> None:
-    one = bundle(tmp_path / "a", seed=1)
-    two = bundle(tmp_path / "b", seed=2, day=0.8, factors={("local/uml", "null"): 1.1})
+    one = on_a_day(tmp_path / "a", seed=1)
+    two = on_a_day(tmp_path / "b", seed=2, day=0.8, factors={("local/uml", "null"): 1.1})
     assert changed(compare(one, two)) == {("local/uml", "null"): "costlier"}
     assert changed(compare(one, two, threshold=0.2)) == {}
 
 
 def test_the_machine_alone_is_not_called(tmp_path: Path) -> None:
-    one = bundle(tmp_path / "a", seed=1, sd=0.002)
-    two = bundle(tmp_path / "b", seed=2, sd=0.002, day=1.5)
+    one = on_a_day(tmp_path / "a", seed=1, sd=0.002)
+    two = on_a_day(tmp_path / "b", seed=2, sd=0.002, day=1.5)
     assert changed(compare(one, two)) == {}
 
 
 def test_all_guests_but_not_the_host_getting_slower_is_not_the_host_getting_faster(tmp_path: Path) -> None:
-    slow = {(stack, "int"): 1.3 for stack in STACKS if stack != "local"}
-    one = bundle(tmp_path / "a", seed=1)
-    two = bundle(tmp_path / "b", seed=2, factors=slow)
+    slow = {(stack, "int"): 1.3 for stack in DAY_STACKS if stack != "local"}
+    one = on_a_day(tmp_path / "a", seed=1)
+    two = on_a_day(tmp_path / "b", seed=2, factors=slow)
     assert changed(compare(one, two)) == dict.fromkeys(slow, "costlier")
-    fast = bundle(tmp_path / "c", seed=3, factors={("local", "int"): 1 / 1.3})
+    fast = on_a_day(tmp_path / "c", seed=3, factors={("local", "int"): 1 / 1.3})
     assert changed(compare(one, fast)) == {("local", "int"): "cheaper"}
 
 
 def test_with_one_stack_only_values_tell_which_of_the_two_changed(tmp_path: Path) -> None:
     stacks = {"local": 1.0, "local/uml": 3.0}
-    one = bundle(tmp_path / "a", seed=1, stacks=stacks)
-    two = bundle(tmp_path / "b", seed=2, stacks=stacks, factors={("local", "int"): 1.3})
+    one = on_a_day(tmp_path / "a", seed=1, stacks=stacks)
+    two = on_a_day(tmp_path / "b", seed=2, stacks=stacks, factors={("local", "int"): 1.3})
     assert changed(compare(one, two)) == {("local", "int"): "costlier"}
-    small = bundle(tmp_path / "c", seed=3, stacks=stacks, factors={("local", "int"): 1.04})
+    small = on_a_day(tmp_path / "c", seed=3, stacks=stacks, factors={("local", "int"): 1.04})
     assert changed(compare(one, small)) == {("local/uml", "int"): "cheaper"}
 
 
 def test_a_lone_baseline_is_not_decided_by_its_values(tmp_path: Path) -> None:
-    one = bundle(tmp_path / "a", stacks={"local": 1.0, "local/x": 1.0})
-    two = bundle(tmp_path / "b", stacks={"local": 1.5, "local/x": 1.0})
+    one = on_a_day(tmp_path / "a", stacks={"local": 1.0, "local/x": 1.0})
+    two = on_a_day(tmp_path / "b", stacks={"local": 1.5, "local/x": 1.0})
     alone = [replace(run, samples=run.samples[run.samples["stack"] == "local"]) for run in (one, two)]
     found = compare(alone[0], alone[1])
     assert set(found.cells["verdict"]) == {"undetermined"}
@@ -173,14 +126,14 @@ def test_a_lone_baseline_is_not_decided_by_its_values(tmp_path: Path) -> None:
 
 def test_counted_instructions_are_compared_by_value(tmp_path: Path) -> None:
     stacks = {"local/testbed": 1.0, "local/testbed/kvm": 1.2}
-    one = bundle(tmp_path / "a", stacks=stacks, sd=0, clock="instructions")
+    one = on_a_day(tmp_path / "a", stacks=stacks, sd=0, clock="instructions")
     run = edited(one, tmp_path / "b", slowed("local/testbed", "int", 1.01))
     assert set(compare(one, run).cells["basis"]) == {"value"}
 
 
 @pytest.mark.parametrize("blocks", [3, 5])
 def test_few_blocks_decide_nothing(tmp_path: Path, blocks: int) -> None:
-    run = bundle(tmp_path / "a", blocks=blocks)
+    run = on_a_day(tmp_path / "a", blocks=blocks)
     found = compare(run, edited(run, tmp_path / "b", slowed("local/uml", "int", 9)))
     assert set(found.cells["verdict"]) == {"undetermined"}
     assert not found.decidable
@@ -188,13 +141,13 @@ def test_few_blocks_decide_nothing(tmp_path: Path, blocks: int) -> None:
 
 
 def test_without_the_floor_of_both_nothing_is_called(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     once = replace(run, samples=run.samples[run.samples["arm"] == "A"])
     assert set(compare(run, once).cells["verdict"]) == {"undetermined"}
 
 
 def test_what_one_bundle_lacks(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     rest = run.samples[~((run.samples["stack"] == "local/uml") & (run.samples["workload"] == "int"))]
     fewer = replace(run, samples=rest)
     cells = compare(run, fewer).cells.set_index(["stack", "workload"])
@@ -211,10 +164,10 @@ def test_what_one_bundle_lacks(tmp_path: Path) -> None:
 FIELDS: dict[str, tuple[dict[str, Any], Change | None, str]] = {
     "capsule": ({"capsule": {"digest": "bad"}}, None, "capsule.digest: c0ffee and bad"),
     "workload": ({"workloads": {"int": WorkloadInfo(digest="e", kind="cpu", title="", primary="m")}}, None,
-                 "workloads.int.digest: d and e"),
+                 f"workloads.int.digest: {'0' * 64} and e"),
     "shape": ({"plan": {"vcpus": 1, "memory_mib": 1024, "disk_mib": 512}}, None, "plan.memory_mib: 512 and 1024"),
     "clock": ({}, lambda row: row | {"clock": "instructions"}, "samples.clock of local: wall and instructions"),
-    "unit": ({}, lambda row: row | {"unit": "s"}, "samples.unit of int.m: u and s"),
+    "unit": ({}, lambda row: row | {"unit": "s"}, "samples.unit of int.m: ns and s"),
     "better": ({}, lambda row: row | {"better": "lower"}, "samples.better of seq.m: higher and lower"),
     "params": ({}, lambda row: row | {"params": '{"k":1}'}, 'samples.params of int: {} and {"k":1}'),
     "baseline": ({}, lambda row: row | ({"baseline": "local"} if "uml" in row["stack"] else {}),
@@ -225,7 +178,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Change | None, str]] = {
 @pytest.mark.parametrize("name", FIELDS)
 def test_what_is_not_comparable_is_named(tmp_path: Path, name: str) -> None:
     fields, change, says = FIELDS[name]
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     other = edited(run, tmp_path / "b", change or (lambda row: row))
     other = replace(other, info=other.info.model_copy(update=fields))
     with pytest.raises(NotComparable) as caught:
@@ -242,11 +195,11 @@ def test_what_is_not_comparable_is_named(tmp_path: Path, name: str) -> None:
 
 def test_another_emulator_counts_otherwise(tmp_path: Path) -> None:
     stacks = {"local/testbed": 1.0, "local/testbed/kvm": 1.2}
-    run = bundle(tmp_path / "a", stacks=stacks, clock="instructions", versions={"qemu-system-x86": "7.2"})
+    run = on_a_day(tmp_path / "a", stacks=stacks, clock="instructions", versions={"qemu-system-x86": "7.2"})
     other = replace(run, info=run.info.model_copy(update={"versions": {"qemu-system-x86": "8.2"}}))
     with pytest.raises(NotComparable, match=r"versions.qemu-system-x86: 7.2 and 8.2"):
         compare(run, other)
-    wall = bundle(tmp_path / "b", versions={"qemu-system-x86": "7.2"})
+    wall = on_a_day(tmp_path / "b", versions={"qemu-system-x86": "7.2"})
     upgraded = replace(wall, info=wall.info.model_copy(update={"versions": {"qemu-system-x86": "8.2"}}))
     assert [str(each) for each in compare(wall, upgraded).differences] == [
         "versions.qemu-system-x86: 7.2 and 8.2"
@@ -258,7 +211,7 @@ def test_resources_are_compared_in_the_form_that_both_bundles_tell_them_in(tmp_p
 
     def told(name: str, stacks: dict[str, float], clock: str, **facts: Any) -> Run:
         hosts = dict.fromkeys(stacks, facts)
-        return bundle(tmp_path / name, stacks=stacks, clock=clock, hosts=hosts)
+        return on_a_day(tmp_path / name, stacks=stacks, clock=clock, hosts=hosts)
 
     counted = {"local/testbed": 1.0, "local/testbed/chroot": 1.0}
     table: dict[str, Any] = {"clock": "instructions", "cpu": "EPYC", "vcpus": 1}
@@ -282,25 +235,25 @@ def test_resources_are_compared_in_the_form_that_both_bundles_tell_them_in(tmp_p
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     other = replace(run, samples=run.samples.assign(workload="w" + run.samples["workload"]))
     with pytest.raises(NotComparable, match="in common"):
         compare(run, other, force=True)
 
 
 def test_a_new_kernel_is_a_possible_cause(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     hosts = {name: facts | {"kernel": "6.9"} for name, facts in run.info.hosts.items()}
     found = compare(run, replace(run, info=run.info.model_copy(update={"hosts": hosts})))
     assert [(d.field, d.before, d.after, d.stacks) for d in found.differences] == [
-        ("kernel", "6.1", "6.9", tuple(STACKS))
+        ("kernel", "6.1", "6.9", tuple(DAY_STACKS))
     ]
     assert "- kernel: 6.1 and 6.9 (local, local/uml" in markdown(found)
 
 
 def test_text_of_a_stranger_s_bundle_stays_text(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>|`[x](y)`\n# T"
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     twin = replace(run, samples=run.samples.assign(workload=run.samples["workload"] + evil))
     hosts = {"local": {"kernel": evil}}
     other = replace(twin, info=run.info.model_copy(update={"hosts": hosts}))
@@ -316,7 +269,7 @@ def test_text_of_a_stranger_s_bundle_stays_text(tmp_path: Path) -> None:
 
 def test_replay_says_which_cells_came_out_the_same(tmp_path: Path) -> None:
     stacks = {"local/testbed": 1.0, "local/testbed/kvm": 1.2, "local/testbed/uml": 9.0}
-    one = bundle(tmp_path / "a", stacks=stacks, sd=1e-5, blocks=2, clock="instructions")
+    one = on_a_day(tmp_path / "a", stacks=stacks, sd=1e-5, blocks=2, clock="instructions")
     counted = one.samples["block"].map({0: 1.0, 1: 1.0})
     assert counted.notna().all()
     other = edited(one, tmp_path / "b", slowed("local/testbed/kvm", "int", 1.002))
@@ -331,7 +284,7 @@ def test_replay_says_which_cells_came_out_the_same(tmp_path: Path) -> None:
 
 
 def test_replay_needs_counted_instructions(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     with pytest.raises(NotComparable, match="no instruction-counted cell"):
         replayed(run, run)
 
@@ -349,10 +302,10 @@ def command(*argv: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_exit_codes(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
-    bundle(tmp_path / "slow", factors={("local/uml", "int"): 1.1})
-    bundle(tmp_path / "few", blocks=3)
-    bundle(tmp_path / "other", capsule={"digest": "bad"})
+    run = on_a_day(tmp_path / "a")
+    on_a_day(tmp_path / "slow", factors={("local/uml", "int"): 1.1})
+    on_a_day(tmp_path / "few", blocks=3)
+    on_a_day(tmp_path / "other", capsule={"digest": "bad"})
     same = command(run.path, run.path)
     assert (same.returncode, "nothing changed" in same.stdout) == (0, True), same.stderr
     slow = command(run.path, tmp_path / "slow")
@@ -382,7 +335,7 @@ def test_exit_codes(tmp_path: Path) -> None:
 
 def test_what_moved_within_the_floor_is_said_with_its_figures(tmp_path: Path) -> None:
     """Both sides clear, and yet no change: the baseline differs more from itself than they do from each other."""
-    loud = bundle(tmp_path / "a", stacks={"local": 1.0, "local/uml": 3.0}, clock="instructions")
+    loud = on_a_day(tmp_path / "a", stacks={"local": 1.0, "local/uml": 3.0}, clock="instructions")
     samples = loud.samples.copy()
     twice = (samples["arm"] == "A'") & (samples["stack"] == "local")
     samples.loc[twice, "value"] *= 1.5
@@ -397,7 +350,7 @@ def test_what_moved_within_the_floor_is_said_with_its_figures(tmp_path: Path) ->
 
 
 def test_a_stack_whose_peer_has_moved_is_not_compared(tmp_path: Path) -> None:
-    one, other = (bundle(tmp_path / name) for name in ("a", "b"))
+    one, other = (on_a_day(tmp_path / name) for name in ("a", "b"))
     for run, place in ((one, "local/uml"), (other, "the machine")):
         run.samples.loc[
             (run.samples["stack"] == "local/uml/chroot") & (run.samples["workload"] == "seq"), "peer"
@@ -407,7 +360,7 @@ def test_a_stack_whose_peer_has_moved_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_one_tick_of_a_reading_is_no_change(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a", clock="instructions", stacks={"local": 1.0, "local/uml": 3.0})
+    run = on_a_day(tmp_path / "a", clock="instructions", stacks={"local": 1.0, "local/uml": 3.0})
     run.samples["value"] = 100.0
     ticked = run.samples.copy()
     ticked.loc[(ticked["stack"] == "local/uml") & (ticked["workload"] == "int"), "value"] *= 1.002
@@ -420,7 +373,7 @@ def test_one_tick_of_a_reading_is_no_change(tmp_path: Path) -> None:
 
 
 def test_all_outputs_have_every_cell(tmp_path: Path) -> None:
-    run = bundle(tmp_path / "a")
+    run = on_a_day(tmp_path / "a")
     found = compare(run, edited(run, tmp_path / "b", slowed("local/uml", "int")))
     assert len(rows(found)) == len(as_json(found)["cells"]) == 12
     assert rows(found)[0]["stack"] == "local/uml"

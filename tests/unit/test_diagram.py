@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bundles import info, record
 from typer.testing import CliRunner
 
-from vbench.bundle.store import Bundle, RunInfo, read_info
+from vbench.bundle.store import read_info
 from vbench.cli import main as cli
 from vbench.layers.base import layer_classes
 from vbench.plot import diagram
@@ -38,8 +39,7 @@ def test_every_layer_of_ours_says_how_it_is_drawn() -> None:
 def test_a_layer_s_own_picture_goes_with_the_bundle(tmp_path: Path) -> None:
     """Where the layer is not installed, it is drawn as it was where it was measured."""
     mine = Picture("on", (("hypervisor", "Toy", "runs {}"), ("kernel", "Toy's kernel", "")))
-    with Bundle.create(tmp_path, RunInfo(id="a", created="", seed=0, pictures={"toy": mine})):
-        pictures = read_info(tmp_path).pictures
+    pictures = read_info(record(tmp_path, info(pictures={"toy": mine}), finish=False)).pictures
     boxes = diagram.of("local/toy", {"local/toy": "isolator"}, None, pictures).walk()
     assert [(box.kind, box.label, box.note) for box in boxes][2:4] == [
         ("hypervisor", "Toy", "runs toy"),

@@ -12,94 +12,27 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from costly import with_costs
+from bundles import COUNTED, WALL, to_draw
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from vbench import figures, plot
-from vbench.bundle.samples import Sample
-from vbench.bundle.store import Bundle, RunInfo, WorkloadInfo
 from vbench.cli import main as cli
 from vbench.errors import UsageError
 from vbench.stats.run import Run, load
 
 EVIL = "<script>alert(1)</script> $\\frac{$ --> ]]> _x\u202e"
-WALL = {
-    "local": "none",
-    "local/chroot": "isolator",
-    "local/uml": "user-space kernel",
-    "local/uml/chroot": "isolator",
-}
-COUNTED = {
-    "local/testbed": "type 2", "local/testbed/xen": "type 1", "local/testbed/xen/pv": "paravirtualization",
-    "local/testbed/uml": "user-space kernel",
-}  # fmt: skip
-BASES = {"local/uml/chroot": "local/uml", "local/testbed/xen/pv": "local/testbed"}
-# Name: kind, title, and per metric its unit and the baseline's value.
-WORKLOADS: dict[str, tuple[str, str, dict[str, tuple[str, float]]]] = {
-    "cpu-int": ("cpu", "Integer computation", {"time": ("ns", 4.0)}),
-    "os-nullcall": ("os", "Null system call", {"time": ("ns", 150.0)}),
-    "os-forkexec": ("os", "Fork and exec", {"time": ("us", 400.0)}),
-    "disk-seq-read": ("disk", "Sequential read", {"bandwidth": ("MiB/s", 900.0)}),
-    "net-latency": ("network", "Request and response", {"mean": ("us", 50.0), "p50": ("us", 45.0),
-                                                        "p99": ("us", 90.0), "p99.9": ("us", 400.0)}),
-}  # fmt: skip
-ADDED_S = {"uml": 20e-6, "pv": 300e-9, "xen": 100e-9, "chroot": 0.0}  # a layer's cost here is additive
-
-
-def bundle(
-    folder: Path,
-    stacks: dict[str, str],
-    *,
-    blocks: int = 8,
-    clock: Any = "wall",
-    evil: str = "",
-    noise: float = 0.01,
-) -> Run:
-    rng = np.random.default_rng(5)
-    roots = {name for name in stacks if name in ("local", "local/testbed")}
-    info = RunInfo(
-        id="r1", created="2026-01-01", seed=1,
-        techniques={k: v + evil * (k == "local/chroot") for k, v in stacks.items()},
-        workloads={name: WorkloadInfo(digest="d", kind=kind, title=title + evil, primary=next(iter(metrics)))
-                   for name, (kind, title, metrics) in WORKLOADS.items()},
-        hosts={name: {"open_seconds": "1.5" if name not in roots else evil} for name in stacks},
-    )  # fmt: skip
-    with Bundle.create(folder, info) as out:
-        for block in range(blocks):
-            arms = [(name, "A") for name in stacks] + [
-                (name, "A'") for name in {*roots, *BASES.values()} & {*stacks}
-            ]
-            for order, (stack, arm) in enumerate(arms):
-                base = stack if stack in roots else BASES.get(stack, stack.rpartition("/")[0])
-                added = sum(ADDED_S.get(layer, 0.0) for layer in stack.split("/"))
-                for workload, (_, _, metrics) in WORKLOADS.items():
-                    samples = []
-                    for metric, (unit, value) in metrics.items():
-                        lower = unit in plot.SECONDS
-                        each = value + added / plot.SECONDS[unit] if lower else value / (1 + added * 1e4)
-                        samples.append(Sample(
-                            run="r1", stack=stack, baseline=base, workload=workload, params="{}", metric=metric,
-                            unit=unit, better="lower" if lower else "higher",
-                            value=each * math.exp(rng.normal(0, noise)), block=block, order=order, arm=arm,  # type: ignore[arg-type]
-                            warmup=False, work=1, clock=clock, guest_s=1.0, parent_s=1.0,
-                            start=f"2026-01-01T00:{block:02}:{order:02}Z",
-                        ))  # fmt: skip
-                    known = with_costs(samples[-1], host_cpu_s=1.1, rss_mib=None if stack in roots else 321.0)
-                    out.append([*samples, *known[1:]])
-        out.finish()
-    return load(folder)
 
 
 @pytest.fixture(scope="module")
 def wall(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return bundle(tmp_path_factory.mktemp("wall") / "b", WALL)
+    return to_draw(tmp_path_factory.mktemp("wall") / "b", WALL)
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return bundle(tmp_path_factory.mktemp("counted") / "b", COUNTED, clock="instructions")
+    return to_draw(tmp_path_factory.mktemp("counted") / "b", COUNTED, clock="instructions")
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -190,7 +123,7 @@ def test_instruction_counted_figures_bear_the_mark(name: str, counted: Run) -> N
 
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_hostile_text_and_too_few_blocks(name: str, tmp_path: Path) -> None:
-    run = bundle(tmp_path / "b", WALL, blocks=2, evil=EVIL)
+    run = to_draw(tmp_path / "b", WALL, blocks=2, evil=EVIL)
     figure = figures.draw(run, name)
     svg = plot.svg(figure)
     assert "<script" not in svg
@@ -339,7 +272,7 @@ def test_what_is_not_there_is_one_clear_line(wall: Run, tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             figures.draw(wall, **wrong)  # type: ignore[arg-type]
         assert "\n" not in caught.value.message
-    bare = bundle(tmp_path / "b", {"local": "none"})
+    bare = to_draw(tmp_path / "b", {"local": "none"})
     found = figures.available(bare)
     assert found.keys() == figures.FIGURES.keys()
     assert [name for name, why in found.items() if not why] == [

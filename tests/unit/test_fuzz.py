@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_store import OLD
-from test_verify import PLANNED, invocations, make
+from bundles import SCHEMA_1, invocations, planned
 from typer.testing import CliRunner
 
 import vbench
@@ -425,14 +424,13 @@ def test_workload_files(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def origins(work: Path) -> list[Path]:
     """Sound bundles: of an old schema, finished, and in progress."""
-    make(
+    planned(
         work / "done",
         invocations(),
-        plan=PLANNED,
         hosts={"local": {"kernel": "Linux"}, "local/uml": {"work": {"null-call": 1000}}},
     )
-    make(work / "begun", invocations()[:7], finish=False)
-    return [OLD, work / "done", work / "begun"]
+    planned(work / "begun", invocations()[:7], finish=False)
+    return [SCHEMA_1, work / "done", work / "begun"]
 
 
 def grow(value: Any, chance: random.Random) -> Any:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bundles import info, workload
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vbench import load
-from vbench.bundle.store import Bundle, Note, RunInfo, WorkloadInfo
+from vbench.bundle.store import Bundle, Note, RunInfo
 from vbench.errors import VbenchError
 from vbench.harness.dispatch import Dispatcher
 from vbench.harness.events import (
@@ -48,12 +49,10 @@ def planned(*stacks: str, blocks: int = 2, **more: object) -> Plan:
 
 def info_of(plan: Plan) -> RunInfo:
     workloads = {
-        name: WorkloadInfo(
-            digest=KNOWN[name].digest, kind=KNOWN[name].kind, title="", primary=KNOWN[name].primary.name
-        )
+        name: workload(digest=KNOWN[name].digest, kind=KNOWN[name].kind, primary=KNOWN[name].primary.name)
         for name in plan.workloads
     }
-    return RunInfo(id="r", created="", seed=0, plan=plan.model_dump(), workloads=workloads)
+    return info(plan=plan.model_dump(), workloads=workloads)
 
 
 def measured(step: Step, *, warmup: bool = False) -> Measured:

@@ -184,3 +184,21 @@ def test_analysis_works_without_the_harness_s_needs() -> None:
 def test_command_line_answers_at_once() -> None:
     """What it needs to do something is imported by the command that does it."""
     assert not {name.split(".")[0] for name in reach("vbench.cli.main")} & (HARNESS | FIGURES)
+
+
+def test_no_test_imports_a_test() -> None:
+    """What tests share stands in a module that is none: bundles.py, tiny.py, conftest.py."""
+    tests = ROOT.parent / "tests"
+    for path in tests.rglob("*.py"):
+        used = {
+            name
+            for node, _ in nodes(path)
+            for name in (
+                [node.module or "", *(alias.name for alias in node.names)]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+        }
+        assert not {name for name in used if name.rpartition(".")[2].startswith("test_")}, path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 import sys
 import tomllib
@@ -15,76 +14,16 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from costly import with_costs
+from bundles import EVIL, to_report
 from markupsafe import Markup
 
 from vbench import paths
-from vbench.bundle.samples import Sample
-from vbench.bundle.store import Bundle, Failure, Note, RunInfo, WorkloadInfo
 from vbench.errors import VbenchError
 from vbench.figures import FIGURES
 from vbench.report import render, summary_table, words, write_pdf
 from vbench.report.page import replay
-from vbench.stats.run import Run, load
-
-EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
-WORKLOADS = {"int": ("cpu", "Integer speed", 1.0), "null": ("os", "Null system call", 1.0)}
-
-
-def bundle(
-    folder: Path,
-    *,
-    evil: str = "",
-    blocks: int = 8,
-    uml: float = 52.0,
-    clock: Any = "wall",
-    root: str = "local",
-) -> Run:
-    rng = np.random.default_rng(3)
-    stack, odd = f"{root}/uml{evil}", f"local/kvm{evil}"
-    info = RunInfo(
-        id="r1",
-        created="2026-01-01" + evil,
-        seed=4242,
-        plan={"blocks": blocks, "x": evil},
-        capsule={"digest": "c0ffee" + evil, "drift": [evil]},
-        workloads={
-            name + evil: WorkloadInfo(
-                digest="d" + evil, kind=kind + evil, title=title + evil, primary="m" + evil
-            )
-            for name, (kind, title, _) in WORKLOADS.items()
-        },
-        hosts={root: {"kernel" + evil: "6.1" + evil}, stack: {"flags": {"a": [evil]}}},
-        techniques={stack: "user-space kernel" + evil},
-        failures=[
-            Failure(stack=odd, stage="probe" + evil, reason="no usable /dev/kvm" + evil),
-            Failure(stack=stack, workload="null" + evil, stage="run", reason="late" + evil),
-        ],
-        notes=[
-            Note(
-                severity="warning", stacks=[stack], workloads=["int" + evil], text="two caches differ" + evil
-            )
-        ],
-        versions={"fio" + evil: "3.33" + evil},
-    )
-    with Bundle.create(folder, info) as out:
-        for block in range(blocks):
-            for order, (name, arm) in enumerate(((root, "A"), (stack, "A"), (root, "A'"))):
-                for workload in WORKLOADS:
-                    factor = uml if name == stack and workload == "null" else 1.0
-                    sample = Sample(
-                        run="r1", stack=name, baseline=root, workload=workload + evil, params="{}",
-                        metric="m" + evil, unit="ns" + evil, better="lower",
-                        value=100 * factor * math.exp(rng.normal(0, 0.01)), block=block, order=order,
-                        arm=arm, warmup=False, work=1, clock=clock, guest_s=0.5 if name == stack else 1.0,  # type: ignore[arg-type]
-                        parent_s=1.0, start="2026-01-01T00:00:00Z",
-                    )  # fmt: skip
-                    out.append(with_costs(sample, host_cpu_s=1.25, rss_mib=321.0))
-        out.finish()
-    return load(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +35,7 @@ def one_figure(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) 
 
 @pytest.mark.usefixtures("tmp_path")
 def test_every_figure_is_there_or_its_lack_explained(tmp_path: Path) -> None:
-    html = render(bundle(tmp_path))
+    html = render(to_report(tmp_path))
     left_out = html[html.index("Not drawn from this bundle") : html.index('<section id="table">')]
     for name in FIGURES:
         assert (words.texts()["figure"][name]["en"] in html) != (f">{name}: " in left_out), name
@@ -132,7 +71,7 @@ class Page(HTMLParser):
 
 
 def test_the_answer_comes_first(tmp_path: Path) -> None:
-    run = bundle(tmp_path)
+    run = to_report(tmp_path)
     words = Page(render(run)).words
     row = run.overheads().set_index("workload").loc["null"]
     interval = f"{row['low']:.1f} to {row['high']:.1f}"
@@ -144,7 +83,7 @@ def test_the_answer_comes_first(tmp_path: Path) -> None:
 
 
 def test_everything_is_shown(tmp_path: Path) -> None:
-    page = Page(render(bundle(tmp_path)))
+    page = Page(render(to_report(tmp_path)))
     for part in ("A/A floor", "costlier", "two caches differ", "late", "c0ffee", "4242", "6.1", "3.33",
                  "median 0.500", "321", "1.25 s/s", "0.5 → 1", "vbench run DIR --out AGAIN", "vbench compare DIR AGAIN",
                  "User Mode Linux"):  # fmt: skip
@@ -153,14 +92,14 @@ def test_everything_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_to_trust_least_says_why(tmp_path: Path) -> None:
-    words = Page(render(bundle(tmp_path))).words
+    words = Page(render(to_report(tmp_path))).words
     trust = words[words.index("Which figures to trust least, and why") : words.index("Figures Overhead")]
     assert "clocks disagree" in trust
     assert "2 of 2 doubtful cells of 2" in trust
 
 
 def test_findings_stand_beside_the_cells_they_touch(tmp_path: Path) -> None:
-    html = render(bundle(tmp_path))
+    html = render(to_report(tmp_path))
     table = html[html.index('<section id="table">') : html.index('<section id="host">')]
     rows = [row for row in table.split("<tr>")[2:] if "unavailable" not in row]
     (whole, null), note = rows, re.search(r'id="(finding-\d+)">(?:(?!</li>).)*two caches differ', html)
@@ -171,7 +110,7 @@ def test_findings_stand_beside_the_cells_they_touch(tmp_path: Path) -> None:
 
 
 def test_both_languages_say_the_same_in_their_own_way(tmp_path: Path) -> None:
-    run = bundle(tmp_path)
+    run = to_report(tmp_path)
     french = Page(render(run), "fr").words
     row = run.overheads().set_index("workload").loc["null"]
     assert "Ce que coûte chaque couche" in french
@@ -217,7 +156,7 @@ def test_numbers_are_written_as_the_language_does(number: str, french: str) -> N
 
 
 def test_nothing_is_fetched_and_only_the_page_s_own_script_may_run(tmp_path: Path) -> None:
-    html = render(bundle(tmp_path))
+    html = render(to_report(tmp_path))
     page = Page(html)
     assert not page.tags & {"link", "iframe", "object", "embed", "base", "form"}
     for name, value in page.attributes:
@@ -234,9 +173,9 @@ def test_nothing_is_fetched_and_only_the_page_s_own_script_may_run(tmp_path: Pat
 
 
 def test_a_strangers_bundle_injects_no_markup(tmp_path: Path) -> None:
-    html = render(bundle(tmp_path, evil=EVIL))
+    html = render(to_report(tmp_path, evil=EVIL))
     page = Page(html)
-    plain = Page(render(bundle(tmp_path / "plain")))
+    plain = Page(render(to_report(tmp_path / "plain")))
     assert page.tags <= plain.tags | {"img"}
     assert {name for name, _ in page.attributes} <= {name for name, _ in plain.attributes} | {"src", "alt"}
     assert html.count("<script") == 1
@@ -248,15 +187,17 @@ def test_a_strangers_bundle_injects_no_markup(tmp_path: Path) -> None:
 def test_the_commands_of_replay_name_the_bundle_and_nothing_a_stranger_wrote(tmp_path: Path) -> None:
     """The plan with what it leaves out is in the bundle; a line of its options would measure that, too."""
     assert (
-        replay(bundle(tmp_path / "a", evil="; rm x"))
+        replay(to_report(tmp_path / "a", evil="; rm x"))
         == "vbench run DIR --out AGAIN\nvbench compare DIR AGAIN"
     )
-    assert replay(bundle(tmp_path / "b", clock="instructions", root="local/testbed")) == "vbench replay DIR"
+    assert (
+        replay(to_report(tmp_path / "b", clock="instructions", root="local/testbed")) == "vbench replay DIR"
+    )
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_what_work_costs_the_host_has_an_interval_and_a_verdict(tmp_path: Path, language: str) -> None:
-    run = bundle(tmp_path)
+    run = to_report(tmp_path)
     costs = run.host_costs.copy()
     child = (costs["stack"] == "local/uml") & (costs["metric"] == "host-cpu")
     costs.loc[child & costs["workload"].str.startswith("null"), "value"] *= 3
@@ -274,17 +215,17 @@ def test_what_work_costs_the_host_has_an_interval_and_a_verdict(tmp_path: Path, 
 
 
 def test_few_blocks_say_not_decidable(tmp_path: Path) -> None:
-    words = Page(render(bundle(tmp_path, blocks=4))).words
+    words = Page(render(to_report(tmp_path, blocks=4))).words
     assert "Null system call: not decidable (needs at least 6 blocks); so far it looks like" in words
     assert "undetermined" in words
 
 
 def test_instruction_counts_are_marked_and_apart(tmp_path: Path) -> None:
-    counted = bundle(tmp_path / "a", clock="instructions", root="local/testbed")
+    counted = to_report(tmp_path / "a", clock="instructions", root="local/testbed")
     words = Page(render(counted)).words
     assert "INSTRUCTION-COUNTED" in words
     assert "never to be set beside wall-clock" in words
-    wall = bundle(tmp_path / "b")
+    wall = to_report(tmp_path / "b")
     both = replace(
         wall,
         samples=pd.concat([wall.samples, counted.samples], ignore_index=True),
@@ -297,13 +238,13 @@ def test_instruction_counts_are_marked_and_apart(tmp_path: Path) -> None:
 
 
 def test_an_empty_run_still_reports(tmp_path: Path) -> None:
-    words = Page(render(bundle(tmp_path, blocks=0))).words
+    words = Page(render(to_report(tmp_path, blocks=0))).words
     assert "Nothing was measured" in words
     assert "no usable /dev/kvm" in words
 
 
 def test_summary_table_is_plain_data(tmp_path: Path) -> None:
-    run = bundle(tmp_path, blocks=4)
+    run = to_report(tmp_path, blocks=4)
     rows = summary_table(run)
     text = json.dumps(rows, allow_nan=False)
     assert "NaN" not in text
@@ -316,7 +257,7 @@ def test_summary_table_is_plain_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uml", [52.0, 26.0])
 def test_one_changed_value_changes_every_figure(tmp_path: Path, uml: float) -> None:
-    run = bundle(tmp_path, uml=uml)
+    run = to_report(tmp_path, uml=uml)
     ratio: Any = run.overheads().set_index("workload")["ratio"]["null"]
     assert ratio == pytest.approx(uml, rel=0.05)
     assert Page(render(run)).words.count(f"{ratio:.1f}") >= 3
@@ -324,11 +265,11 @@ def test_one_changed_value_changes_every_figure(tmp_path: Path, uml: float) -> N
 
 def test_a_table_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vbench.report.tables.MOST_ROWS", 1)
-    assert "The first 1 of 3 rows" in Page(render(bundle(tmp_path))).words
+    assert "The first 1 of 3 rows" in Page(render(to_report(tmp_path))).words
 
 
 def test_a_pdf_has_the_one_language(tmp_path: Path) -> None:
-    html = render(bundle(tmp_path), lang="fr", printed=True)
+    html = render(to_report(tmp_path), lang="fr", printed=True)
     assert "Ce que coûte chaque couche" in html
     assert "What each layer costs" not in html
     assert "<svg" not in html

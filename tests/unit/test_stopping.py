@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from costly import with_costs
+from bundles import info, sample, with_costs
 
-from vbench.bundle.samples import Sample
-from vbench.bundle.store import Bundle, RunInfo
+from vbench.bundle.store import Bundle
 from vbench.harness.plan import Plan, schedule
 from vbench.harness.run import until_precise
 from vbench.stats.stopping import narrow_enough, recommended_blocks, widths
@@ -87,13 +85,17 @@ def test_a_run_ends_once_its_cells_are_known_well_enough(
     plan = Plan(stacks=["local/x"], workloads=["w0", "dead"], blocks=6, max_blocks=9, target_width=target)
     frame = pilot(7, 0.001)
     dead = pilot(3, 5.0).assign(workload="dead")  # given up after three blocks: it cannot hold up the others
-    with Bundle.create(tmp_path / "b", RunInfo(id="r", created="", seed=0)) as bundle:
+    with Bundle.create(tmp_path / "b", info()) as bundle:
         for row in pd.concat([frame, dead]).to_dict("records"):
-            full: Any = {**row, "guest_s": None, "work": 1, "parent_s": 1.0, "start": "", "order": 0}
             noise = (
                 10.0 if (row["block"] % 2 == 0) == (row["stack"] == "local") else 0.1
             )  # which stops nothing
-            bundle.append(with_costs(Sample(**full), host_cpu_s=noise))
+            bundle.append(
+                with_costs(
+                    sample(**{str(name): value for name, value in row.items()}, guest_s=None),
+                    host_cpu_s=noise,
+                )
+            )
         enough = until_precise(plan, bundle.path)
         assert not enough(5)
         assert enough(7) is ends

@@ -13,9 +13,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from bundles import (
+    SAMPLE,
+    SCHEMA_1,
+    about_group,
+    group,
+    schema_3_journal,
+    schema_3_rows,
+    write_journal,
+)
 
 import vbench
-from vbench.bundle.journal import Journal, _seal, extent_of
+from vbench.bundle.journal import Journal, extent_of
 from vbench.bundle.migrations import SCHEMA
 from vbench.bundle.samples import COLUMNS, COSTS, LATER, Common, Sample, canonical, problem, samples_of
 from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
@@ -24,36 +33,9 @@ from vbench.errors import BundleError
 from vbench.stats.run import load
 from vbench.workload.resolution import Resolution
 
-SAMPLE = Sample(
-    run="r1", stack="local/uml", baseline="local", workload="null-call", params="{}", metric="latency", unit="ns",
-    better="lower", value=5000.0, block=0, order=1, arm="A", warmup=False, work=1000, clock="wall", guest_s=1.0,
-    parent_s=1.1, start="2026-01-01T00:00:00Z",
-)  # fmt: skip
-
-
-def group(block: int, metrics: int = 3) -> list[Sample]:
-    return [replace(SAMPLE, block=block, metric=f"m{i}") for i in range(metrics)]
-
-
-def info() -> RunInfo:
-    workload = WorkloadInfo(digest="0" * 64, kind="os", title="Null system call", primary="m0")
-    stacks = {"local/uml": "user-space kernel"}
-    return RunInfo(
-        id="r1", created="2026-01-01T00:00:00Z", seed=7, workloads={"null-call": workload}, techniques=stacks
-    )
-
-
-def write(folder: Path, blocks: int = 4, *, finish: bool = False) -> Path:
-    with Bundle.create(folder, info()) as bundle:
-        for block in range(blocks):
-            bundle.append(group(block))
-        if finish:
-            bundle.finish()
-    return folder / "samples.jsonl"
-
 
 def test_round_trip(tmp_path: Path) -> None:
-    write(tmp_path / "b", finish=True)
+    write_journal(tmp_path / "b", finish=True)
     run = vbench.load(tmp_path / "b")
     assert tuple(run.samples.columns) == (*COLUMNS, "peer", "resolution")
     assert len(run.samples) == 12
@@ -67,7 +49,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_run_json_says_schema_and_refuses_another(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     raw = json.loads((tmp_path / "run.json").read_text())
     assert raw["schema"] == SCHEMA
     (tmp_path / "run.json").write_text(json.dumps(raw | {"schema": SCHEMA + 1}))
@@ -79,14 +61,14 @@ def test_run_json_says_schema_and_refuses_another(tmp_path: Path) -> None:
     "text", ["", "[]", "{", '{"schema": 1}', "[" * 100_000, '{"schema":1,"seed":"x"}', '{"schema":true}']
 )
 def test_a_bad_run_json_is_one_clear_error(tmp_path: Path, text: str) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(BundleError, match=r"run\.json"):
         load(tmp_path)
 
 
 def test_every_torn_tail_is_dropped_whole_group(tmp_path: Path) -> None:
-    path = write(tmp_path, blocks=3)
+    path = write_journal(tmp_path, blocks=3)
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
     whole = len(b"".join(lines[:6]))
@@ -103,7 +85,7 @@ def test_every_torn_tail_is_dropped_whole_group(tmp_path: Path) -> None:
 
 
 def test_a_page_of_zeros_at_the_end_is_a_torn_tail(tmp_path: Path) -> None:
-    path = write(tmp_path, blocks=3)
+    path = write_journal(tmp_path, blocks=3)
     data = path.read_bytes()
     whole = len(b"".join(data.splitlines(keepends=True)[:6]))
     path.write_bytes(data[:whole] + b"\0" * 100 + data[whole + 100 :])
@@ -112,7 +94,7 @@ def test_a_page_of_zeros_at_the_end_is_a_torn_tail(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("finish", [False, True])
 def test_an_edited_line_is_located(tmp_path: Path, finish: bool) -> None:
-    path = write(tmp_path, finish=finish)
+    path = write_journal(tmp_path, finish=finish)
     lines = path.read_bytes().splitlines(keepends=True)
     for number in (1, 5, 12):
         edited = [*lines]
@@ -129,7 +111,7 @@ def test_an_edited_line_is_located(tmp_path: Path, finish: bool) -> None:
 
 
 def test_a_finished_journal_cut_short_is_noticed(tmp_path: Path) -> None:
-    path = write(tmp_path, finish=True)
+    path = write_journal(tmp_path, finish=True)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:9]))
     with pytest.raises(BundleError, match=r"9 samples, but run\.json says 12"):
         load(tmp_path)
@@ -155,7 +137,7 @@ def test_a_finished_journal_cut_short_is_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_bad_rows_are_located(tmp_path: Path, old: bytes, new: bytes, words: str) -> None:
-    path = write(tmp_path)
+    path = write_journal(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
     assert old in lines[4]
     lines[4] = lines[4].replace(old, new)
@@ -166,7 +148,7 @@ def test_bad_rows_are_located(tmp_path: Path, old: bytes, new: bytes, words: str
 
 
 def test_a_sample_counted_twice_is_located(tmp_path: Path) -> None:
-    with Bundle.create(tmp_path, info()) as bundle:
+    with Bundle.create(tmp_path, about_group()) as bundle:
         bundle.append(group(0))
         bundle.append(group(0, metrics=1))
     with pytest.raises(BundleError, match=r"samples\.jsonl:4: .*twice"):
@@ -174,7 +156,7 @@ def test_a_sample_counted_twice_is_located(tmp_path: Path) -> None:
 
 
 def test_nan_never_enters_the_journal(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_journal(tmp_path)
     before = path.read_bytes()
     with Bundle.open(tmp_path) as bundle, pytest.raises(BundleError, match="not a finite number"):
         bundle.append([SAMPLE, replace(SAMPLE, value=float("nan"))])
@@ -182,7 +164,7 @@ def test_nan_never_enters_the_journal(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_the_journal_valid(tmp_path: Path) -> None:
-    path = write(tmp_path, blocks=2)
+    path = write_journal(tmp_path, blocks=2)
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Bundle.open(tmp_path) as bundle:
@@ -200,23 +182,23 @@ def test_full_disk_leaves_the_journal_valid(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     with Bundle.open(tmp_path), pytest.raises(BundleError, match="being written"):
         Bundle.open(tmp_path)
 
 
 def test_bundles_are_not_overwritten_and_folders_are_checked(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     with pytest.raises(BundleError, match="already holds"):
-        Bundle.create(tmp_path, info())
+        Bundle.create(tmp_path, about_group())
     with pytest.raises(BundleError, match="not a result bundle"):
         load(tmp_path / "none")
     with pytest.raises(BundleError, match="cannot create"):
-        Bundle.create(tmp_path / "run.json" / "x", info())
+        Bundle.create(tmp_path / "run.json" / "x", about_group())
 
 
 def test_save_is_atomic_and_survives_a_full_disk(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Bundle.open(tmp_path) as bundle:
@@ -232,7 +214,7 @@ def test_save_is_atomic_and_survives_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_an_empty_journal_loads(tmp_path: Path) -> None:
-    write(tmp_path, blocks=0)
+    write_journal(tmp_path, blocks=0)
     run = load(tmp_path)
     assert run.samples.empty
     assert run.overheads().empty
@@ -260,15 +242,12 @@ def test_analysis_imports_no_host_code() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-OLD = Path(__file__).parent / "data/schema-1"
-
-
 def test_a_bundle_of_schema_1_loads_and_goes_on_as_today_s(tmp_path: Path) -> None:
-    run = load(OLD)
+    run = load(SCHEMA_1)
     assert len(run.samples) == 8
     assert [note.workloads for note in run.info.notes] == [[], ["null-call"]]
     assert run.info.schema_version == SCHEMA
-    shutil.copytree(OLD, tmp_path / "copy")
+    shutil.copytree(SCHEMA_1, tmp_path / "copy")
     before = (tmp_path / "copy/run.json").read_bytes()
     load(tmp_path / "copy")
     assert (tmp_path / "copy/run.json").read_bytes() == before
@@ -281,31 +260,8 @@ def test_a_bundle_of_schema_1_loads_and_goes_on_as_today_s(tmp_path: Path) -> No
     pd.testing.assert_frame_equal(load(tmp_path / "copy").samples, run.samples)
 
 
-def older(samples: list[Sample], **costs: float | None) -> list[dict[str, object]]:
-    """Lines as vbench wrote them up to schema 3: what the invocation cost beside each of its metrics."""
-    known = dict.fromkeys(COSTS) | costs
-    return [
-        {name: value for name, value in (asdict(each) | known).items() if name != "side"} for each in samples
-    ]
-
-
-def write_older(folder: Path, blocks: int = 2) -> Path:
-    """A bundle of schema 3 that was interrupted after so many blocks."""
-    path, seal, lines = write(folder, blocks=0), b"", []
-    for block in range(blocks):
-        rows = older(group(block), host_cpu_s=1.5 + block, rss_mib=None if block else 300.0, steal_s=0.0)
-        for left, row in zip((2, 1, 0), rows, strict=True):
-            body = f'{json.dumps(row, separators=(",", ":"))[:-1]},"left":{left}'.encode()
-            seal = _seal(seal, body)
-            lines.append(body + b',"seal":"' + seal + b'"}\n')
-    path.write_bytes(b"".join(lines))
-    raw = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(raw | {"schema": 3}))
-    return path
-
-
 def test_what_older_lines_say_of_costs_becomes_samples_once(tmp_path: Path) -> None:
-    path = write_older(tmp_path)
+    path = schema_3_journal(tmp_path)
     before = path.read_bytes()
     run = load(tmp_path)
     assert list(run.samples["metric"]) == ["m0", "m1", "m2"] * 2
@@ -322,7 +278,7 @@ def test_what_older_lines_say_of_costs_becomes_samples_once(tmp_path: Path) -> N
 
 
 def test_an_older_run_is_resumed_and_its_journal_holds_both_forms(tmp_path: Path) -> None:
-    path = write_older(tmp_path, blocks=2)
+    path = schema_3_journal(tmp_path, blocks=2)
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])  # killed while it wrote the second block
     alone = load(tmp_path)
@@ -357,7 +313,7 @@ def test_a_cost_is_a_sample_and_what_is_not_known_is_none(tmp_path: Path) -> Non
     assert [(each.side, each.metric, each.unit, each.value) for each in made] == [
         ("workload", "m0", "ns", 1.0), ("host", "host-memory", "MiB", 5.5), ("host", "host-read", "MiB", 0.0),
     ]  # fmt: skip
-    with Bundle.create(tmp_path / "b", info()) as bundle:
+    with Bundle.create(tmp_path / "b", about_group()) as bundle:
         bundle.append(made)
         bundle.append(
             [replace(SAMPLE, metric="host-memory", block=1), replace(made[1], block=1)]
@@ -368,7 +324,7 @@ def test_a_cost_is_a_sample_and_what_is_not_known_is_none(tmp_path: Path) -> Non
 
 
 def test_a_line_of_either_form_is_judged_by_its_own_columns() -> None:
-    (row,) = older([SAMPLE])
+    (row,) = schema_3_rows([SAMPLE])
     assert problem(row) is None
     assert problem({name: value for name, value in row.items() if name not in LATER}) is None
     assert problem(asdict(SAMPLE)) is None
@@ -379,7 +335,7 @@ def test_a_line_of_either_form_is_judged_by_its_own_columns() -> None:
 
 def test_schema_2_is_told_where_peers_ran_and_how_finely_tools_read(tmp_path: Path) -> None:
     """Until then a stack within a guest met its peer there, and nobody wrote down that fio tells milliseconds."""
-    write(tmp_path)
+    write_journal(tmp_path)
     raw = json.loads((tmp_path / "run.json").read_text()) | {"schema": 2}
     stacks = ["local/uml", "local/uml/chroot", "local/testbed/kvm", "local/testbed/kvm/bubblewrap",
               "local/testbed/xen", "local/testbed/xen/pv", "local/testbed/xen/pv/uml"]  # fmt: skip
@@ -430,7 +386,7 @@ def test_samples_say_where_their_peer_ran_and_how_finely_they_were_read(tmp_path
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
     """A link leads out of the folder, and reading or writing a pipe would wait for ever."""
-    write(tmp_path / "b")
+    write_journal(tmp_path / "b")
     path, other = tmp_path / "b" / name, tmp_path / "other"
     path.rename(other)
     before = other.read_bytes()
@@ -453,7 +409,7 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, name: str, kin
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     ours = [tmp_path / f".{name}.draft-0123abcd" for name in ("run.json", "samples.parquet")]
     others = [tmp_path / name for name in (".run.json.draft-x", ".mine.draft-0123abcd", ".run.json")]
     for path in (*ours, *others):
@@ -465,24 +421,24 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
 
 def test_a_folder_in_which_a_run_was_killed_at_its_very_beginning_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").touch()
-    write(tmp_path)
+    write_journal(tmp_path)
     assert len(load(tmp_path).samples) == 12
 
 
 def test_who_writes_is_named(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_journal(tmp_path)
     with Bundle.open(tmp_path), pytest.raises(BundleError, match=f"by process {os.getpid()} "):
         Bundle.open(tmp_path)
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_seen_as_it_is_now(tmp_path: Path) -> None:
-    write(tmp_path, finish=True)
+    write_journal(tmp_path, finish=True)
     with Bundle.open(tmp_path) as bundle:
         assert bundle.info.status == "complete"
 
 
 def test_reopened_it_is_as_interrupted_and_its_failures_are_tried_anew(tmp_path: Path) -> None:
-    path = write(tmp_path, finish=True)
+    path = write_journal(tmp_path, finish=True)
     with Bundle.open(tmp_path) as bundle:
         bundle.info.failures = [
             Failure(stack="local/uml", stage="measure", reason="it died"),
@@ -500,7 +456,7 @@ def test_reopened_it_is_as_interrupted_and_its_failures_are_tried_anew(tmp_path:
 
 
 def test_an_endless_line_does_not_fill_the_memory(tmp_path: Path) -> None:
-    path = write(tmp_path)
+    path = write_journal(tmp_path)
     with path.open("ab") as file:
         file.truncate(path.stat().st_size + (400 << 20))  # zeros, of which the disk holds none
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -10,47 +10,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_store import OLD, SAMPLE
+from bundles import SCHEMA_1, invocations, planned
 from typer.testing import CliRunner
 
 from vbench.bundle import tool_output
-from vbench.bundle.samples import Sample
-from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
+from vbench.bundle.store import Failure
 from vbench.bundle.verify import Problem, examine
 from vbench.cli.main import app
 from vbench.errors import BundleError
 
-PLANNED = {"stacks": ["local/uml"], "workloads": ["null-call"], "blocks": 3}
-
-
-def invocations() -> list[list[Sample]]:
-    found = []
-    for stack in ("local", "local/uml"):
-        found.append([replace(SAMPLE, stack=stack, warmup=True)])
-    for block in range(3):
-        for stack, arm in (("local", "A"), ("local/uml", "A"), ("local", "A'")):
-            found.append([replace(SAMPLE, stack=stack, arm=arm, block=block)])  # type: ignore[arg-type]
-    return found
-
-
-def make(folder: Path, rows: list[list[Sample]], *, finish: bool = True, **changes: object) -> Path:
-    workload = WorkloadInfo(digest="0" * 64, kind="os", title="Null system call", primary="latency")
-    known = {"plan": PLANNED, "techniques": {"local": "none", "local/uml": "user-space kernel"}, **changes}
-    info = RunInfo(id="r1", created="", seed=7, workloads={"null-call": workload}, **known)  # type: ignore[arg-type]
-    with Bundle.create(folder, info) as bundle:
-        for group in rows:
-            for one in group[:1]:
-                cell = (one.stack, one.workload)
-                tool_output.keep(folder, cell, (one.block, one.arm, one.warmup), b"output")
-            bundle.append(group)
-        if finish:
-            bundle.finish()
-    return folder
-
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    return make(tmp_path / "b", invocations())
+    return planned(tmp_path / "b", invocations())
 
 
 def texts(folder: Path) -> list[str]:
@@ -59,7 +31,7 @@ def texts(folder: Path) -> list[str]:
 
 def test_a_whole_one_has_no_problem(whole: Path) -> None:
     assert examine(whole) == []
-    assert examine(OLD) == []
+    assert examine(SCHEMA_1) == []
     done = CliRunner().invoke(app, ["verify", str(whole)])
     assert done.exit_code == 0
     assert "complete, 11 samples" in done.output
@@ -103,7 +75,7 @@ def test_lines_cut_from_the_end_are_located(whole: Path) -> None:
 
 
 def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
-    folder = make(tmp_path / "b", invocations()[:5], finish=False)
+    folder = planned(tmp_path / "b", invocations()[:5], finish=False)
     assert texts(folder) == [f"run.json: the run is running: finish it with vbench resume {folder}"]
     with (folder / "samples.jsonl").open("ab") as file:
         file.write(b'{"run":')
@@ -116,22 +88,22 @@ def test_missing_invocations_are_named(tmp_path: Path) -> None:
         for group in invocations()
         if (group[0].stack, group[0].block, group[0].arm) != ("local", 1, "A'")
     ]
-    found = texts(make(tmp_path / "b", rows))
+    found = texts(planned(tmp_path / "b", rows))
     assert found == ["samples.jsonl: null-call in local, arm A', lacks 1 of 3 blocks, the first is block 1"]
 
 
 def test_what_a_failure_explains_is_not_missing(tmp_path: Path) -> None:
     rows = [group for group in invocations() if group[0].stack == "local" or group[0].block == 0]
     failure = Failure(stack="local/uml", stage="measure", reason="it died")
-    assert examine(make(tmp_path / "a", rows, failures=[failure])) == []
-    assert len(examine(make(tmp_path / "b", rows))) == 1
+    assert examine(planned(tmp_path / "a", rows, failures=[failure])) == []
+    assert len(examine(planned(tmp_path / "b", rows))) == 1
 
 
 def test_a_sample_of_another_run_or_cell_is_located(tmp_path: Path) -> None:
     rows = invocations()
     rows[3] = [replace(rows[3][0], run="r2")]
     rows[4] = [replace(rows[4][0], work=7)]
-    found = texts(make(tmp_path / "b", rows))
+    found = texts(planned(tmp_path / "b", rows))
     assert "samples.jsonl:4: the sample is of another run: 'r2'" in found
     assert "samples.jsonl:5: work size 7, in this cell until then 1000" in found
 
