@@ -12,7 +12,6 @@ import pytest
 from vbench import load
 from vbench.capsule.capsule import verify_inside
 from vbench.harness import lifecycle
-from vbench.harness.lifecycle import Birth
 from vbench.hosts.base import Host
 from vbench.layers.base import Shape, make_layer
 
@@ -75,7 +74,7 @@ def test_a_paravirtualized_xen_guest_really_runs_on_it(opener: Opener, registers
         verify_inside(host)
 
         # A domain is no process of dom0: what it takes Xen tells, and it is killed by destroying it.
-        second = Birth(dom0, lambda: make_layer("pv").open(dom0, Shape()), counted=True)
+        second = lifecycle.Opener(dom0, lambda: make_layer("pv").open(dom0, Shape()), counted=True)
         found = lifecycle.idle(second, ["true"], 1.0)
         assert Shape().memory_mib < found["pss"] < Shape().memory_mib + 64
         assert "cpu" not in found

@@ -15,7 +15,6 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import HostError
 from vbench.harness import lifecycle
 from vbench.harness.invoke import Environment, prepare
-from vbench.harness.lifecycle import Birth
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import make_layer
 from vbench.layers.stack import Stack
@@ -81,34 +80,34 @@ def test_a_guest_s_parent_may_be_a_guest(opener: Opener) -> None:
 
 
 @pytest.fixture(params=["bare", "chroot", "uml"])
-def birth(
+def another(
     request: pytest.FixtureRequest, can: Callable[[str], None], built: Capsule, tmp_path: Path
-) -> Birth:
+) -> lifecycle.Opener:
     host = LocalHost(payload=built.payload(), scratch=str(tmp_path))
     if request.param == "bare":
-        return Birth.bare(host, counted=False)
+        return lifecycle.Opener.bare(host, counted=False)
     can(request.param)
-    return Birth(host, lambda: make_layer(request.param).open(host, SHAPE), counted=False)
+    return lifecycle.Opener(host, lambda: make_layer(request.param).open(host, SHAPE), counted=False)
 
 
-def test_start_and_stop(birth: Birth) -> None:
-    found = lifecycle.start(birth, TRUE)
+def test_start_and_stop(another: lifecycle.Opener) -> None:
+    found = lifecycle.start(another, TRUE)
     assert set(found) == {"start", "stop"}
     assert 0 < found["start"] < 60
     assert 0 < found["stop"] < 20
 
 
-def test_restart_after_a_kill(birth: Birth) -> None:
-    start = lifecycle.start(birth, TRUE)["start"]
-    found = lifecycle.restart(birth, TRUE)
+def test_restart_after_a_kill(another: lifecycle.Opener) -> None:
+    start = lifecycle.start(another, TRUE)["start"]
+    found = lifecycle.restart(another, TRUE)
     assert found["restart"] > start / 5
 
 
-def test_an_idle_environment(birth: Birth) -> None:
-    found = lifecycle.idle(birth, TRUE, 1.0)
+def test_an_idle_environment(another: lifecycle.Opener) -> None:
+    found = lifecycle.idle(another, TRUE, 1.0)
     assert 0.01 < found["pss"] < 2 * SHAPE.memory_mib
     assert 0 <= found["cpu"] < 500
-    assert birth.parent.run(["ls", birth.parent.scratch]).text == ""
+    assert another.parent.run(["ls", another.parent.scratch]).text == ""
 
 
 def test_a_guest_takes_more_than_a_process(
@@ -116,10 +115,10 @@ def test_a_guest_takes_more_than_a_process(
 ) -> None:
     can("uml")
     host = LocalHost(payload=built.payload(), scratch=str(tmp_path))
-    process = Birth.bare(host, counted=False)
-    guest = Birth(host, lambda: make_layer("uml").open(host, SHAPE), counted=False)
+    process = lifecycle.Opener.bare(host, counted=False)
+    guest = lifecycle.Opener(host, lambda: make_layer("uml").open(host, SHAPE), counted=False)
     assert lifecycle.start(guest, TRUE)["start"] > 5 * lifecycle.start(process, TRUE)["start"]
-    small, large = (lifecycle.idle(birth, TRUE, 0.5) for birth in (process, guest))
+    small, large = (lifecycle.idle(another, TRUE, 0.5) for another in (process, guest))
     assert large["pss"] > 5 * small["pss"]
     assert large["disk"] > small.get(
         "disk", 0.0
@@ -129,9 +128,9 @@ def test_a_guest_takes_more_than_a_process(
 def test_a_start_that_fails_is_an_error(built: Capsule) -> None:
     """And not taken for the kill of a restart."""
     host = LocalHost(payload=built.payload(), scratch="/nonexistent")
-    birth = Birth(host, lambda: make_layer("chroot").open(host, SHAPE), counted=False)
+    another = lifecycle.Opener(host, lambda: make_layer("chroot").open(host, SHAPE), counted=False)
     with pytest.raises(HostError):
-        lifecycle.restart(birth, TRUE)
+        lifecycle.restart(another, TRUE)
 
 
 MINE = """

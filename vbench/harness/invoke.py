@@ -23,7 +23,7 @@ class Environment:
     """An open stack. ``peer`` is the host where the other end of network workloads runs.
 
     ``work`` and ``expected`` hold, by workload, the frozen work size and the seconds one invocation takes.
-    ``birth`` is how another one like it is opened, ``None`` for a machine of its own: its start takes place
+    ``opener`` is how another one like it is opened, ``None`` for a machine of its own: its start takes place
     outside all clocks that a stack is measured by. ``quiet``: the hosts, innermost first, that write what they
     have cached to their disks before each invocation: where a clock counts instructions, the kernel's writing
     it back half a minute later is work beside a measurement, and doubles what that costs. ``steals``: its
@@ -34,7 +34,7 @@ class Environment:
     stack: Stack
     host: Host
     peer: Host
-    birth: lifecycle.Birth | None = None
+    opener: lifecycle.Opener | None = None
     quiet: tuple[Host, ...] = ()
     work: dict[str, int | None] = field(default_factory=dict)
     expected: dict[str, float] = field(default_factory=dict)
@@ -131,19 +131,19 @@ def places(host: Host) -> dict[str, str | int]:
 
 def _live(env: Environment, workload: Workload) -> Invocation:
     """What a workload of the life cycle finds, as if a tool had printed it."""
-    cycle, birth = workload.cycle, env.birth
+    cycle, opener = workload.cycle, env.opener
     assert cycle is not None  # noqa: S101 - the caller has looked
-    if birth is None:
+    if opener is None:
         raise HostError(f"{env.stack.path} is a machine of its own, whose start no clock in it can time")
     command = workload.render(workload.command, env.host.program, **places(env.host))
     start, begin = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
     match cycle.do:
         case "start":
-            found = lifecycle.start(birth, command)
+            found = lifecycle.start(opener, command)
         case "restart":
-            found = lifecycle.restart(birth, command)
+            found = lifecycle.restart(opener, command)
         case "idle":
-            found = lifecycle.idle(birth, command, cycle.seconds)
+            found = lifecycle.idle(opener, command, cycle.seconds)
     seconds = time.monotonic() - begin
     stdout = json.dumps(found).encode()
     return Invocation(workload.parse(stdout), None, seconds, Cost(), start, stdout, seconds)

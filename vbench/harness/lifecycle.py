@@ -18,7 +18,7 @@ from vbench.hosts.base import Host, Process
 
 
 @dataclass(frozen=True)
-class Birth:
+class Opener:
     """Where and how an environment of a stack is opened once more.
 
     ``counted`` says that the parent's clock is not that of the harness, and is to be read.
@@ -29,7 +29,7 @@ class Birth:
     counted: bool
 
     @classmethod
-    def bare(cls, host: Host, counted: bool) -> Birth:
+    def bare(cls, host: Host, counted: bool) -> Opener:
         """That of a machine itself, where the environment is an idle process of its own."""
 
         @contextmanager
@@ -46,55 +46,55 @@ class Birth:
         return float(self.parent.run(["date", "+%s.%N"]).text)
 
 
-def start(birth: Birth, command: Sequence[str]) -> dict[str, float]:
+def start(opener: Opener, command: Sequence[str]) -> dict[str, float]:
     """Seconds from asking for an environment to its first command's end, and to take it away."""
-    begin = birth.now()
-    with birth.open() as host:
+    begin = opener.now()
+    with opener.open() as host:
         host.run(command)
-        up = birth.now()
-    return {"start": up - begin, "stop": birth.now() - up}
+        up = opener.now()
+    return {"start": up - begin, "stop": opener.now() - up}
 
 
-def restart(birth: Birth, command: Sequence[str]) -> dict[str, float]:
+def restart(opener: Opener, command: Sequence[str]) -> dict[str, float]:
     """Seconds from killing an environment to the end of the first command in the one that replaces it."""
     killed = ExitStack()
-    host = killed.enter_context(birth.open())
+    host = killed.enter_context(opener.open())
     try:
         host.run(command)
         process = _process(host)
-        begin = birth.now()
+        begin = opener.now()
         process.kill()
         process.wait(60)
     finally:
         with contextlib.suppress(VbenchError):  # what it was carried by has gone: that is the point
             killed.close()
-    with birth.open() as host:
+    with opener.open() as host:
         host.run(command)
-        return {"restart": birth.now() - begin}
+        return {"restart": opener.now() - begin}
 
 
-def idle(birth: Birth, command: Sequence[str], seconds: float) -> dict[str, float]:
+def idle(opener: Opener, command: Sequence[str], seconds: float) -> dict[str, float]:
     """What an environment that does nothing takes of its parent.
 
     ``pss``: MiB of memory, shared pages in proportion; ``disk``: MiB that its own files take; ``cpu``: CPU
     milliseconds a second, over ``seconds``. What the parent does not tell is missing.
     """
-    before = _folders(birth.parent)
-    with birth.open() as host:
+    before = _folders(opener.parent)
+    with opener.open() as host:
         host.run(command)
         process = _process(host)
         time.sleep(1.0)  # let what follows a start come to its end
-        begin, first = birth.now(), _tree(birth.parent, process)
+        begin, first = opener.now(), _tree(opener.parent, process)
         time.sleep(seconds)
-        end, last = birth.now(), _tree(birth.parent, process)
+        end, last = opener.now(), _tree(opener.parent, process)
         found = {}
         if "pss" in last:
             found["pss"] = last["pss"] / 1024
         if "ran" in first and "ran" in last:
             found["cpu"] = (last["ran"] - first["ran"]) / 1e6 / (end - begin)
-        if made := sorted(_folders(birth.parent) - before):
-            paths = [f"{birth.parent.scratch}/{name}" for name in made]
-            lines = birth.parent.run(["du", "-skx", *paths], check=False).text.splitlines()
+        if made := sorted(_folders(opener.parent) - before):
+            paths = [f"{opener.parent.scratch}/{name}" for name in made]
+            lines = opener.parent.run(["du", "-skx", *paths], check=False).text.splitlines()
             found["disk"] = sum(int(line.split()[0]) for line in lines) / 1024
     return found
 

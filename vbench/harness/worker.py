@@ -14,7 +14,7 @@ from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError
 from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled, Value
 from vbench.harness.invoke import Environment, Invocation, invoke, places, prepare
-from vbench.harness.lifecycle import Birth
+from vbench.harness.lifecycle import Opener
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
@@ -126,17 +126,17 @@ class Worker:
             peer = hosts[at]
         below = [hosts[stack.prefix(depth).path] for depth in range(stack.depth, 0, -1)]
         quiet = [each for each in below if each.placement.clock == "instructions"]
-        return Environment(stack, host, peer, self._birth(stack, hosts), tuple(quiet))
+        return Environment(stack, host, peer, self._opener(stack, hosts), tuple(quiet))
 
-    def _birth(self, stack: Stack, hosts: Mapping[str, Host]) -> Birth | None:
+    def _opener(self, stack: Stack, hosts: Mapping[str, Host]) -> Opener | None:
         """How another environment of this stack is opened; ``None`` where it is a machine of its own."""
         layer, counted = stack.top(), self._unit.clock != "wall"
         if layer is None or stack.baseline() is None:
-            return Birth.bare(hosts[stack.path], counted)
+            return Opener.bare(hosts[stack.path], counted)
         if layer.own_machine:
             return None
         parent = hosts[stack.prefix(stack.depth - 1).path]
-        return Birth(parent, lambda: layer.open(parent, self._unit.shape), counted)
+        return Opener(parent, lambda: layer.open(parent, self._unit.shape), counted)
 
     def _recorded(self, path: str, name: str) -> bool:
         size = self._sizes.get((path, name))
