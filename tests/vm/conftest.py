@@ -281,6 +281,14 @@ def vbench(start: Callable[..., Running]) -> Callable[..., subprocess.CompletedP
     return lambda *argv: start(*argv).end()
 
 
+class Silent:
+    """Told of a run's progress, and does nothing with it."""
+
+    def say(self, text: str) -> None: ...
+
+    def doing(self, *args: object) -> None: ...
+
+
 def rows(folder: Path) -> list[dict[str, object]]:
     """The workloads' samples in the whole lines of a bundle's journal, which may be growing."""
     path = folder / "samples.jsonl"

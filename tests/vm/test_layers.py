@@ -213,6 +213,8 @@ def test_writes_stay_inside(opened: Opened, built: Capsule) -> None:
     host, parent = opened.host, opened.parent
     if make_layer(opened.layer).own_machine:
         pytest.skip("a machine of its own: a second one shares nothing but the capsule's image, read-only")
+    if opened.layer == "hvm":
+        pytest.skip("pv and pvh have shown it, by the same code, and its firmware takes half a minute")
     issue = built.directory / "tree/etc/issue"
     before = issue.read_bytes()
     with make_layer(opened.layer).open(parent, SHAPE) as other:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vbench import load
-from vbench.capsule.capsule import verify_inside
+from vbench.bundle.store import Bundle
+from vbench.bundle.verify import examine
+from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.harness import lifecycle
+from vbench.harness.dispatch import Place
+from vbench.harness.places import here, in_a_process
+from vbench.harness.plan import load_plan
+from vbench.harness.run import execute, new_run
 from vbench.hosts.base import Host
 from vbench.layers.base import Shape, make_layer
+from vbench.stats.run import Run
+from vbench.workload.library import load_workloads
 
-from .conftest import SHAPE, Opener
+from .conftest import SHAPE, Opener, Silent
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +49,45 @@ def keeps_registers(registers: bytes, *hosts: Host) -> None:
     assert [run.result().text.split() for run in runs] == [["0", "wrong"] * 2] * len(hosts)
 
 
-def test_kvm_really_runs_on_it(opener: Opener, registers: bytes) -> None:
-    with opener("testbed/kvm") as host:
-        assert host.placement.clock == "instructions"
-        assert "hypervisor" in host.run(["grep", "-m1", "flags", "/proc/cpuinfo"]).text
-        sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource"
-        assert "kvm-clock" in host.run(["cat", sources]).text
-        assert host.run(["virt-what"]).text == "kvm"
-        keeps_registers(registers, host)
-        verify_inside(host)
+@pytest.fixture(scope="module")
+def testbed(opener: Opener) -> Iterator[Host]:
+    """One testbed for the tests of this file, which leave it as it was."""
+    with opener("testbed") as opened:
+        yield opened
 
 
-def test_kvm_bears_interrupts(opener: Opener) -> None:
+@pytest.fixture(scope="module")
+def kvm(testbed: Host) -> Iterator[Host]:
+    """A guest under KVM on it."""
+    with make_layer("kvm").open(testbed, SHAPE) as opened:
+        yield opened
+
+
+def test_kvm_really_runs_on_it(kvm: Host, registers: bytes) -> None:
+    assert kvm.placement.clock == "instructions"
+    assert "hypervisor" in kvm.run(["grep", "-m1", "flags", "/proc/cpuinfo"]).text
+    sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource"
+    assert "kvm-clock" in kvm.run(["cat", sources]).text
+    assert kvm.run(["virt-what"]).text == "kvm"
+    keeps_registers(registers, kvm)
+    verify_inside(kvm)
+
+
+def test_kvm_bears_interrupts(kvm: Host) -> None:
     """As packaged, the emulator delivers one twice before long, and the guest hangs within 3000 reads."""
-    with opener("testbed/kvm") as host:
-        argv = [*host.program("fio"), "--name=a", "--filename=/scratch/file", "--size=8M", "--rw=randread"]
-        argv += ["--bs=4k", "--direct=1", "--ioengine=libaio", "--number_ios=6000", "--io_size=1g"]
-        assert host.run([*argv, "--output-format=terse"], timeout=180).code == 0
+    argv = [*kvm.program("fio"), "--name=a", "--filename=/scratch/file", "--size=8M", "--rw=randread"]
+    argv += ["--bs=4k", "--direct=1", "--ioengine=libaio", "--number_ios=6000", "--io_size=1g"]
+    assert kvm.run([*argv, "--output-format=terse"], timeout=180).code == 0
 
 
-def test_layers_stack_on_it(opener: Opener) -> None:
-    with opener("testbed/kvm/bubblewrap") as host:
+def test_layers_stack_on_it(kvm: Host) -> None:
+    with make_layer("bubblewrap").open(kvm, SHAPE) as host:
         assert host.name == "local/testbed/kvm/bubblewrap"
         verify_inside(host)
 
 
-def test_a_paravirtualized_xen_guest_really_runs_on_it(opener: Opener, registers: bytes) -> None:
-    with opener("testbed/xen") as dom0, make_layer("pv").open(dom0, SHAPE) as host:
+def test_a_paravirtualized_xen_guest_really_runs_on_it(testbed: Host, registers: bytes) -> None:
+    with make_layer("xen").open(testbed, SHAPE) as dom0, make_layer("pv").open(dom0, SHAPE) as host:
         assert host.run(["cat", "/sys/hypervisor/type"]).text == "xen"
         assert host.run(["cat", "/sys/hypervisor/guest_type"]).text == "PV"
         assert host.run(["virt-what"]).text.splitlines() == ["xen", "xen-domU"]
@@ -82,13 +103,42 @@ def test_a_paravirtualized_xen_guest_really_runs_on_it(opener: Opener, registers
         assert host.run(["echo", "still here"]).text == "still here"
 
 
-@pytest.mark.parametrize("workload", ["cpu-int", "os-nullcall"])
-def test_its_figures_repeat(tmp_path: Path, vbench: Callable[..., object], workload: str) -> None:
+KEY = ["stack", "workload", "params", "metric", "block", "arm", "warmup"]
+PLAN: dict[str, Any] = {"stacks": ["testbed/chroot"], "workloads": ["cpu-int", "os-nullcall"], "blocks": 2}
+
+
+@pytest.fixture(scope="module")
+def ran(built: Capsule, can: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The plan, by workers on two threads, each with a testbed of its own."""
+    return carried_out(tmp_path_factory.mktemp("threads") / "run", built, can, here(built))
+
+
+def carried_out(folder: Path, built: Capsule, can: Callable[[str], None], place: Place) -> Run:
+    can("testbed")
+    known = load_workloads()
+    plan = load_plan(None, known, **PLAN)
+    with Bundle.create(folder, new_run(plan, known, built)) as bundle:
+        execute(bundle, known, built, Silent(), place=place)
+    assert examine(folder) == []
+    return load(folder)
+
+
+def test_its_figures_repeat(ran: Run) -> None:
     """The baseline twice in each block, chroot in a testbed of its own beside it: within 0.1%."""
-    folder = tmp_path / "out"
-    vbench("run", "--stack", "testbed/chroot", "--workload", workload, "--blocks", "2", "--out", folder)
-    samples = load(folder).samples
-    values = samples[~samples["warmup"]].groupby("stack")["value"]
-    assert len(values) == 2
+    values = ran.samples[~ran.samples["warmup"]].groupby(["stack", "workload"])["value"]
+    assert len(values) == 4
     assert ((values.max() - values.min()) / values.min()).max() < 1e-3
-    assert set(samples["clock"]) == {"instructions"}
+    assert set(ran.samples["clock"]) == {"instructions"}
+
+
+def test_two_processes_make_the_bundle_that_one_makes(
+    ran: Run, built: Capsule, can: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Their events are merged: the same cells, work sizes and, within 0.1%, figures."""
+    other = carried_out(tmp_path / "run", built, can, in_a_process)
+    joined = ran.samples.merge(other.samples, on=KEY, how="outer", indicator=True)
+    assert (joined["_merge"] == "both").all()
+    assert len(joined) == len(ran.samples)
+    measured = joined[~joined["warmup"]]
+    assert (measured["work_x"] == measured["work_y"]).all()
+    assert ((measured["value_x"] / measured["value_y"] - 1).abs() < 1e-3).all()

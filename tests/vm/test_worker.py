@@ -12,27 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vbench import load
-from vbench.bundle.store import Bundle
-from vbench.bundle.verify import examine
 from vbench.capsule.capsule import Capsule
 from vbench.errors import VbenchError
 from vbench.harness.events import Began, Measured, Opened
 from vbench.harness.places import here, in_a_process
 from vbench.harness.plan import Plan, load_plan
-from vbench.harness.run import execute, new_run, units_for
+from vbench.harness.run import new_run, units_for
 from vbench.harness.units import WorkUnit
 from vbench.workload.library import load_workloads
 
 KNOWN = load_workloads()
-
-
-class Silent:
-    """Told of progress, and does nothing with it."""
-
-    def say(self, text: str) -> None: ...
-
-    def doing(self, *args: object) -> None: ...
 
 
 def plan(*stacks: str, workloads: tuple[str, ...] = ("os-nullcall", "cpu-int"), blocks: int = 2) -> Plan:
@@ -41,27 +30,6 @@ def plan(*stacks: str, workloads: tuple[str, ...] = ("os-nullcall", "cpu-int"), 
 
 def unit_of(folder: Path, built: Capsule, asked: Plan) -> WorkUnit:
     return units_for(new_run(asked, KNOWN, built), asked, KNOWN, results=folder)[0]
-
-
-def test_two_processes_make_the_bundle_that_one_makes(
-    built: Capsule, can: Callable[[str], None], tmp_path: Path
-) -> None:
-    can("testbed")
-    asked = plan("testbed/chroot", workloads=("os-nullcall",))
-    places = {"one": here(built), "two": in_a_process}
-    for name, place in places.items():
-        with Bundle.create(tmp_path / name, new_run(asked, KNOWN, built)) as bundle:
-            execute(bundle, KNOWN, built, Silent(), place=place)
-        assert examine(tmp_path / name) == []
-    one, two = load(tmp_path / "one"), load(tmp_path / "two")
-    key = ["stack", "workload", "params", "metric", "block", "arm", "warmup"]
-    joined = one.samples.merge(two.samples, on=key, how="outer", indicator=True)
-    assert (joined["_merge"] == "both").all()
-    assert len(joined) == len(one.samples)
-    counted = joined[~joined["warmup"]]
-    assert (counted["work_x"] == counted["work_y"]).all()
-    ratio = counted["value_x"] / counted["value_y"]
-    assert ((ratio - 1).abs() < 1e-3).all()
 
 
 def test_leaving_the_events_ends_everything(
