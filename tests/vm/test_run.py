@@ -37,7 +37,12 @@ Vbench = Callable[..., "subprocess.CompletedProcess[str]"]
 Keys = Counter[tuple[object, ...]]
 
 STACKS = ("local", "local/chroot", "local/uml")
-SMALL = ("-s", "chroot", "-s", "uml", "-s", "pv", "-w", "os-nullcall", "-w", "cpu-int", "--seed", "5")
+SHORT: tuple[str | Path, ...] = ("--workloads", Path(__file__).parent / "workloads")
+"""Two of our workloads, with a quarter of the time for each invocation."""
+SMALL: tuple[str | Path, ...] = (
+    *["-s", "chroot", "-s", "uml", "-s", "pv", "-w", "short-call", "-w", "short-int", "--seed", "5"],
+    *SHORT,
+)
 """A plan of which one layer cannot open, wherever the machine is no dom0."""
 
 
@@ -66,7 +71,7 @@ def test_run(whole: Path) -> None:
     run = load(whole)
     assert run.info.status == "complete"
     measured = run.samples[~run.samples["warmup"] & (run.samples["stack"] != "local/pv")]
-    for name in ("os-nullcall", "cpu-int"):
+    for name in ("short-call", "short-int"):
         for block in range(2):
             cell = measured[(measured["workload"] == name) & (measured["block"] == block)]
             arms = sorted(zip(cell["stack"], cell["arm"], strict=True))
@@ -79,7 +84,7 @@ def test_run(whole: Path) -> None:
     digests = {run.facts[stack]["files_digest"] for stack in STACKS}
     assert len(digests) == 1
     # What the techniques are known for, by a wide margin.
-    calls = measured[measured["workload"] == "os-nullcall"].groupby("stack")["value"].median()
+    calls = measured[measured["workload"] == "short-call"].groupby("stack")["value"].median()
     assert calls["local/uml"] > 3 * calls["local"]
 
 
@@ -126,7 +131,7 @@ def test_what_is_made_of_a_run(whole: Path, vbench: Vbench, tmp_path: Path) -> N
 
 
 def test_raw_output_is_kept(whole: Path) -> None:
-    for name in ("os-nullcall", "cpu-int"):
+    for name in ("short-call", "short-int"):
         with gzip.open(whole / f"raw/local+uml.{name}.jsonl.gz", "rt") as file:
             lines = [json.loads(line) for line in file]
         assert [line["warmup"] for line in lines] == [True, False, False]
@@ -152,13 +157,13 @@ def test_cut_short_and_resumed(
     before = keys(folder)
     assert after <= sum(before.values()) < sum(keys(whole).values())
     assert vbench("verify", folder).returncode == 1
-    done = vbench("resume", folder)
+    done = vbench("resume", folder, *SHORT)
     assert done.returncode == 0, done.stderr
     assert keys(folder) == keys(whole)
     assert set(keys(folder).values()) == {1}
     assert vbench("verify", folder).returncode == 0
     assert info(folder)["failures"] == info(whole)["failures"]
-    assert "already complete" in vbench("resume", folder).stdout
+    assert "already complete" in vbench("resume", folder, *SHORT).stdout
     sizes = {(row["stack"], row["workload"]): set[object]() for row in rows(folder)}
     for row in rows(folder):
         sizes[row["stack"], row["workload"]].add(row["work"])
@@ -220,7 +225,7 @@ def test_full_disk(
         assert sum(before.values()) >= 9
         load(folder)  # raises where the journal is damaged
         (disk / "filler").unlink()
-        done = vbench("resume", folder)
+        done = vbench("resume", folder, *SHORT)
         assert done.returncode == 0, done.stderr
         assert before.keys() <= keys(folder).keys()
         assert set(keys(folder).values()) == {1}
