@@ -1,1 +1,1 @@
-"""From a plan to a bundle: the only folder that needs machines."""
+"""Turning a plan into a bundle; the only folder that needs machines."""

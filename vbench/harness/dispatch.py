@@ -1,4 +1,4 @@
-"""Handing units to workers, and what they tell to the recorder and to the user."""
+"""Handing units to workers, and passing their events on to the recorder and to the user."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vbench.harness.units import WorkUnit
 from vbench.hosts.process import kill_all
 
 Place = Callable[[WorkUnit], Iterator[Event]]
-"""Where a unit is carried out: gives its events as they happen; leaving the iterator ends it."""
+"""Where a unit is carried out: yields its events as they happen; leaving the iterator ends the unit."""
 
 
 class Dispatcher:
-    """Has units carried out: that of the wall clock alone and undisturbed, then the others side by side.
+    """Has units carried out: the wall-clock unit first, alone and undisturbed, then the others in parallel.
 
-    ``done``: invocations measured before. ``enough`` says before each block by the wall clock whether the run may
-    end there. ``found``: what is to be noted of a stack that has been opened.
+    ``done``: invocations already measured. ``enough`` says, before each wall-clock block, whether the run may stop
+    there. ``found`` returns what to note about a stack that has just been opened.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class Dispatcher:
         self._opened = 0
 
     def carry_out(self, units: Sequence[WorkUnit]) -> None:
-        """Have all units carried out; every event is recorded when it returns.
+        """Have all units carried out; when this returns, every event has been recorded.
 
-        Raises ``VbenchError`` when there are units and no stack of any could be opened, and what a worker or the
-        recorder raises.
+        Raises ``VbenchError`` if there are units but none of their stacks could be opened, and whatever a worker or
+        the recorder raises.
         """
         total = self._done + sum(len(unit.steps) for unit in units)
         estimate = Estimate(self._progress, [unit.name for unit in units], self._done, total)
         for unit in units:
             if unit.clock == "wall":
                 self._follow(unit, estimate)
-        # The deepest first: they take longest, and the last one runs alone.
+        # Deepest first: they take longest, and the last one runs alone.
         beside = sorted((unit for unit in units if unit.clock != "wall"), key=lambda unit: -unit.depth)
         estimate.at_once = max(1, min(len(beside), len(os.sched_getaffinity(0))))
         with ThreadPoolExecutor(estimate.at_once, thread_name_prefix="worker") as pool:
@@ -63,7 +63,7 @@ class Dispatcher:
                 for future in done:
                     future.result()
             except BaseException:
-                # A worker ends what is its own when its iterator is left; ending its machines brings it there at once.
+                # A worker cleans up when its iterator is left; killing its machines gets it there at once.
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 kill_all()
@@ -94,6 +94,6 @@ class Dispatcher:
 
 
 def left_out(event: Failed) -> str:
-    """A failure as a line for the user."""
+    """A failure as one line for the user."""
     what = f"{event.stack}: {event.workload}" if event.workload else event.stack
     return f"{what} is left out, because {event.reason}"

@@ -1,6 +1,6 @@
-"""What a worker tells while it carries out a unit: values, one JSON line each.
+"""The events that a worker yields while it carries out a unit: plain values, one JSON line each.
 
-The order is that of what happened. A worker says that it begins something before it does, so that whoever listens
+They come in the order in which things happened. A worker announces each thing before it begins, so that a listener
 can stop it there by leaving the iterator.
 """
 
@@ -19,7 +19,7 @@ Stage = Literal["opening", "calibrating", "measuring"]
 
 
 class Began(Frozen):
-    """Something is about to be done; ``remaining_s`` is what is left of the unit, from what invocations took so far."""
+    """Something is about to begin; ``remaining_s`` is the time left for the unit, judging by its invocations so far."""
 
     kind: Literal["began"] = "began"
     stage: Stage
@@ -30,7 +30,7 @@ class Began(Frozen):
 
 
 class Opened(Frozen):
-    """A stack is open; what it is."""
+    """A stack is open; ``facts`` describe it."""
 
     kind: Literal["opened"] = "opened"
     stack: str
@@ -38,7 +38,7 @@ class Opened(Frozen):
 
 
 class Settled(Frozen):
-    """A workload is set up and warm in a stack; ``work`` is its frozen work size, ``None`` for one without."""
+    """A workload is set up and warm in a stack; ``work`` is its frozen work size, ``None`` if it has none."""
 
     kind: Literal["settled"] = "settled"
     stack: str
@@ -56,7 +56,7 @@ class Value(Frozen):
 
 
 class Measured(Frozen):
-    """One invocation, warm-ups included: its values, times by both clocks (s), cost on the host, the tool's output."""
+    """One invocation, possibly a warm-up: its values, seconds by both clocks, cost on the host, the tool's output."""
 
     kind: Literal["measured"] = "measured"
     stack: str
@@ -78,7 +78,7 @@ class Measured(Frozen):
 
 
 class Failed(Frozen):
-    """A stack (``workload`` None) or one of its workloads could not be measured; the rest goes on."""
+    """A stack (``workload`` is ``None``) or one of its workloads could not be measured; the rest goes on."""
 
     kind: Literal["failed"] = "failed"
     stack: str
@@ -88,7 +88,7 @@ class Failed(Frozen):
 
 
 class Noted(Frozen):
-    """Findings on fairness or noise. Those of a ``topic`` take the place of what was noted of it before."""
+    """Findings on fairness or noise. Those with a ``topic`` replace earlier ones on the same topic."""
 
     kind: Literal["noted"] = "noted"
     notes: tuple[Note, ...]
@@ -101,5 +101,5 @@ _ANY: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kin
 
 
 def read_event(line: str | bytes) -> Event:
-    """An event from its JSON. Raises ``ValueError`` for what is none."""
+    """An event from its JSON. Raises ``ValueError`` if the line is not an event."""
     return _ANY.validate_json(line)

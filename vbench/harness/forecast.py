@@ -1,4 +1,4 @@
-"""What a run would do and how long it would take, from what earlier bundles took; nothing is opened."""
+"""What a run would do and how long it would take, judging by earlier bundles; nothing is opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vbench.layers.stack import Stack
 
 @dataclass
 class Times:
-    """Seconds that stacks took to open, and cells to be prepared and to be measured once; ``sources``: bundles."""
+    """Seconds to open each stack, and to prepare each cell and measure it once; ``sources``: the bundles used."""
 
     opening: dict[str, float] = field(default_factory=dict)
     preparing: dict[Cell, float] = field(default_factory=dict)
@@ -25,9 +25,9 @@ class Times:
 
 @dataclass(frozen=True)
 class Expected:
-    """One stack of a run to come: what is done in it, and the seconds that this takes, as far as they are known.
+    """One stack of a future run: what will be done in it, and how many seconds that takes, as far as is known.
 
-    ``unknown``: workloads of which no earlier bundle tells how long they take here.
+    ``unknown``: workloads that no earlier bundle has timed in this stack.
     """
 
     stack: str
@@ -47,7 +47,7 @@ class Expected:
 
 
 def read_times(folders: Iterable[Path], wanted: Sequence[WorkUnit]) -> Times:
-    """What the bundles in ``folders`` tell of the units' stacks, the newest first; damaged ones are passed over."""
+    """What the bundles in ``folders`` say about the units' stacks, newest first; damaged bundles are skipped."""
     from vbench.stats.timing import timing  # noqa: PLC0415  (pandas, only where it is needed)
 
     found = []
@@ -79,9 +79,9 @@ def read_times(folders: Iterable[Path], wanted: Sequence[WorkUnit]) -> Times:
 
 
 def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
-    """Each stack of the units, with what is known of the time that it takes.
+    """Each stack of the units, with what is known about how long it takes.
 
-    Preparing a cell of which only that is unknown counts as three invocations, the fewest that calibrating takes.
+    If only a cell's preparation time is unknown, it counts as three invocations, the fewest that calibration takes.
     """
     rows = []
     for unit in units:
@@ -113,7 +113,7 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
 
 
 def whole(rows: Sequence[Expected], at_once: int) -> float:
-    """Seconds that the run takes, as far as they are known: stacks by the wall clock first, the others side by side."""
+    """Seconds that the run takes, as far as is known: wall-clock stacks first, then the others in parallel."""
     by_wall = sum(row.seconds for row in rows if row.clock == "wall")
     beside = [row.seconds for row in rows if row.clock != "wall"]
     return by_wall + max([0.0, *beside, sum(beside) / at_once])

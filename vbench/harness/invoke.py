@@ -1,4 +1,4 @@
-"""One invocation of one workload in one environment, and what it cost on both sides."""
+"""One invocation of one workload in one environment, and what it cost inside and on the parent."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from vbench.workload.model import Metric, Workload
 class Environment:
     """An open stack. ``peer`` is the host where the other end of network workloads runs.
 
-    ``work`` and ``expected`` hold, by workload, the frozen work size and the seconds one invocation takes.
-    ``opener`` is how another one like it is opened, ``None`` for a machine of its own: its start takes place
-    outside all clocks that a stack is measured by. ``quiet``: the hosts, innermost first, that write what they
-    have cached to their disks before each invocation: where a clock counts instructions, the kernel's writing
-    it back half a minute later is work beside a measurement, and doubles what that costs. ``steals``: its
-    kernel has counted stolen time. ``failed``: workloads given up. ``dead`` says why nothing more can be
-    measured here.
+    ``work`` and ``expected`` hold, by workload, the frozen work size and the seconds that one invocation takes.
+    ``opener`` opens another environment like this one; it is ``None`` for a machine of its own, whose start no
+    clock that measures a stack can time. ``quiet``: the hosts, innermost first, that flush their caches to disk
+    before each invocation; where a clock counts instructions, the kernel's own write-back half a minute later
+    would run alongside a measurement and double its cost. ``steals``: its kernel has counted stolen time.
+    ``failed``: workloads that were given up. ``dead`` says why nothing more can be measured here.
     """
 
     stack: Stack
@@ -44,7 +43,7 @@ class Environment:
 
     @property
     def slowdown(self) -> float:
-        """How much longer than on hardware things may take here before they count as hung."""
+        """How many times longer than on hardware things may take here before they count as hung."""
         return self.host.placement.slowdown
 
     def patience(self, workload: Workload) -> float:
@@ -56,7 +55,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an invocation took of the parent, by the names of ``bundle.samples.COSTS``; ``None`` is not known."""
+    """What an invocation cost the parent, named as in ``bundle.samples.COSTS``; ``None`` means not known."""
 
     host_cpu_s: float | None = None
     rss_mib: float | None = None
@@ -68,7 +67,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What one invocation gave: values by metric, elapsed seconds by both clocks, cost on the parent."""
+    """The result of one invocation: values by metric, elapsed seconds by both clocks, cost on the parent."""
 
     values: list[tuple[Metric, float]]
     guest_s: float | None
@@ -83,7 +82,7 @@ def invoke(env: Environment, workload: Workload, work: int | None) -> Invocation
     """Run a workload once.
 
     Raises ``CommandFailed``, ``CommandTimeout`` or ``ConnectionLost`` as ``Host.run`` does, and
-    ``VbenchError`` when the output lacks a metric.
+    ``VbenchError`` if a metric is missing from the output.
     """
     begin = time.monotonic()
     if workload.cycle is not None:
@@ -125,12 +124,12 @@ def _run(
 
 
 def places(host: Host) -> dict[str, str | int]:
-    """What a template may name in an environment: its scratch storage, and the capsule's tree."""
+    """The places in an environment that a template may name: its scratch storage and the capsule's tree."""
     return {"scratch": host.scratch, "tree": host.payload.tree if host.payload else ""}
 
 
 def _live(env: Environment, workload: Workload) -> Invocation:
-    """What a workload of the life cycle finds, as if a tool had printed it."""
+    """The figures of a life-cycle workload, as if a tool had printed them."""
     cycle, opener = workload.cycle, env.opener
     assert cycle is not None  # noqa: S101 - the caller has looked
     if opener is None:
@@ -150,7 +149,7 @@ def _live(env: Environment, workload: Workload) -> Invocation:
 
 
 def _cost(result: Result, before: Usage | None, after: Usage | None) -> Cost:
-    """Of the whole environment where it has a process, else of the command."""
+    """The cost of the whole environment if it has a process, otherwise that of the command."""
     if before is not None and after is not None:
         return Cost(
             max(0.0, after.cpu_s - before.cpu_s),
@@ -162,7 +161,7 @@ def _cost(result: Result, before: Usage | None, after: Usage | None) -> Cost:
     if (used := result.usage) is not None:
         return Cost(
             used.cpu_s,
-            # Kernels count resident pages in batches and say 0 of a very small process: that is not a figure.
+            # Kernels count resident pages in batches and report 0 for a very small process: that is not a figure.
             used.rss_bytes / 2**20 or None,
             _grown(0, used.switches),
             _grown(0, used.read_bytes, 2**20),
@@ -172,14 +171,14 @@ def _cost(result: Result, before: Usage | None, after: Usage | None) -> Cost:
 
 
 def _grown(before: int | None, after: int | None, unit: int = 1) -> float | None:
-    """The growth of a counter; a thread that has ended takes its part along, which leaves it unknown."""
+    """The growth of a counter, or ``None`` if it shrank: a thread that ended took its share of the count with it."""
     return (after - before) / unit if before is not None and after is not None and after >= before else None
 
 
 def _steal(env: Environment) -> float | None:
-    """Seconds for which the environment's processors had to wait for their host's, where its kernel counts.
+    """Seconds that the environment's processors spent waiting for its host's, if its kernel counts them.
 
-    Linux: the eighth figure of the first line of /proc/stat, in hundredths of a second (proc(5)).
+    On Linux: the eighth number in the first line of /proc/stat, in hundredths of a second (proc(5)).
     """
     if not env.steals:
         return None
@@ -189,12 +188,12 @@ def _steal(env: Environment) -> float | None:
 
 @contextmanager
 def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
-    """The workload's other end, if it has one: yields its port once it is ready."""
+    """Run the workload's server, if it has one; yields its port once it is ready."""
     server = workload.server
     if server is None:
         yield None
         return
-    # A port that the harness picks is free with near certainty; a server that cannot have it says so.
+    # The port picked here is almost certainly free; a server that cannot have it says so.
     chosen = random.randrange(32000, 32768)  # noqa: S311
     where, listen = (env.host, "127.0.0.1") if server.inside else (env.peer, env.host.bind)
     argv = workload.render(server.command, where.program, listen=listen, port=chosen, **places(where))
@@ -212,12 +211,12 @@ def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
 
 
 def prepare(env: Environment, workload: Workload, work: int | None = None) -> Invocation:
-    """Set a workload up in an environment, settle its work size, and warm it up with that size.
+    """Set a workload up in an environment, settle its work size, and warm it up at that size.
 
-    ``work`` is a size settled earlier (a resumed run keeps it). Returns the warm-up's invocation.
+    ``work`` is a size that was settled earlier (a resumed run keeps it). Returns the warm-up's invocation.
     """
     if env.steals:
-        env.steals = bool(_steal(env))  # a guest that is told of it has waited at least once by now
+        env.steals = bool(_steal(env))  # a guest that sees steal has waited at least once by now
     if workload.setup is not None:
         argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
         env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)

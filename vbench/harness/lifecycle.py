@@ -1,7 +1,7 @@
-"""The life of an environment that is opened for the purpose: how soon it answers, ends, and comes back.
+"""The life cycle of an environment: how long it takes to start, stop and restart, and what it uses when idle.
 
-It is opened on the same parent as the one that is measured otherwise, beside it. Where there is no layer -
-the bare machine - the environment is an idle process, the least that there is to start and to end.
+The environment is opened for this purpose, on the same parent as the one that runs the other workloads and beside
+it. On the bare machine, which has no layer, it is an idle process: the least that can be started and stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from vbench.hosts.base import Host, Process
 
 @dataclass(frozen=True)
 class Opener:
-    """Where and how an environment of a stack is opened once more.
+    """How another environment of a stack is opened, and on which parent.
 
-    ``counted`` says that the parent's clock is not that of the harness, and is to be read.
+    ``counted``: the parent's clock is not the harness's own, so it has to be read on the parent.
     """
 
     parent: Host
@@ -30,7 +30,7 @@ class Opener:
 
     @classmethod
     def bare(cls, host: Host, counted: bool) -> Opener:
-        """That of a machine itself, where the environment is an idle process of its own."""
+        """The opener for a bare machine, whose environment is an idle process."""
 
         @contextmanager
         def start() -> Iterator[Host]:
@@ -40,14 +40,14 @@ class Opener:
         return cls(host, start, counted)
 
     def now(self) -> float:
-        """Seconds by the clock that the environment's parent lives by."""
+        """Seconds by the clock of the environment's parent."""
         if not self.counted:
             return time.monotonic()
         return float(self.parent.run(["date", "+%s.%N"]).text)
 
 
 def start(opener: Opener, command: Sequence[str]) -> dict[str, float]:
-    """Seconds from asking for an environment to its first command's end, and to take it away."""
+    """``start``: seconds from opening an environment to the end of its first command; ``stop``: seconds to close it."""
     begin = opener.now()
     with opener.open() as host:
         host.run(command)
@@ -56,7 +56,7 @@ def start(opener: Opener, command: Sequence[str]) -> dict[str, float]:
 
 
 def restart(opener: Opener, command: Sequence[str]) -> dict[str, float]:
-    """Seconds from killing an environment to the end of the first command in the one that replaces it."""
+    """``restart``: seconds from killing an environment to the end of the first command in its replacement."""
     killed = ExitStack()
     host = killed.enter_context(opener.open())
     try:
@@ -66,7 +66,7 @@ def restart(opener: Opener, command: Sequence[str]) -> dict[str, float]:
         process.kill()
         process.wait(60)
     finally:
-        with contextlib.suppress(VbenchError):  # what it was carried by has gone: that is the point
+        with contextlib.suppress(VbenchError):  # its process is gone: that is the point
             killed.close()
     with opener.open() as host:
         host.run(command)
@@ -74,16 +74,16 @@ def restart(opener: Opener, command: Sequence[str]) -> dict[str, float]:
 
 
 def idle(opener: Opener, command: Sequence[str], seconds: float) -> dict[str, float]:
-    """What an environment that does nothing takes of its parent.
+    """What an idle environment uses on its parent.
 
-    ``pss``: MiB of memory, shared pages in proportion; ``disk``: MiB that its own files take; ``cpu``: CPU
-    milliseconds a second, over ``seconds``. What the parent does not tell is missing.
+    ``pss``: memory in MiB, each shared page divided among its users; ``disk``: MiB taken by its own files; ``cpu``:
+    CPU milliseconds per second, over ``seconds``. Figures that the parent does not report are left out.
     """
     before = _folders(opener.parent)
     with opener.open() as host:
         host.run(command)
         process = _process(host)
-        time.sleep(1.0)  # let what follows a start come to its end
+        time.sleep(1.0)  # let the work that follows a start finish
         begin, first = opener.now(), _tree(opener.parent, process)
         time.sleep(seconds)
         end, last = opener.now(), _tree(opener.parent, process)

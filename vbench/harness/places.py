@@ -1,4 +1,4 @@
-"""Where a unit is carried out: in this process, or in one of its own."""
+"""Where a unit is carried out: in this process, or in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from vbench.harness.worker import Worker
 from vbench.hosts.process import PIPE, start
 
 PATIENCE_S = 30.0
-"""Seconds that a process has to close what it opened, when it is told to stop."""
+"""Seconds that a process has to close what it opened after it is told to stop."""
 
 COMMAND = (sys.executable, "-m", "vbench.cli.main", "work")
 
 
 def here(capsule: Capsule) -> Place:
-    """In this process, on the thread that asks for the events."""
+    """Carry units out in this process, on the thread that asks for the events."""
     return lambda unit: Worker(unit, capsule).run()
 
 
 def in_a_process(unit: WorkUnit, command: tuple[str, ...] = COMMAND) -> Iterator[Event]:
-    """In a process of its own, which reads the unit as JSON and writes its events as JSON, one a line.
+    """Carry a unit out in a process of its own, which reads the unit as JSON and writes one JSON event per line.
 
-    Leaving the iterator ends the process, and it what it opened. Raises ``VbenchError`` with the process' own
-    message when it fails.
+    Leaving the iterator stops the process, which closes what it opened. If the process fails, raises ``VbenchError``
+    with its message.
     """
     with tempfile.TemporaryFile() as complaints:
         child = start(command, stdin=PIPE, stderr=complaints.fileno())

@@ -1,4 +1,4 @@
-"""What to measure, and in what order."""
+"""Plans: what to measure, and in what order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vbench.workload.model import Workload
 from vbench.workload.selection import select
 
 MOST_STEPS = 1_000_000
-"""Invocations of a run, beyond any that ends within a lifetime of its machine."""
+"""The most invocations of a run, more than any machine would live to finish."""
 
 
 class LeftOut(BaseModel, extra="forbid"):
-    """Workloads that a plan does not measure in one of its stacks, and why: so the cells say."""
+    """Workloads that a plan does not measure in one of its stacks; their cells show the reason."""
 
     stack: str
     workloads: list[str] = Field(min_length=1, max_length=1000)
@@ -32,12 +32,12 @@ class LeftOut(BaseModel, extra="forbid"):
 
 
 class Plan(BaseModel, extra="forbid"):
-    """What to measure: stack paths, workload names, how often, and with what resources."""
+    """What to measure: stack paths, workload names, number of blocks, and resources."""
 
     stacks: list[str] = Field(min_length=1, max_length=100)
     workloads: list[str] = Field(min_length=1, max_length=1000)
     blocks: int = Field(default=6, ge=1, le=10_000)
-    # By the wall clock, go on until every ratio is known within this (0.02: 2%), but not beyond max_blocks.
+    # Add blocks until every interval's half-width is below this (0.02: 2%), up to max_blocks; wall-clock stacks only.
     target_width: float | None = Field(default=None, gt=0, le=10)
     max_blocks: int = Field(default=30, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -48,12 +48,12 @@ class Plan(BaseModel, extra="forbid"):
 
     @property
     def left_out(self) -> dict[tuple[str, str], str]:
-        """Why, by stack and workload, a cell is not measured."""
+        """The reasons why cells are not measured, by stack and workload."""
         return {(each.stack, name): each.reason for each in self.leave_out for name in each.workloads}
 
     @property
     def most_blocks(self) -> int:
-        """Blocks at the most: more than ``blocks`` only where a run goes on until it is precise enough."""
+        """The most blocks a run can have: more than ``blocks`` only if it has a ``target_width``."""
         return self.blocks if self.target_width is None else max(self.blocks, self.max_blocks)
 
     def shape(self) -> Shape:
@@ -63,7 +63,7 @@ class Plan(BaseModel, extra="forbid"):
 
 @dataclass(frozen=True)
 class Step:
-    """One invocation to come."""
+    """One planned invocation."""
 
     block: int
     order: int
@@ -73,13 +73,14 @@ class Step:
 
 
 def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set[str]) -> list[Step]:
-    """The whole order of a run, decided by its seed before anything is measured.
+    """The full order of a run, determined by its seed before anything is measured.
 
     Randomized complete blocks: within a block, workloads come in random order, and for each workload every
     stack comes once and every baseline twice. Positions are balanced: over as many blocks as there are
-    arms, each arm takes each position once (a cyclic Latin square with shuffled rows).
+    arms, each arm takes each position once (a cyclic Latin square with shuffled rows). Raises ``UsageError`` for
+    more than ``MOST_STEPS`` invocations.
     """
-    rng = random.Random(plan.seed)  # noqa: S311 - an order that can be repeated is the point
+    rng = random.Random(plan.seed)  # noqa: S311 - a repeatable order is the point
     arms: list[tuple[str, Arm]] = [(stack, "A") for stack in stacks]
     arms += [(stack, "A'") for stack in stacks if stack in baselines]
     if (steps_in_all := plan.most_blocks * len(workloads) * len(arms)) > MOST_STEPS:
@@ -103,7 +104,7 @@ def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set
 def with_baselines(paths: list[str]) -> list[Stack]:
     """The planned stacks and every baseline they need, each once, lowest first.
 
-    Raises ``UsageError`` for a path that is none.
+    Raises ``UsageError`` for something that is not a stack path.
     """
     wanted: dict[str, Stack] = {}
     todo = [Stack.parse(path) for path in paths]
@@ -127,10 +128,10 @@ def load_plan(
     seed: int | None = None,
     target_width: float | None = None,
 ) -> Plan:
-    """A plan from a file, or from ``begin`` (that of a bundle), and from what was given beside it, which wins.
+    """A plan from a file, or from ``begin`` (a bundle's plan); the other arguments override it.
 
-    Workloads may be named singly or by group; of these and of stacks, several may stand in one text, with commas
-    between them. Raises ``UsageError`` that says what is wrong where.
+    Workloads may be named one by one or by group; one string may hold several stacks or workloads, separated by
+    commas. Raises ``UsageError`` saying what is wrong and where.
     """
     raw: dict[str, Any] = dict(begin or {})
     if path is not None:
@@ -168,7 +169,7 @@ def load_plan(
     left_out = [
         _resolved(each, known, names, path)
         for each in plan.leave_out
-        if not begin or {*each.workloads} & {*names}  # less than the bundle's plan may be asked for
+        if not begin or {*each.workloads} & {*names}  # part of a bundle's plan may be asked for
     ]
     return plan.model_copy(
         update={
@@ -180,7 +181,7 @@ def load_plan(
 
 
 def _resolved(each: LeftOut, known: Library, planned: list[str], path: Path | None) -> LeftOut:
-    """With the stack's whole path and the names of single workloads; what is not planned cannot be left out."""
+    """Write out the stack's full path and each workload's name. Raises ``UsageError`` if none of them is planned."""
     names = [one.name for text in each.workloads for one in select(known, text) if one.name in planned]
     if not names:
         raise UsageError(f"{path}: leave_out: {brief(each.workloads)} is not among the planned workloads")

@@ -1,4 +1,4 @@
-"""How far a run is: what its journal holds already, and who is told what it does now."""
+"""How far a run has got: what its journal already holds, and how its progress is reported."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vbench.harness.plan import Step
 
 
 class Progress(Protocol):
-    """Told what a run is doing. All methods return at once."""
+    """Is told what a run is doing. All methods return at once."""
 
     def say(self, text: str) -> None:
-        """One line worth keeping."""
+        """A line worth keeping on the screen."""
 
     def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
-        """What runs now; ``remaining_s`` from what invocations really took, ``None`` while unknown."""
+        """What is running now; ``remaining_s`` is based on how long invocations took, ``None`` while unknown."""
 
 
 @dataclass(frozen=True)
 class SoFar:
-    """What a journal holds: invocations measured, and by stack and workload the work sizes settled."""
+    """What a journal holds: the invocations measured, and the work sizes settled, by stack and workload."""
 
     measured: frozenset[tuple[int, str, str, str]] = frozenset()
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -39,9 +39,9 @@ class SoFar:
 
 
 def read_so_far(bundle: Bundle) -> SoFar:
-    """What a bundle's journal holds; half a line of tool output that a power cut left is cut off.
+    """What a bundle's journal holds; an incomplete line of tool output left by a power cut is removed.
 
-    Raises BundleError for what only somebody else can have put there.
+    Raises ``BundleError`` for anything that vbench cannot have written.
     """
     tool_output.drop_torn_tails(bundle.path)
     path, measured, sizes = bundle.path / JOURNAL, set(), {}
@@ -60,7 +60,7 @@ def read_so_far(bundle: Bundle) -> SoFar:
 
 
 class Estimate:
-    """How long a run still takes, from what its units say of themselves; safe to use from several threads."""
+    """How long a run will still take, judging by its units' own estimates; safe to use from several threads."""
 
     def __init__(self, progress: Progress, units: Iterable[str], done: int, total: int) -> None:
         self._progress, self._done, self._total = progress, done, total
@@ -78,7 +78,7 @@ class Estimate:
             self._progress.doing(event, self._done, self._total, left)
 
     def measured(self) -> None:
-        """One more invocation is done."""
+        """Another invocation is done."""
         with self._lock:
             self._done += 1
 

@@ -1,4 +1,4 @@
-"""Writing down what workers tell, from one thread or several."""
+"""Recording workers' events in a bundle, from one thread or several."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened,
 
 
 class Recorder:
-    """A sink of events: each is in the bundle, synced, when :meth:`take` returns. Raises ``BundleError``.
+    """A sink for events: when :meth:`take` returns, the event is in the bundle and synced. Raises ``BundleError``.
 
-    It decides nothing: what to measure, when to stop and what a finding means is settled before.
+    It decides nothing: what to measure, when to stop and what a finding means has been settled elsewhere.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -23,7 +23,7 @@ class Recorder:
         self._topics: dict[str, tuple[Note, ...]] = {}
 
     def take(self, event: Event) -> None:
-        """Write an event down."""
+        """Record an event."""
         with self._lock:
             match event:
                 case Measured():
@@ -41,7 +41,7 @@ class Recorder:
                     pass
 
     def _opened(self, event: Opened) -> None:
-        """Facts of an environment; one that was lost before a run was resumed is noted as opened anew."""
+        """Record an environment's facts, and note it if it had been lost before the run was resumed."""
         info = self._bundle.info
         info.hosts[event.stack] = {**info.hosts.get(event.stack, {}), **event.facts}
         for failure in [each for each in info.failures if each.stack == event.stack and not each.workload]:
@@ -70,7 +70,7 @@ class Recorder:
             self._bundle.save()
 
     def _measured(self, event: Measured) -> None:
-        """One invocation: the tool's output, then all its samples at once."""
+        """Record an invocation: the tool's output first, then all its samples at once."""
         samples = samples_of(
             [(each.metric, each.unit, each.better, each.value) for each in event.values],
             asdict(event.cost),

@@ -1,4 +1,4 @@
-"""Running a plan: its stacks in lanes, each measured in randomized complete blocks."""
+"""Running a plan: its stacks are split into units, each measured in randomized complete blocks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> RunInfo:
-    """The record of a run that is about to start. Raises ``UsageError`` where the shape cannot be given."""
+    """The record of a run that is about to start. Raises ``UsageError`` if this machine cannot provide the shape."""
     cpus_for(plan.shape())
     now = datetime.now(UTC)
     stacks = with_baselines(plan.stacks)
@@ -70,9 +70,9 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
 
 
 def plan_of(bundle: Bundle | Run, workloads: Library, only: Sequence[str] | None = None) -> Plan:
-    """The plan that a bundle was begun with; ``only``: the workloads or groups of it that are of interest.
+    """The plan that a bundle was begun with; ``only`` names the workloads or groups of interest.
 
-    Raises ``BundleError`` when it is none, or when one of these workloads is not here as it was then.
+    Raises ``BundleError`` if the plan is invalid, or if one of these workloads has changed since or is not here.
     """
     try:
         plan = Plan.model_validate(bundle.info.plan)
@@ -102,16 +102,16 @@ def units_for(
     so_far: SoFar | None = None,
     results: Path | None = None,
 ) -> list[WorkUnit]:
-    """What is left of a run's plan, as units; all of it without ``so_far``.
+    """What is left of a run's plan, as units; without ``so_far``, the whole plan.
 
-    ``sizes`` are work sizes by stack and workload that an earlier run settled, and that this one repeats;
-    ``results`` is the folder that results go to.
+    ``sizes`` are work sizes, by stack and workload, that an earlier run settled and this one repeats; ``results`` is
+    the folder that results go to.
     """
     so_far = so_far or SoFar()
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = with_baselines(plan.stacks)
     bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
-    # Where instructions are counted, figures repeat and gain nothing by more blocks.
+    # Where instructions are counted, figures repeat, so more blocks gain nothing.
     most = {stack.path: plan.most_blocks if stack.clock() == "wall" else plan.blocks for stack in stacks}
     given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
     steps = [
@@ -143,11 +143,11 @@ def execute(
     sizes: Mapping[tuple[str, str], int] | None = None,
     place: Place | None = None,
 ) -> None:
-    """Carry out the plan of a bundle, or what is left of it; every sample is in the journal when it returns.
+    """Carry out a bundle's plan, or what is left of it; when this returns, every sample is in the journal.
 
-    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process. A stack
-    that fails is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is measured with wrong
-    bytes, ``BundleError`` when results cannot be written, and ``VbenchError`` when no stack opens at all.
+    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process. If a stack
+    fails, that is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is measured with the wrong
+    bytes, ``BundleError`` if results cannot be written, and ``VbenchError`` if no stack opens at all.
     """
     info = bundle.info
     if info.capsule.get("digest") != capsule.digest:
@@ -181,7 +181,7 @@ def execute(
 
 
 def planned_gaps(plan: Plan) -> Iterator[Failed]:
-    """What the plan leaves out on purpose, as cells that fail."""
+    """The cells that the plan leaves out on purpose, as failures."""
     planned = {stack.path for stack in with_baselines(plan.stacks)}
     for (path, name), reason in plan.left_out.items():
         if path in planned and name in plan.workloads:
@@ -189,7 +189,7 @@ def planned_gaps(plan: Plan) -> Iterator[Failed]:
 
 
 def unlike(info: RunInfo, stack: str) -> Iterator[Noted]:
-    """Where a stack just opened and its baseline are not treated alike, beside the workloads that this touches."""
+    """Differences in treatment between a stack just opened and its baseline, with the workloads that they affect."""
     for path in info.hosts:
         base = Stack.parse(path).baseline()
         if base is None or base.path not in info.hosts or stack not in (path, base.path):
@@ -203,9 +203,9 @@ def unlike(info: RunInfo, stack: str) -> Iterator[Noted]:
 
 
 def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
-    """Whether the run may end before a block, because all cells that are still measured are known well enough.
+    """A function that says whether the run may stop before a block: all cells still measured are precise enough.
 
-    Asked anew by a resumed run, of the same samples, it answers the same.
+    A resumed run that asks again about the same samples gets the same answer.
     """
     known: dict[int, bool] = {}
 

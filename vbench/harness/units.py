@@ -1,4 +1,4 @@
-"""A piece of a run as a value: all that a worker needs, wherever it runs."""
+"""Work units: a piece of a run as a value that holds all a worker needs, wherever it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Frozen(BaseModel):
 
 
 class Size(Frozen):
-    """The work size of a cell that was settled earlier. ``recorded``: its warm-up is in the journal already."""
+    """A cell's work size that was settled earlier. ``recorded``: its warm-up is already in the journal."""
 
     stack: str
     workload: str
@@ -34,9 +34,9 @@ class Size(Frozen):
 class WorkUnit(Frozen):
     """Stacks that are open together, and the invocations to measure in them, in order.
 
-    Stacks by the wall clock share one unit, because they must be compared moment by moment. Where a clock counts
-    instructions, nothing outside a stack can touch its figures: each stack is a unit of its own, with a testbed of
-    its own, and units run side by side. ``results`` is the folder that results go to, where the root can see it.
+    Wall-clock stacks share one unit, because they must be compared moment by moment. Where a clock counts
+    instructions, nothing outside a stack can affect its figures: each stack is a unit of its own, with its own
+    testbed, and units run in parallel. ``results`` is the folder that results go to, if the root can see it.
     """
 
     root: str
@@ -51,12 +51,12 @@ class WorkUnit(Frozen):
 
     @property
     def name(self) -> str:
-        """What tells it from the other units of its run."""
+        """What distinguishes it from the other units of its run."""
         return "wall clock" if self.clock == "wall" else self.stacks[0]
 
     @property
     def depth(self) -> int:
-        """Layers of its deepest stack."""
+        """The number of layers in its deepest stack."""
         return max(path.count("/") for path in self.stacks)
 
 
@@ -71,9 +71,9 @@ def units_of(
     results: str | None = None,
     needed: Set[str] = frozenset(),
 ) -> list[WorkUnit]:
-    """The units of a run, that of the wall clock first.
+    """The units of a run, the wall-clock unit first.
 
-    Only stacks with something left to measure are opened, and those in ``needed``, of which nothing is known yet.
+    Only stacks with something left to measure are opened, plus those in ``needed``, whose facts are not known yet.
     """
     order = list(steps)
     busy = {step.stack for step in order} | needed

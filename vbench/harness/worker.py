@@ -1,4 +1,4 @@
-"""A worker: carries out one unit of a run on this machine, and tells what happens as events."""
+"""The worker: carries out one unit of a run on this machine and yields what happens as events."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from vbench.workload.model import Workload
 log = logging.getLogger(__name__)
 
 _NOISE = "noise"
-"""The topic of what disturbed the measurements so far; it is told anew after each block."""
+"""The topic of notes on what has disturbed the measurements so far; they are updated after each block."""
 
 
 class Worker:
-    """Carries out a unit. It knows nothing of other workers, and neither resumes nor decides when to stop.
+    """Carries out a unit. It knows nothing about other workers, and neither resumes nor decides when to stop.
 
-    Raises ``BundleError`` when it has another capsule than the unit asks for.
+    Raises ``BundleError`` if its capsule is not the one that the unit asks for.
     """
 
     def __init__(self, unit: WorkUnit, capsule: Capsule) -> None:
@@ -49,10 +49,10 @@ class Worker:
         self._watch: noise.Watch | None = None
 
     def run(self) -> Iterator[Event]:
-        """Open the stacks, measure the steps, close everything. Leaving the iterator closes everything, too.
+        """Open the stacks, measure the steps, close everything. Leaving the iterator early closes everything, too.
 
-        A stack or a cell that fails is told, and the rest goes on. Raises ``DigestMismatch`` before anything is
-        measured with wrong bytes.
+        If a stack or a cell fails, that is an event, and the rest goes on. Raises ``DigestMismatch`` before anything
+        is measured with the wrong bytes.
         """
         by_wall = self._unit.clock == "wall"
         if by_wall:  # counted instructions do not depend on what else runs here
@@ -62,8 +62,8 @@ class Worker:
             planned = {(step.stack, step.workload) for step in self._unit.steps}
             for path in self._environments:
                 for name in self._workloads:
-                    # A cell that was warm before the run was resumed waits for its turn: a run that is cut short again
-                    # and again gets somewhere each time.
+                    # A cell that was already warm before the run was resumed waits for its turn, so that a run that
+                    # keeps being cut short still makes progress each time.
                     if (path, name) in planned and not self._recorded(path, name):
                         yield from self._prepare(path, name)
             yield from self._measure()
@@ -77,7 +77,7 @@ class Worker:
         return Noted(notes=tuple(notes), topic=topic)
 
     def _open(self, opened: ExitStack) -> Iterator[Event]:
-        """Open every stack once; they share what lies below them. Checks digests, collects facts."""
+        """Open every stack once, sharing the layers they have in common. Checks digests and collects facts."""
         hosts: dict[str, Host] = {}
         for path in self._unit.stacks:
             stack = Stack.parse(path)
@@ -120,7 +120,7 @@ class Worker:
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]
-        if (at := _peer_at(host)) == LOCAL:  # this machine's end has CPUs of its own
+        if (at := _peer_at(host)) == LOCAL:  # the peer on this machine gets CPUs of its own
             peer: Host = LocalHost("outside", self._capsule.payload(), cpus=cpus_for(self._unit.shape)[1])
         else:
             peer = hosts[at]
@@ -129,7 +129,7 @@ class Worker:
         return Environment(stack, host, peer, self._opener(stack, hosts), tuple(quiet))
 
     def _opener(self, stack: Stack, hosts: Mapping[str, Host]) -> Opener | None:
-        """How another environment of this stack is opened; ``None`` where it is a machine of its own."""
+        """How another environment of this stack is opened; ``None`` if it is a machine of its own."""
         layer, counted = stack.top(), self._unit.clock != "wall"
         if layer is None or stack.baseline() is None:
             return Opener.bare(hosts[stack.path], counted)
@@ -143,7 +143,7 @@ class Worker:
         return size is not None and size.recorded
 
     def _prepare(self, path: str, name: str) -> Iterator[Event]:
-        """Set up, calibrate and warm up a workload; a warm-up that is in the journal already is not told again."""
+        """Set up, calibrate and warm up a workload; a warm-up already in the journal is not reported again."""
         env = self._environments.get(path)
         if env is None or env.dead:
             return
@@ -218,7 +218,7 @@ class Worker:
         )
 
     def _given_up(self, env: Environment, workload: str, stage: str, error: VbenchError) -> Failed:
-        """A cell that could not be measured; a lost connection ends the whole environment."""
+        """Give up a cell that could not be measured, or the whole environment if its connection is lost."""
         env.failed.add(workload)
         env.expected.pop(workload, None)
         lost = isinstance(error, ConnectionLost) or not _answers(env)
@@ -241,7 +241,7 @@ class Worker:
                     argv = workload.render(workload.teardown.command, env.host.program, **places(env.host))
                     with contextlib.suppress(
                         VbenchError
-                    ):  # all is measured, and the environment goes away now
+                    ):  # everything is measured, and the environment is about to go
                         env.host.run(argv, check=False, timeout=workload.teardown.timeout_s * env.slowdown)
 
 
