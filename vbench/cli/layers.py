@@ -53,7 +53,7 @@ def layers(
         }
         for name, layer in layer_classes().items()
     ]
-    show_table(rows, json=json)
+    show_table(rows, json=json, columns=("layer", "technique", "what it is"))
 
 
 def _can_print(text: str) -> bool:
