@@ -101,6 +101,37 @@ def test_no_descriptor_is_left() -> None:
     assert not [child for child in psutil.Process().children() if child.name() == "sleep"]
 
 
+INTERRUPTIONS = """
+import random, signal, time
+import psutil
+from vbench.hosts.process import start
+start(("true",), stdin=-3).end()
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+random.seed(1)
+interrupted = 0
+for _ in range(1000):
+    child = None
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 4e-3))
+        child = start(("sleep", "1000"), stdin=-3)
+        time.sleep(0.01)
+    except KeyboardInterrupt:
+        interrupted += child is None
+    if child:
+        child.end()
+print(interrupted, len(psutil.Process().children()))
+"""
+
+
+def test_interrupted_start_loses_no_child() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTIONS], capture_output=True, timeout=60, check=True, text=True
+    )
+    interrupted, left = map(int, done.stdout.split())
+    assert interrupted > 50
+    assert left == 0
+
+
 def test_interpreter_exits_with_a_child_running() -> None:
     script = "from vbench.hosts.process import start; print(start(('sleep', '1000'), stdin=-3).pid)"
     done = subprocess.run(

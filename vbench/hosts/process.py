@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
+import queue
 import resource
 import selectors
 import shutil
 import signal
 import subprocess
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -19,8 +22,11 @@ from vbench.hosts.command import shorten
 
 # The kernel's "parent has died" signal is about the thread that forked, so one thread that lives as long as
 # the harness starts every child: when the harness is killed outright, its children die with it.
-_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vbench-spawner")
-
+# The queue and the locks are those written in C: Ctrl-C in the midst of a Condition's own Python code (Future and
+# Event have one each) leaves it locked for good, and the threads that want it waiting.
+_orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+_hiring = threading.Lock()
+_hired: list[int] = []
 
 PIPE = subprocess.PIPE
 
@@ -128,12 +134,64 @@ def start(
     argv: tuple[str, ...], *, cpus: frozenset[int] | None = None, stdin: int, stderr: int = subprocess.PIPE
 ) -> Child:
     """Start a command in a session of its own, its standard output piped, on the processors given."""
-    future = _spawner.submit(_popen, argv, cpus, stdin, stderr)
+    _hire_spawner()
+    order = _Order(argv, cpus, stdin, stderr)
     try:
-        return future.result()
+        _orders.put(order.carry_out)
+        order.done.acquire()
     except BaseException:
-        future.add_done_callback(_discard)  # interrupted: what is being started must not be lost
+        # Interrupted: what is being started must not be lost. The spawner takes one order after the other.
+        given_up = _locked()
+        _orders.put(lambda: order.give_up(given_up))
+        given_up.acquire(timeout=10)
         raise
+    if order.error is not None:
+        raise order.error
+    assert order.child is not None  # noqa: S101
+    return order.child
+
+
+class _Order:
+    """A command that the spawner is to start; once ``done`` is released, ``child`` or ``error`` is there."""
+
+    def __init__(self, argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stderr: int) -> None:
+        self.argv, self.cpus, self.stdin, self.stderr = argv, cpus, stdin, stderr
+        self.done = _locked()
+        self.child: Child | None = None
+        self.error: Exception | None = None
+
+    def carry_out(self) -> None:
+        """In the spawner's thread."""
+        try:
+            self.child = _popen(self.argv, self.cpus, self.stdin, self.stderr)
+        except Exception as error:  # raised where the order was given
+            self.error = error
+        self.done.release()
+
+    def give_up(self, given_up: threading.Lock) -> None:
+        """In the spawner's thread, after :meth:`carry_out`, if that has been ordered at all."""
+        with contextlib.suppress(HostError):
+            if self.child is not None:
+                self.child.end()
+        given_up.release()
+
+
+def _hire_spawner() -> None:
+    """Start the spawner's thread if there is none yet."""
+    with _hiring:
+        if not _hired:
+            _hired.append(_thread.start_new_thread(_take_orders, ()))
+
+
+def _take_orders() -> None:
+    while True:
+        _orders.get()()
+
+
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stderr: int) -> Child:
@@ -165,11 +223,6 @@ def kill_all() -> None:
     """Kill every child at once; those who own them notice, and clean up."""
     for child in list(_children):
         child.signal(signal.SIGKILL)
-
-
-def _discard(future: Future[Child]) -> None:
-    if future.exception() is None:
-        future.result().end()
 
 
 def living(group: int) -> list[int]:
