@@ -114,7 +114,7 @@ BAD = {
     "plan-bytes": (["run", "binary.toml"], "binary.toml: "),
     "plan-none": (["run"], "no stack to measure"),
     "plan-folder": (["run", "not-a-bundle"], "not-a-bundle is not a result bundle"),
-    "vcpus": (["run", "vcpus.toml"], "4096 vCPUs asked for"),
+    "vcpus": (["run", "vcpus.toml"], "4096 vCPUs requested"),
     "blocks": (
         ["run", "-s", "local", "--blocks", "-3"],
         "blocks: Input should be greater than or equal to 1",

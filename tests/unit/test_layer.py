@@ -132,7 +132,7 @@ def test_with_baselines() -> None:
 @pytest.mark.parametrize(("name", "least"), [("vcpus", 1), ("memory_mib", 192), ("disk_mib", 128)])
 def test_least_shape(name: str, least: int) -> None:
     assert getattr(Shape(**{name: least}), name) == least
-    with pytest.raises(UsageError, match=f"{name} is {least - 1}, the least is {least}"):
+    with pytest.raises(UsageError, match=f"{name} is {least - 1}, the minimum is {least}"):
         Shape(**{name: least - 1})
 
 
@@ -145,7 +145,7 @@ def test_cpus() -> None:
     assert (inside & others) == (inside if len(usable) == 1 else frozenset())
     everything, rest = cpus_for(Shape(vcpus=len(usable)))
     assert everything == rest == usable
-    with pytest.raises(UsageError, match=f"{len(usable) + 1} vCPUs asked for, this machine has"):
+    with pytest.raises(UsageError, match=f"{len(usable) + 1} vCPUs requested, this machine has"):
         cpus_for(Shape(vcpus=len(usable) + 1))
 
 

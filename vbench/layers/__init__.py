@@ -1,1 +1,1 @@
-"""One technique, one file."""
+"""The layers: one file per technique."""

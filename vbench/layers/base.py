@@ -18,7 +18,7 @@ from vbench.terms import Clock
 
 @dataclass(frozen=True)
 class Shape:
-    """The resources every environment of a run gets: virtual CPUs, memory and disk in MiB."""
+    """The resources of every environment in a run: vCPUs, memory and disk in MiB."""
 
     vcpus: int = 1
     memory_mib: int = 512
@@ -27,63 +27,64 @@ class Shape:
     def __post_init__(self) -> None:
         for name, least in (("vcpus", 1), ("memory_mib", 192), ("disk_mib", 128)):
             if getattr(self, name) < least:
-                raise UsageError(f"shape: {name} is {getattr(self, name)}, the least is {least}")
+                raise UsageError(f"shape: {name} is {getattr(self, name)}, the minimum is {least}")
 
 
 @dataclass(frozen=True)
 class Available:
-    """A layer can open here; ``detail`` says with what."""
+    """The layer works here; ``detail`` says with what."""
 
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A layer cannot open here: why, and what would change that."""
+    """The layer does not work here: why, and how to fix it."""
 
     reason: str
     hint: str = ""
 
 
 class Layer(ABC):
-    """One technique. A subclass in one file, and the line of its entry point, is all it takes: what is known of the
-    technique elsewhere is said here.
+    """One technique. All it takes is a subclass in one file and one entry-point line.
+
+    What other modules need to know about the technique is also stated here.
     """
 
     name: ClassVar[str]
     technique: ClassVar[Technique]
     summary: ClassVar[str]
     picture: ClassVar[Picture | None] = None
-    """Its boxes in a diagram; without, it is drawn by its technique. Bundles record it."""
+    """Its boxes in a diagram; if ``None``, it is drawn by its technique. Bundles record it."""
     catalogue: ClassVar[str | None] = None
-    """The catalogue's entry on it (``vbench catalog``), where there is one."""
+    """Its entry in the catalogue (``vbench catalog``), if any."""
     processes: ClassVar[tuple[str, ...]] = ()
-    """Patterns of the program names by which guests of others, which disturb measurements, are recognised."""
+    """Program name patterns that identify other people's guests, which disturb measurements."""
     clock: ClassVar[Clock | None] = None
-    """What a second means inside; ``None``: the same as in the parent."""
+    """What a second means inside; ``None``: same as in the parent."""
     own_machine: ClassVar[bool] = False
-    """Whether it is a machine with a time of its own, in which its parent's end of a network cannot answer."""
+    """Whether it is a machine with its own time, in which the parent's end of a network cannot answer."""
 
     needs: ClassVar[AddOn | None] = None
-    """What it needs on its parent beyond the capsule."""
+    """What it needs on its parent in addition to the capsule."""
     takes_system: ClassVar[bool] = False
-    """Whether it can be booted with another system under or in place of its kernel: the host has a ``reboot``."""
+    """Whether it can boot another system under or instead of its kernel: its host has a ``reboot``."""
 
     @abstractmethod
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Whether the layer can open on ``parent``, tried for real where looking is not enough."""
+        """Whether the layer works on ``parent``; tries it for real where looking is not enough."""
 
     @abstractmethod
     def open(self, parent: Host, shape: Shape) -> AbstractContextManager[Host]:
-        """Open the layer; on leaving, nothing of it remains on the parent.
+        """Open the layer; on exit, nothing of it remains on the parent.
 
-        Raises ``BootError`` with the end of the console when the environment does not come up.
+        Raises ``BootError`` with the end of the console if the environment does not come up.
         """
 
     def require(self, parent: Host) -> Payload:
-        """The parent's capsule, once the layer's probe has said that it can open there.
+        """The parent's capsule, provided the layer's probe succeeds there.
 
-        Raises ``LayerUnavailable`` with the probe's reason otherwise.
+        Otherwise raises ``LayerUnavailable`` with the probe's reason.
         """
         if isinstance(answer := self.lacks(parent) or self.probe(parent), Unavailable):
             raise LayerUnavailable(answer.reason, answer.hint)
@@ -92,7 +93,7 @@ class Layer(ABC):
         return parent.payload
 
     def lacks(self, parent: Host) -> Unavailable | None:
-        """The answer where what it needs beyond the capsule has not been built on this machine."""
+        """The answer if the add-on it needs has not been built on this machine, else ``None``."""
         held = parent.payload.add_ons if parent.payload else {}
         if self.needs is None or self.needs.name in held:
             return None
@@ -101,15 +102,15 @@ class Layer(ABC):
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.
 
-        The parent, unless the technique sits under the operating system it is opened from; ``None`` for a
-        layer that is a baseline of its own.
+        This is the parent, unless the technique sits under the operating system it is opened from; ``None``
+        for a layer that is its own baseline.
         """
         return "/".join(parents)
 
 
 @cache
 def layer_classes() -> dict[str, type[Layer]]:
-    """Every known layer by name: vbench's own and those that other distributions register."""
+    """All known layers by name: vbench's own and those registered by other distributions."""
     found: dict[str, type[Layer]] = {}
     for entry in sorted(entry_points(group="vbench.layers"), key=lambda entry: entry.name):
         try:
@@ -122,12 +123,12 @@ def layer_classes() -> dict[str, type[Layer]]:
 
 
 def needed() -> list[AddOn]:
-    """The add-ons that the known layers need."""
+    """The add-ons needed by the known layers."""
     return [layer.needs for layer in layer_classes().values() if layer.needs is not None]
 
 
 def make_layer(name: str) -> Layer:
-    """The layer of that name; ``UsageError`` with the nearest known name for any other."""
+    """The layer of that name; ``UsageError`` with the closest known name if there is none."""
     known = layer_classes()
     if name not in known:
         near = get_close_matches(name, known, n=1)

@@ -21,7 +21,7 @@ from vbench.terms import Clock
 
 LOCAL = "local"
 DEEPEST = 8
-"""Most layers of a stack: beyond any that opens, and each has its own range of addresses."""
+"""Maximum layers in a stack: more than any that opens; each level has its own address range."""
 _REMOTE = re.compile(r"[\w.-]+@[\w.:\[\]-]+")
 
 
@@ -34,11 +34,11 @@ class Stack:
 
     @classmethod
     def parse(cls, text: str) -> Stack:
-        """Read a stack path; the leading ``local/`` may be left out. Raises ``UsageError``."""
+        """Parse a stack path; the leading ``local/`` may be omitted. Raises ``UsageError``."""
         parts = text.strip("/").split("/")
         if not all(parts):
             raise UsageError(
-                f"{text!r} is not a stack path", "write for example local/uml or local/kvm/chroot"
+                f"{text!r} is not a stack path", "write, for example, local/uml or local/kvm/chroot"
             )
         if parts[0] == LOCAL:
             parts = parts[1:]
@@ -48,7 +48,7 @@ class Stack:
         else:
             root = LOCAL
         if len(parts) > DEEPEST:
-            raise UsageError(f"{text[:60]!r}... stacks {len(parts)} layers, the most is {DEEPEST}")
+            raise UsageError(f"{text[:60]!r}... has {len(parts)} layers, the maximum is {DEEPEST}")
         for name in parts:
             make_layer(name)
         return cls(root, tuple(parts))
@@ -60,24 +60,24 @@ class Stack:
 
     @property
     def depth(self) -> int:
-        """How many layers are stacked."""
+        """The number of layers."""
         return len(self.layers)
 
     def prefix(self, depth: int) -> Stack:
-        """The stack of the lowest ``depth`` layers."""
+        """The stack of the bottom ``depth`` layers."""
         return Stack(self.root, self.layers[:depth])
 
     def top(self) -> Layer | None:
-        """The uppermost layer, or ``None`` for a bare root."""
+        """The top layer, or ``None`` for a bare root."""
         return make_layer(self.layers[-1]) if self.layers else None
 
     def technique(self) -> str:
-        """The uppermost layer's technique; a bare root has none."""
+        """The top layer's technique; "none" for a bare root."""
         layer = self.top()
         return layer.technique.value if layer else "none"
 
     def baseline(self) -> Stack | None:
-        """The stack that this one's overhead is measured against; ``None`` for a baseline."""
+        """The stack this one's overhead is measured against; ``None`` for a baseline."""
         layer = self.top()
         if layer is None:
             return None
@@ -93,14 +93,14 @@ class Stack:
 
 
 def pictures_of(stacks: Iterable[Stack]) -> dict[str, Picture]:
-    """How the layers of some stacks are drawn, by name; those that do not say are drawn by their technique."""
+    """Pictures of the layers in these stacks, by name; layers without one are drawn by their technique."""
     classes = layer_classes()
     names = {name for stack in stacks for name in stack.layers}
     return {name: picture for name in sorted(names) if (picture := classes[name].picture) is not None}
 
 
 def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
-    """The digests of the add-ons that layers of some stacks need, by name, under one key; nothing where none does."""
+    """Digests of the add-ons these stacks' layers need, by name, under the key ``add_ons``; empty if none."""
     classes = layer_classes()
     needs = [classes[name].needs for name in sorted({name for stack in stacks for name in stack.layers})]
     found = add_on.parts(each for each in needs if each is not None)
@@ -108,24 +108,24 @@ def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
 
 
 def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
-    """The CPUs that environments share, and those for everything else.
+    """The CPUs that environments share, and the CPUs for everything else.
 
-    Every environment of a run, the baseline included, is confined to the same CPUs: as many as its shape
-    has virtual ones. Kernels in user space are several times faster when they are not spread over CPUs, so
-    leaving this to chance would measure the scheduler.
+    Every environment in a run, including the baseline, is pinned to the same CPUs, one per vCPU of its shape.
+    User-space kernels are several times faster when not spread over CPUs, so leaving this to chance would
+    measure the scheduler.
     """
     usable = sorted(os.sched_getaffinity(0))
     if shape.vcpus > len(usable):
-        raise UsageError(f"shape: {shape.vcpus} vCPUs asked for, this machine has {len(usable)} CPUs")
+        raise UsageError(f"shape: {shape.vcpus} vCPUs requested, this machine has {len(usable)} CPUs")
     inside = frozenset(usable[-shape.vcpus :])
     return inside, frozenset(usable) - inside or inside
 
 
 @contextmanager
 def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True) -> Iterator[Host]:
-    """The root host of a stack, with the capsule and a scratch folder.
+    """The root host of a stack, with the capsule and a scratch directory.
 
-    It is confined to the shape's CPUs, but for stacks whose figures no CPU can change.
+    It is pinned to the shape's CPUs, except for stacks whose results do not depend on the CPU.
     """
     if root != LOCAL:
         raise VbenchError(
@@ -143,7 +143,7 @@ def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True)
 
 @contextmanager
 def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
-    """Open every layer of a stack from the root up; leaving closes them in reverse."""
+    """Open every layer of a stack from the root up; close them in reverse order on exit."""
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
         host: Host = stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))
