@@ -1,4 +1,4 @@
-"""bubblewrap: an unprivileged sandbox's namespaces around a root of its own."""
+"""bubblewrap: the namespaces of an unprivileged sandbox, around its own root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.isolation import ROOT, needs_root, server
 from vbench.technique import PICTURES, Picture, Technique
 
-# bwrap itself runs inside the new root: it is the capsule's, with the capsule's own loader.
+# bwrap itself runs inside the new root: the capsule's bwrap, with the capsule's own loader.
 SANDBOX = [
     *("/usr/bin/bwrap", "--bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"),
     *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "bubblewrap", "--cap-add", "ALL"),
@@ -27,17 +27,17 @@ SANDBOX = [
 class Bubblewrap(EnvironmentLayer):
     """Mount, PID, IPC, UTS and network namespaces, set up by bubblewrap.
 
-    Memory and disk are the parent's own: a shape's cannot be enforced.
+    Memory and disk are the parent's: a shape cannot be enforced.
     """
 
     name: ClassVar[str] = "bubblewrap"
     technique: ClassVar[Technique] = Technique.ISOLATOR
-    summary: ClassVar[str] = "namespaces as containers use them: mounts, processes, IPC, host name, network"
+    summary: ClassVar[str] = "the namespaces containers use: mount, PID, IPC, UTS, network"
     picture: ClassVar[Picture | None] = PICTURES["bubblewrap"]
     catalogue: ClassVar[str | None] = "bubblewrap"
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Needs root, for the virtual Ethernet pair that leads to the sandbox."""
+        """Needs root for the veth pair that connects the sandbox."""
         if (answer := needs_root(parent, self.name)) is not None:
             return answer
         done = parent.run(["unshare", "--net", "true"], check=False)
@@ -51,7 +51,7 @@ class Bubblewrap(EnvironmentLayer):
         return Available(version.text)
 
     def place(self, site: Site) -> Placement:
-        """The parent's, but for the network."""
+        """The parent's, except for the network."""
         return replace(site.parent.placement, network=Network(Way.VETH))
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
@@ -60,7 +60,7 @@ class Bubblewrap(EnvironmentLayer):
         return site.parent.spawn([*root, *SANDBOX, *server(site.link)])
 
     def join(self, site: Site, process: Process) -> None:
-        """Put one end of a virtual Ethernet pair into the sandbox's network namespace; it dies with that."""
+        """Put one end of a veth pair into the sandbox's network namespace; it vanishes with the namespace."""
         parent, link = site.parent, site.link
         ours = parent.run(["readlink", "/proc/self/ns/net"]).text
         end = time.monotonic() + guest.patience(parent, 10)

@@ -1,4 +1,4 @@
-"""chroot: another root directory, and nothing else of its own that a workload could feel."""
+"""chroot: another root directory, and nothing else that a workload could notice."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vbench.technique import PICTURES, Picture, Technique
 
 
 class Chroot(EnvironmentLayer):
-    """Another root directory. Memory, disk and network are the parent's own: a shape's cannot be enforced.
+    """Another root directory. Memory, disk and network are the parent's: a shape cannot be enforced.
 
-    The processes also get a mount and a PID namespace. chroot(2) has neither; vbench adds them so that
-    nothing outlives the environment, and no workload measures either.
+    The processes also get a mount and a PID namespace. chroot(2) provides neither; vbench adds them so that
+    nothing outlives the environment. No workload measures either.
     """
 
     name: ClassVar[str] = "chroot"
@@ -28,11 +28,11 @@ class Chroot(EnvironmentLayer):
     catalogue: ClassVar[str | None] = "chroot"
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Needs root and the right to make namespaces."""
+        """Needs root and permission to create namespaces."""
         return needs_root(parent, self.name) or Available("chroot(2) in a mount namespace")
 
     def link(self, parent: Host) -> Link:
-        """A port of the network that it shares with its parent."""
+        """A port on the network it shares with its parent."""
         return guest.loopback_link()
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
