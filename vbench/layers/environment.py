@@ -1,4 +1,4 @@
-"""How an environment is opened from the capsule: the one template, of which a layer fills in what is its own."""
+"""How an environment is opened from the capsule: one template, in which a layer fills in its own parts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vbench.layers.guest import Link
 
 @dataclass(frozen=True)
 class Site:
-    """Where an environment is opened, and how large.
+    """Where an environment is opened, and how large it is.
 
-    ``work`` is a folder of its own on the parent's scratch storage, with its ``seed`` in it; ``seconds``, how long it
-    may take to come up there; ``placement``, how it is given its resources.
+    ``work`` is its own directory on the parent's scratch storage, containing its ``seed``; ``seconds``, how
+    long it may take to come up there; ``placement``, how it gets its resources.
     """
 
     parent: Host
@@ -38,10 +38,10 @@ class Site:
 
 
 def add_on(site: Site, name: str) -> str:
-    """The tree of an add-on on the parent: on the machine itself it is there, and any other parent is given a copy.
+    """The tree of an add-on on the parent: already there on the local machine, copied to any other parent.
 
-    The copy goes through the connection and takes room on scratch storage as long as the environment is open: an
-    add-on for parents that are guests has to be small.
+    The copy goes over the connection and takes up scratch storage while the environment is open: an add-on
+    for parents that are guests has to be small.
     """
     part, parent = site.payload.add_ons[name], site.parent
     if "/" not in parent.name:
@@ -55,7 +55,7 @@ def add_on(site: Site, name: str) -> str:
 
 
 def program(site: Site, tree: str, path: str) -> list[str]:
-    """The argv prefix of an add-on's program on the parent, with the capsule's loader and C library."""
+    """The argv prefix for an add-on's program on the parent, with the capsule's loader and C library."""
     payload = site.payload
     folders = [f"{payload.tree}/{part}" for part in payload.library_path]
     folders += [f"{tree}/{part}/x86_64-linux-gnu" for part in ("lib", "usr/lib")]
@@ -63,45 +63,45 @@ def program(site: Site, tree: str, path: str) -> list[str]:
 
 
 class EnvironmentLayer(Layer):
-    """A layer whose environments come up from the parent's capsule and are logged in to over SSH.
+    """A layer whose environments start from the parent's capsule and are accessed over SSH.
 
-    Only :meth:`start` has to be there.
+    Only :meth:`start` is required.
     """
 
     seconds: ClassVar[float] = 20
-    """How long an environment may take to come up, on hardware."""
+    """How long an environment may take to come up on hardware."""
 
     @abstractmethod
     def start(self, site: Site) -> AbstractContextManager[Process]:
-        """Start the environment: a process on the parent that is the environment, and ends it by ending."""
+        """Start the environment: a process on the parent that is the environment and ends with it."""
 
     def link(self, parent: Host) -> Link:
-        """The network between parent and environment: an interface that :meth:`start` makes, by default."""
+        """The network between parent and environment; by default an interface created by :meth:`start`."""
         return guest.private_link(parent)
 
     def place(self, site: Site) -> Placement:
-        """How the environment is given its resources; what is left alone is the parent's."""
+        """How the environment gets its resources; whatever it does not set is the parent's."""
         return site.parent.placement
 
     def join(self, site: Site, process: Process) -> None:
-        """Make the link work, once the process is there."""
+        """Bring up the link once the process exists."""
         if site.link.interface != "lo":
             guest.configure_link(site.parent, site.link, process, site.seconds)
 
     def settle(self, site: Site, host: Host) -> None:
-        """Do in an environment that can be logged in to what it still needs."""
+        """Finish setting up an environment once it accepts logins."""
 
     def path(self, parent: Host) -> str:
         """The environment's stack path."""
         return f"{parent.name}/{self.name}"
 
     def adjust(self, site: Site, setting: Setting) -> Setting:
-        """The host's setting, where it is another than that of a guest of its parent."""
+        """The host's setting, where it differs from that of a guest of its parent."""
         return setting
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
-        """Open an environment; on leaving, nothing of it remains on the parent."""
+        """Open an environment; on exit, nothing of it remains on the parent."""
         payload, key, link = self.require(parent), HostKey.generate(), self.link(parent)
         seconds = guest.patience(parent, self.seconds)
         with ExitStack() as opened:
@@ -122,9 +122,9 @@ class EnvironmentLayer(Layer):
 
 @contextmanager
 def _log_in(site: Site, setting: Setting, key: HostKey, process: Process) -> Iterator[SshHost]:
-    """The SSH connection to an environment just started, which is then the host that its layer yields.
+    """The SSH connection to a newly started environment; it becomes the host its layer yields.
 
-    The process is the environment: what it uses, the environment costs, and who kills it kills that.
+    The process is the environment: its usage is the environment's cost, and killing it kills both.
     """
     address = (site.link.guest, site.link.port)
     with ExitStack() as opened:
@@ -167,15 +167,15 @@ def _watch(process: Process, over: threading.Event, hang_up: Callable[[], None])
 
 @contextmanager
 def _meeting_peer(parent: Host, link: Link, setting: Setting) -> Iterator[Setting]:
-    """Let an environment's network workloads meet the peer that its parent's meet, where that can be reached.
+    """Give an environment's network workloads the same peer as its parent's, if it can be reached.
 
-    All environments on one machine then have the same peer: what a layer in a guest costs is not read from a path
-    that never leaves the guest, held against one that does.
+    All environments on one machine then have the same peer: the cost of a layer in a guest is not read by
+    comparing a path that never leaves the guest with one that does.
     """
     admit = parent.admit if link.shared else _nobody if link.nat else _admitting(parent, link)
     own = replace(setting, peer=link.gateway, bind=link.parent, peer_at=parent.name, admit=admit)
     parents = replace(own, peer=parent.peer, bind=parent.bind, peer_at=parent.peer_at)
-    if parent.admit is None:  # in the network of the machine itself
+    if parent.admit is None:  # on the network of the machine itself
         yield replace(own, peer_at=parent.peer_at or parent.name)
     elif link.shared:
         yield parents
@@ -185,12 +185,12 @@ def _meeting_peer(parent: Host, link: Link, setting: Setting) -> Iterator[Settin
 
 
 def _nobody(host: Host, network: str) -> AbstractContextManager[bool]:
-    """From behind translated addresses no network is led anywhere."""
+    """Behind NAT, no network can be routed."""
     return nullcontext(False)
 
 
 def _admitting(parent: Host, link: Link) -> Admit:
-    """What leads a network behind an environment on ``parent`` on, by the link between the two."""
+    """Route a network behind an environment on ``parent``, over the link between the two."""
 
     @contextmanager
     def admit(host: Host, network: str) -> Iterator[bool]:
@@ -203,7 +203,7 @@ def _admitting(parent: Host, link: Link) -> Admit:
                 yield reached
         finally:
             if led:
-                with suppress(HostError):  # the parent itself may be gone, and its routes with it
+                with suppress(HostError):  # the parent itself may be gone, along with its routes
                     parent.run([*ip, "route", "del", *route], check=False)
 
     return admit

@@ -1,4 +1,4 @@
-"""What environments opened from the capsule are made of: working files, seed, disks, a network link, kernel choices."""
+"""Building blocks of environments: working files, seed, disks, network link, kernel options."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from vbench.hosts.keys import HostKey, client_public_key
 from vbench.layers.base import Shape
 
 NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
-"""A file system that the kernel has no work left to do on, which would run beside a measurement."""
+"""Leaves the kernel no deferred file system work that would run during a measurement."""
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
 DIRECTORY = "/capsule"
-"""Where the capsule lies inside every environment."""
+"""Location of the capsule inside every environment."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A network link between an environment and its parent: a /30 of our own, or the parent's loopback.
+    """A network link between an environment and its parent: its own /30, or the parent's loopback.
 
-    On the parent, ``interface`` has the address ``parent``, and ``guest`` and ``port`` are where the environment
-    answers. Inside, its own address is ``address``, and the parent answers at ``gateway``: the same, but for ``nat``,
-    where what is inside reaches the parent's network by translated addresses only, and is not reached itself.
+    On the parent, ``interface`` has the address ``parent``, and the environment answers at ``guest`` and
+    ``port``. Inside, its own address is ``address``, and the parent answers at ``gateway``. Both views agree
+    except with ``nat``: the environment then reaches its parent's network only through NAT, and cannot be
+    reached itself.
     """
 
     interface: str
@@ -44,20 +45,20 @@ class Link:
 
     @property
     def nat(self) -> bool:
-        """Whether addresses are translated between the two."""
+        """Whether there is NAT between the two."""
         return self.address != self.guest
 
     @property
     def shared(self) -> bool:
-        """Whether the environment has no network but its parent's."""
+        """Whether the environment only has its parent's network."""
         return self.interface == "lo" and not self.nat
 
 
 def private_link(host: Host) -> Link:
-    """A link whose interface name and subnet are in use nowhere on ``host``.
+    """A link whose interface name and subnet are not in use on ``host``.
 
-    Subnets come from 10.77.0.0/16 on the machine itself and from the next /16 at each level below, so that
-    a guest's own link never meets those it makes for its guests.
+    Subnets come from 10.77.0.0/16 on the machine itself and from the next /16 at each level of nesting, so a
+    guest's own link never collides with those it creates for its guests.
     """
     taken = host.run(["ls", "/sys/class/net"]).text.split()
     level = 77 + host.name.count("/")
@@ -72,22 +73,22 @@ def private_link(host: Host) -> Link:
 
 
 def loopback_link() -> Link:
-    """For an environment that shares its parent's network: a port of the parent's loopback."""
+    """For an environment that shares its parent's network: a port on the parent's loopback."""
     return Link("lo", "127.0.0.1", "127.0.0.1", _port(), "127.0.0.1", "127.0.0.1")
 
 
 def translated_link() -> Link:
-    """For a guest on QEMU's user-mode network, behind a port of the parent's loopback."""
+    """For a guest on QEMU's user-mode network, behind a port on the parent's loopback."""
     return Link("lo", "127.0.0.1", "127.0.0.1", _port(), "10.0.2.1", "10.0.2.2")
 
 
 def _port() -> int:
-    return random.randrange(20000, 32000)  # noqa: S311 - below the ports that kernels give out by themselves
+    return random.randrange(20000, 32000)  # noqa: S311 - below the ephemeral ports
 
 
 @contextmanager
 def workdir(parent: Host, name: str) -> Iterator[str]:
-    """A folder on the parent's scratch storage, gone on leaving."""
+    """A directory on the parent's scratch storage, removed on exit."""
     path = parent.run(["mktemp", "-d", f"{parent.scratch}/{name}.XXXXXX"]).text
     try:
         yield path
@@ -96,9 +97,9 @@ def workdir(parent: Host, name: str) -> Iterator[str]:
 
 
 def seed(key: HostKey, name: str, link: Link) -> bytes:
-    """What one environment is given beyond the capsule: its SSH host key, who may log in, its address.
+    """What one environment gets in addition to the capsule: its SSH host key, who may log in, its address.
 
-    A tar archive, padded to whole sectors so that it can stand as a disk.
+    A tar archive, padded to whole sectors so that it can serve as a disk.
     """
     config = f"NAME={name}\nADDRESS={link.address}/30\nGATEWAY={link.gateway}\n"
     out = io.BytesIO()
@@ -115,22 +116,22 @@ def seed(key: HostKey, name: str, link: Link) -> bytes:
 
 
 def scratch_disk(parent: Host, path: str, shape: Shape) -> None:
-    """An empty ext4 disk image of the shape's size, made on the parent; sparse until written to."""
+    """Create an empty ext4 disk image of the shape's size on the parent; sparse until written to."""
     parent.run(["truncate", "-s", f"{shape.disk_mib}M", path])
     make_ext4(parent, path, timeout=120)
 
 
 def make_ext4(host: Host, path: str, *, timeout: float) -> None:
-    """Make an ext4 file system that the kernel has no work left to do on, in a file or on a device.
+    """Make an ext4 file system in a file or on a device, with no work deferred to the kernel.
 
-    Its blocks are 4 KiB on every storage; by itself mke2fs takes smaller ones on a small disk.
+    Blocks are always 4 KiB; by default mke2fs uses smaller ones on a small disk.
     """
     argv = [*host.program("mke2fs"), "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-E", NO_LAZY]
     host.run([*argv, path], timeout=timeout)
 
 
 def configure_link(parent: Host, link: Link, process: Process, deadline: float) -> None:
-    """Give the parent's end of a link its address as soon as the interface is there.
+    """Give the parent's end of a link its address as soon as the interface exists.
 
     The environment's own process holds the interface, so it vanishes with the process.
     """
@@ -157,9 +158,9 @@ _HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
 def huge_pages_as(parent: Host, host: Host) -> None:
-    """Give a guest's kernel its parent's choice of transparent huge pages, where both have one.
+    """Give a guest's kernel its parent's transparent huge page setting, where both have one.
 
-    Left alone, a kernel with less than 512 MiB takes none, and one with more always (Linux, mm/huge_memory.c).
+    By default, a kernel with less than 512 MiB never uses them, others always do (Linux, mm/huge_memory.c).
     """
     if chosen := re.search(r"\[(\w+)\]", parent.run(["cat", _HUGE_PAGES], check=False).text):
         host.run(["sh", "-c", f"[ ! -e {_HUGE_PAGES} ] || echo {chosen[1]} > {_HUGE_PAGES}"])
@@ -174,24 +175,24 @@ CHOICES = ("mitigations=", "norandmaps", "transparent_hugepage=")
 
 
 def kernel_choices(host: Host) -> str:
-    """What a guest's kernel is told as its parent's was, to be alike: mitigations, random addresses, huge pages."""
+    """The parent's kernel options that a guest's kernel gets too: mitigations, ASLR, huge pages."""
     words = host.run(["cat", "/proc/cmdline"], check=False).text.split()
     return " ".join(word for word in words if word.startswith(CHOICES))
 
 
 def has_tun(host: Host) -> bool:
-    """Whether tap devices can be made on ``host``, after loading the module where there is one."""
+    """Whether tap devices can be created on ``host``; loads the module if there is one."""
     load_modules(host, "tun")
     return host.run(["test", "-c", "/dev/net/tun"], check=False).code == 0
 
 
 def load_modules(host: Host, *names: str) -> None:
-    """Ask the kernel of ``host`` for modules; those it has built in, or has not, are no error."""
+    """Load kernel modules on ``host`` if root; built-in or missing ones are not an error."""
     if is_root(host):
         for name in names:
             host.run([*host.program("modprobe"), "-q", name], check=False)
 
 
 def patience(parent: Host, seconds: float) -> float:
-    """A deadline for something that takes ``seconds`` at most on hardware, stretched on emulated parents."""
+    """A timeout for something that takes at most ``seconds`` on hardware, extended on emulated parents."""
     return seconds * parent.placement.slowdown
