@@ -1,4 +1,4 @@
-"""KVM: hardware-assisted virtualization by the parent's kernel, with QEMU for the devices."""
+"""KVM: hardware-assisted virtualization by the parent's kernel, with devices provided by QEMU."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vbench.layers.qemu import Qemu, emulator
 from vbench.technique import PICTURES, Picture, Technique
 
 PROBE_SECONDS = 12.0
-# The initrd finds no disk in the probe's guest and says so: the kernel and its first process have then run.
+# The probe's guest has no disk, and its initrd says so: by then the kernel and its first process have run.
 SIGN_OF_LIFE = "vbench: no disk found"
 _SIGNS = script(guest.SCRIPTS / "kvm-signs.sh")
 
 
 def _what_gives_it(parent: Host) -> str:
-    """What would give a host without /dev/kvm that device, or another one that has it, by what the host is."""
+    """How to get /dev/kvm on a host without it, or which host to use instead, depending on the host."""
     signs = {*parent.run(["sh", "-c", _SIGNS], check=False).text.split()}
     if "xen" in signs:
         below, under_xen, _ = parent.name.partition("/xen")
@@ -36,7 +36,7 @@ def _what_gives_it(parent: Host) -> str:
 
 
 class Kvm(Qemu):
-    """A guest whose instructions the processor executes itself, under KVM."""
+    """A guest whose instructions run directly on the processor, under KVM."""
 
     name: ClassVar[str] = "kvm"
     technique: ClassVar[Technique] = Technique.TYPE_1
@@ -47,7 +47,7 @@ class Kvm(Qemu):
     cpu: ClassVar[str] = "host"
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Boots a kernel for real: /dev/kvm may open on machines that cannot run a stock guest."""
+        """Boots a real kernel: /dev/kvm may open on machines that cannot run a stock guest."""
         if isinstance(answer := super().probe(parent), Unavailable):
             return answer
         guest.load_modules(parent, "kvm_amd", "kvm_intel")
@@ -59,7 +59,7 @@ class Kvm(Qemu):
         if parent.placement.clock == "instructions":
             return Available(
                 "the emulated processor's AMD-V"
-            )  # it boots; showing it would take half a minute
+            )  # it boots; proving it would take half a minute
         return self._boot(parent)
 
     def _boot(self, parent: Host) -> Available | Unavailable:

@@ -16,7 +16,7 @@ from vbench.technique import PICTURES, Picture, Technique
 
 
 def emulator(payload: Payload) -> list[str]:
-    """The argv prefix of the capsule's QEMU, told where its parts lie."""
+    """The argv prefix for the capsule's QEMU, with the paths to its parts."""
     share = [part for name in ("qemu", "seabios") for part in ("-L", f"{payload.tree}/usr/share/{name}")]
     modules = f"QEMU_MODULE_DIR={payload.tree}/usr/lib/x86_64-linux-gnu/qemu"
     return ["env", modules, *payload.command("qemu-system-x86_64"), *share]
@@ -37,7 +37,7 @@ class Qemu(EnvironmentLayer):
     may_use_tap: ClassVar[bool] = True
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """The capsule's QEMU must start on the parent; it needs no privilege."""
+        """The capsule's QEMU must start on the parent; no privileges needed."""
         if parent.payload is None:
             return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
         done = parent.run([*emulator(parent.payload), "--version"], check=False)
@@ -46,12 +46,12 @@ class Qemu(EnvironmentLayer):
         return Available(done.text.splitlines()[0])
 
     def link(self, parent: Host) -> Link:
-        """A tap where there can be one, else QEMU's own network, which needs no privilege."""
+        """A tap where possible, else QEMU's user-mode network, which needs no privileges."""
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
         return guest.private_link(parent) if tap else guest.translated_link()
 
     def place(self, site: Site) -> Placement:
-        """CPUs, memory and disk of the shape's size."""
+        """vCPUs, memory and disk of the shape's size."""
         return replace(
             site.parent.placement,
             vcpus=site.shape.vcpus,
@@ -62,7 +62,7 @@ class Qemu(EnvironmentLayer):
         )
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
-        """Boots the capsule's kernel directly, in a few seconds on hardware."""
+        """Boots the capsule's kernel directly; takes a few seconds on hardware."""
         parent, payload, link, work = site.parent, site.payload, site.link, site.work
         guest.scratch_disk(parent, f"{work}/scratch", site.shape)
         boot = self.boot(payload, guest.kernel_choices(parent))
@@ -83,33 +83,33 @@ class Qemu(EnvironmentLayer):
         return parent.spawn(argv)
 
     def settle(self, site: Site, host: Host) -> None:
-        """Its kernel takes its parent's choice of huge pages."""
+        """The guest's kernel gets its parent's huge page setting."""
         guest.huge_pages_as(site.parent, host)
 
     def machine(self, shape: Shape) -> list[str]:
-        """The options that say what the emulated computer is."""
+        """The options that define the emulated machine."""
         return [
             *("-M", "q35,usb=off,graphics=off,memory-backend=ram"),
             *("-accel", self.accelerator, "-cpu", self.cpu, "-smp", str(shape.vcpus)),
-            # Pages are taken as they are used, so that a guest fits into a parent of the same shape.
+            # Pages are allocated on first use, so that a guest fits into a parent of the same shape.
             *("-m", str(shape.memory_mib)),
             *("-object", f"memory-backend-ram,id=ram,size={shape.memory_mib}M,reserve=off"),
             *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
         ]
 
     def boot(self, payload: Payload, like: str) -> Boot:
-        """The capsule's own kernel; ``like`` is what its command line takes over from the parent's."""
+        """The capsule's kernel; ``like``: the options its command line takes over from the parent's."""
         arguments = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests {like}"
         return Boot(payload.boot("vmlinux"), arguments, payload.boot("initrd"))
 
 
 def _drive(name: str, path: str, options: str) -> list[str]:
-    # No lock on the files: guests of another kind, which lock whole files, share the image.
+    # No file locks: other kinds of guests lock whole files and share the image.
     drive = f"if=none,id={name},file={path},file.locking=off,format=raw,{options}"
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
 def _cache_mode(site: Site) -> Cache:
-    """None (the guest's own cache only) where the parent's file system has direct I/O."""
+    """``NONE`` (only the guest's cache) if the parent's file system has direct I/O, else ``WRITEBACK``."""
     argv = ["dd", "if=/dev/zero", f"of={site.work}/direct", "bs=4096", "count=1", "oflag=direct"]
     return Cache.NONE if site.parent.run(argv, check=False).code == 0 else Cache.WRITEBACK

@@ -1,4 +1,4 @@
-"""User Mode Linux: a Linux kernel that is an ordinary process, its guests' processes traced by ptrace."""
+"""User Mode Linux: a Linux kernel as an ordinary process that traces the guest's processes with ptrace."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SCRIPT = script(guest.SCRIPTS / "uml.sh")
 
 
 class Uml(EnvironmentLayer):
-    """A kernel in user space; one CPU only, its disks through the parent's page cache."""
+    """A user-space kernel; one CPU only, disks through the parent's page cache."""
 
     name: ClassVar[str] = "uml"
     technique: ClassVar[Technique] = Technique.USER_KERNEL
-    summary: ClassVar[str] = "User Mode Linux: a kernel run as a process of the parent"
+    summary: ClassVar[str] = "User Mode Linux: a kernel running as a process on the parent"
     picture: ClassVar[Picture | None] = PICTURES["uml"]
     catalogue: ClassVar[str | None] = "User Mode Linux"
     processes: ClassVar[tuple[str, ...]] = (r"linux\.uml",)
     seconds: ClassVar[float] = 30
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Needs root, for the tap device."""
+        """Needs root for the tap device."""
         if (answer := needs_root(parent, self.name)) is not None:
             return answer
         if not guest.has_tun(parent):
@@ -40,7 +40,7 @@ class Uml(EnvironmentLayer):
         return Available(f"User Mode Linux {release}")
 
     def place(self, site: Site) -> Placement:
-        """A single CPU, memory and disk of the shape's size."""
+        """One CPU; memory and disk of the shape's size."""
         return replace(
             site.parent.placement,
             vcpus=1,
