@@ -1,7 +1,8 @@
-"""What is known of techniques of virtualization where no layer is at hand: to draw them, and to name their kind.
+"""What is known about virtualization techniques without any layer: how to draw them, and their kind.
 
-Bundles tell how their layers are drawn. Older ones do not, and the course draws stacks that nobody has measured: so
-the pictures of the layers of those days stand here, and their classes name them. A layer added since has its own.
+Bundles record how their layers are drawn. Older ones do not, and the course draws stacks that nobody has
+measured, so the pictures of the layers from that time are here, and their classes refer to them. Layers added
+since define their own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Kind = Literal["hardware", "kernel", "hypervisor", "isolator", "applications"]
 
 
 class Technique(StrEnum):
-    """The families of virtualization that vbench tells apart."""
+    """The families of virtualization that vbench distinguishes."""
 
     ISOLATOR = "isolator"
     USER_KERNEL = "user-space kernel"
@@ -27,10 +28,10 @@ class Technique(StrEnum):
 
 @dataclass(frozen=True)
 class AddOn:
-    """What a technique needs on its parent beyond the capsule; ``vbench capsule build`` makes it.
+    """What a technique needs on its parent in addition to the capsule; built by ``vbench capsule build``.
 
-    ``packages``: of the capsule's Debian release, with what they depend on; ``files``: programs and scripts, by their
-    path in the add-on's tree; ``lock``: a file that says which packages it was built of before.
+    ``packages``: from the capsule's Debian release, with their dependencies; ``files``: programs and scripts,
+    by their path in the add-on's tree; ``lock``: a file recording the packages it was built from before.
     """
 
     name: str
@@ -41,12 +42,12 @@ class AddOn:
 
 @dataclass(frozen=True)
 class Picture:
-    """The boxes that a layer adds to a diagram, from the bottom up, each (kind, label, note), and where.
+    """The boxes a layer adds to a diagram, bottom up, each (kind, label, note), and where they go.
 
-    ``around``: a line around programs on the same kernel. ``on``: on top of the kernel, as a process of it.
-    ``under``: beneath the kernel that it is opened from. ``beside``: next to that kernel, on its hypervisor.
-    ``kernel`` is the note of the kernel that it is opened from, once its part in it has changed; with ``hypervisor``,
-    that kernel becomes the hypervisor. {} stands for the layer's name.
+    ``around``: a line around programs on the same kernel. ``on``: on top of the kernel, as its process.
+    ``under``: beneath the kernel it is opened from. ``beside``: next to that kernel, on its hypervisor.
+    ``kernel``: the new note of the kernel it is opened from, if that kernel's role changes; with
+    ``hypervisor``, that kernel becomes the hypervisor. {} stands for the layer's name.
     """
 
     where: Literal["around", "on", "under", "beside"]
@@ -78,7 +79,7 @@ PICTURES: dict[str, Picture] = {
     "pvh": Picture("beside", (("kernel", "Guest kernel", "domU, hardware-assisted"),)),
     "hvm": Picture("beside", (("kernel", "Guest kernel", "domU, devices by QEMU"),)),
 }
-"""By the name of the layer, of those that older bundles have without telling their picture."""
+"""By layer name, for the layers in older bundles that do not record their picture."""
 
 FAMILIES: dict[str, Picture] = {
     Technique.ISOLATOR: Picture("around", (("isolator", "{}", "isolator"),)),
@@ -89,4 +90,4 @@ FAMILIES: dict[str, Picture] = {
     Technique.TYPE_1: Picture("beside", (("kernel", "Guest kernel", "under {}"),)),
     Technique.PARAVIRTUALIZATION: Picture("beside", (("kernel", "Guest kernel", "paravirtualized, {}"),)),
 }
-"""By technique, for a layer of which nothing else is known."""
+"""By technique, for a layer about which nothing else is known."""

@@ -1,4 +1,4 @@
-"""Xen: a type-1 hypervisor under the operating system (dom0), and a paravirtualized guest on it (domU)."""
+"""Xen: a type-1 hypervisor under the operating system (dom0), and its guests (domU)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TOOLS = "/usr/lib/xen-4.17/bin"
 
 
 def _under_xen(payload: Payload, like: str) -> Boot:
-    """Xen, with the capsule's kernel as dom0. Idle states and speculation controls need real processors.
+    """Xen, with the capsule's kernel as dom0. No idle states or speculation controls: they need real CPUs.
 
-    Memory is not scrubbed in idle time, which would run beside measurements. Vector registers are switched with
-    the guest, not at their first use: with XSAVE on QEMU 7.2 that let guests compute with each other's registers
-    (8 of 10,000 rounds of tests/vm/registers.c went wrong; a dropped connection, a segfault).
+    Memory is not scrubbed when idle: that would run during measurements. Vector registers are switched with
+    the guest, not on first use: with XSAVE on QEMU 7.2 the latter let guests compute with each other's
+    registers (8 of 10,000 rounds of tests/vm/registers.c failed; a dropped connection, a segfault).
     """
     xen = (
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
@@ -40,13 +40,13 @@ def _under_xen(payload: Payload, like: str) -> Boot:
 
 
 def _boots_with_xen(layer: str) -> bool:
-    """Whether a layer, or a root, is a machine that can be booted with and without Xen."""
+    """Whether a layer or root is a machine that can boot with or without Xen."""
     known = layer_classes().get(layer)
     return known is not None and known.takes_system
 
 
 class Xen(Layer):
-    """The machine with Xen under it, seen from dom0."""
+    """The machine running under Xen, seen from dom0."""
 
     name: ClassVar[str] = "xen"
     technique: ClassVar[Technique] = Technique.TYPE_1
@@ -56,7 +56,7 @@ class Xen(Layer):
     own_machine: ClassVar[bool] = True
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Opens on the testbed, which can be booted again, and on a machine that is a dom0 already."""
+        """Works on the testbed, which can be rebooted, and on a machine that is already a dom0."""
         if parent.reboot is not None:
             return Available("boots the emulated PC under Xen")
         if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
@@ -65,12 +65,12 @@ class Xen(Layer):
         return Unavailable(f"{parent.name} does not run under Xen", hint)
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
-        """The machine booted without Xen; on a real dom0 no such boot is at hand, and dom0 is its own."""
+        """The machine booted without Xen; a real dom0 has no such boot and is its own baseline."""
         return "/".join(parents) if _boots_with_xen(parents[-1]) else None
 
     @contextmanager
     def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
-        """Boots in about half a minute."""
+        """Takes about half a minute to boot."""
         self.require(parent)
         if parent.reboot is None:
             yield parent.but(name=f"{parent.name}/{self.name}")
@@ -87,7 +87,7 @@ class Xen(Layer):
 
 @contextmanager
 def _toolstack(dom0: Host) -> Iterator[None]:
-    """The daemons that xl needs and no more."""
+    """Only the daemons that xl needs."""
     dom0.run(["mount", "-t", "xenfs", "xenfs", "/proc/xen"])
     dom0.run(["mkdir", "-p", "/run/xen", "/run/xenstored", "/var/log/xen"])
     with dom0.spawn([f"{TOOLS}/xenstored", "--no-fork"]) as store:
@@ -106,29 +106,29 @@ _VIF = script(guest.SCRIPTS / "xen-vif.sh")
 
 
 class DomU(EnvironmentLayer):
-    """A guest of Xen: xl in dom0 creates the domain, and destroys it on leaving."""
+    """A Xen guest: xl in dom0 creates the domain and destroys it on exit."""
 
     seconds: ClassVar[float] = 30
     kind: ClassVar[str]
     letters: ClassVar[str] = "abc"
-    """Of its disks: the capsule's image, the seed, scratch."""
+    """Device letters of its disks: the capsule's image, the seed, scratch."""
     kernel: ClassVar[str] = "boot/vbench/vmlinux"
-    """A pattern of the kernel's path in the capsule's tree."""
+    """Pattern for the kernel's path in the capsule's tree."""
     more: ClassVar[Mapping[str, object]] = {}
-    """What xl is told of this kind of guest beyond what it is told of all."""
+    """Extra xl options for this kind of guest."""
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Opens in a dom0 only."""
+        """Works only in a dom0."""
         if parent.run(["cat", "/proc/xen/capabilities"], check=False).text == "control_d":
             return Available(f"xl, {self.kind} guest")
         return Unavailable(f"{parent.name} is not a dom0", f"stack it on xen: testbed/xen/{self.name}")
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
-        """The machine without Xen where it can be had, else dom0."""
+        """The machine without Xen if it can be booted so, else dom0."""
         return "/".join(parents[:-1] if any(map(_boots_with_xen, parents[-2:-1])) else parents)
 
     def place(self, site: Site) -> Placement:
-        """CPUs, memory and disk of the shape's size."""
+        """vCPUs, memory and disk of the shape's size."""
         return replace(
             site.parent.placement,
             vcpus=site.shape.vcpus,
@@ -138,11 +138,11 @@ class DomU(EnvironmentLayer):
         )
 
     def join(self, site: Site, process: Process) -> None:
-        """xl has done so."""
+        """Nothing to do: xl has done it."""
 
     @contextmanager
     def start(self, site: Site) -> Iterator[Process]:
-        """xl stays in the foreground with the console, so that the domain has a process of ours."""
+        """xl stays in the foreground with the console, so that a process of ours represents the domain."""
         dom0, payload, work = site.parent, site.payload, site.work
         guest.scratch_disk(dom0, f"{work}/scratch", site.shape)
         told = shlex.join([site.link.parent, *dom0.program("ip")])
@@ -164,8 +164,8 @@ class DomU(EnvironmentLayer):
                 "extra": f"console=hvc0 quiet panic=-1 {guest.kernel_choices(dom0)}",
                 "memory": site.shape.memory_mib,
                 "vcpus": site.shape.vcpus,
-                # As on a processor whose TSC is invariant. Emulating it would make each reading of the clock
-                # a trap; in PVH guests that fails on QEMU, which reports RDTSCP as another instruction.
+                # As on a processor with an invariant TSC. Emulating it would make every clock read a trap; in
+                # PVH guests that fails on QEMU, which reports RDTSCP as another instruction.
                 "tsc_mode": "native",
                 "disk": [
                     f"format=raw,vdev=xvd{letter},access={mode},backendtype=phy,script={work}/block,target={device}"
@@ -184,7 +184,7 @@ class DomU(EnvironmentLayer):
 
 
 class Pv(DomU):
-    """A paravirtualized guest: its kernel asks the hypervisor for what a processor would let it do."""
+    """A paravirtualized guest: its kernel calls the hypervisor instead of using privileged instructions."""
 
     name: ClassVar[str] = "pv"
     technique: ClassVar[Technique] = Technique.PARAVIRTUALIZATION
@@ -195,7 +195,7 @@ class Pv(DomU):
 
 
 class Pvh(DomU):
-    """A guest in a hardware-assisted container, without emulated devices: PVH."""
+    """A hardware-assisted guest without emulated devices: PVH."""
 
     name: ClassVar[str] = "pvh"
     technique: ClassVar[Technique] = Technique.TYPE_1
@@ -206,7 +206,7 @@ class Pvh(DomU):
 
 
 class Hvm(DomU):
-    """A fully virtualized guest: QEMU in dom0 emulates a PC's devices, firmware starts the kernel: HVM."""
+    """A fully virtualized guest (HVM): QEMU in dom0 emulates a PC's devices, firmware boots the kernel."""
 
     name: ClassVar[str] = "hvm"
     technique: ClassVar[Technique] = Technique.TYPE_1
@@ -214,14 +214,14 @@ class Hvm(DomU):
     picture: ClassVar[Picture | None] = PICTURES["hvm"]
     catalogue: ClassVar[str | None] = "Xen HVM guest"
     kind: ClassVar[str] = "hvm"
-    letters: ClassVar[str] = "efg"  # the first four are emulated too, and no emulated disk can be read-only
-    kernel: ClassVar[str] = "boot/vmlinuz-*"  # firmware takes the compressed kernel only
+    letters: ClassVar[str] = "efg"  # a to d are also emulated, and an emulated disk cannot be read-only
+    kernel: ClassVar[str] = "boot/vmlinuz-*"  # firmware only accepts the compressed kernel
     more: ClassVar[Mapping[str, object]] = {"vga": "none", "usb": 0}
 
 
 @contextmanager
 def _loop(dom0: Host, path: str, *, direct: bool) -> Iterator[str]:
-    """A file as a block device of dom0; ``direct`` past dom0's page cache, in sectors as its storage has them."""
+    """A file as a block device in dom0; ``direct``: past its page cache, with its storage's sector size."""
     how = ["--direct-io=on", "--sector-size", "4096"] if direct else []
     device = dom0.run([*dom0.program("losetup"), "--find", "--show", *how, path]).text
     try:
@@ -231,7 +231,7 @@ def _loop(dom0: Host, path: str, *, direct: bool) -> Iterator[str]:
 
 
 class _Domain(Process):
-    """A domain with the ``xl`` that holds its console: this ends with the domain, but is not the domain."""
+    """A domain and the ``xl`` holding its console, which ends with the domain but is not the domain."""
 
     def __init__(self, dom0: Host, name: str, console: Process) -> None:
         self.argv, self.pid = console.argv, console.pid
@@ -244,16 +244,16 @@ class _Domain(Process):
         return self._console.wait(timeout)
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
-        """Destroy the domain, whatever the signal: it has no other end that it does not choose itself."""
+        """Destroy the domain, whatever the signal: there is no other way to end it from outside."""
         _destroy(self._dom0, self._name)
 
     def tail(self) -> str:
         return self._console.tail()
 
     def holds(self) -> dict[str, int]:
-        """Memory that Xen has given the domain, and that of its ``xl`` and its device model in dom0.
+        """Memory of the domain as allocated by Xen, plus that of its ``xl`` and device model in dom0.
 
-        Processor time is not told: the toolstack gives it in tenths of a second only.
+        CPU time is not included: the toolstack reports it only in tenths of a second.
         """
         run = self._dom0.run
         row = run([f"{TOOLS}/xl", "list", self._name]).text.splitlines()[-1].split()
