@@ -1,4 +1,4 @@
-"""unshare: namespaces around a root of its own, made by util-linux and not by a sandbox."""
+"""unshare: namespaces around its own root, created by util-linux rather than a sandbox."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from vbench.technique import Picture, Technique
 
 
 class Unshare(EnvironmentLayer):
-    """Mount, PID, IPC and UTS namespaces. Memory, disk and network are the parent's own."""
+    """Mount, PID, IPC and UTS namespaces. Memory, disk and network are the parent's."""
 
     name: ClassVar[str] = "unshare"
     technique: ClassVar[Technique] = Technique.ISOLATOR
-    summary: ClassVar[str] = "namespaces by util-linux: mounts, processes, IPC, host name"
+    summary: ClassVar[str] = "namespaces created by util-linux: mount, PID, IPC, UTS"
     picture: ClassVar[Picture | None] = Picture("around", (("isolator", "unshare", "plain namespaces"),))
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """Needs root and the right to make namespaces."""
+        """Needs root and permission to create namespaces."""
         if (answer := needs_root(parent, self.name)) is not None:
             return answer
         done = parent.run(["unshare", "--ipc", "--uts", "true"], check=False)
         return Available("unshare(1)") if done.code == 0 else Unavailable(done.stderr.decode().strip())
 
     def link(self, parent: Host) -> Link:
-        """A port of the network that it shares with its parent."""
+        """A port on the network it shares with its parent."""
         return guest.loopback_link()
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
