@@ -120,7 +120,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Part:
-    """An add-on to the capsule, on the machine itself: ``directory`` holds ``tree/`` and ``add-on.tar``."""
+    """A capsule add-on on the machine itself: ``directory`` holds ``tree/`` and ``add-on.tar``."""
 
     directory: str
     digest: str
@@ -131,8 +131,8 @@ class Payload:
     """The capsule on one host: ``directory`` holds ``tree/`` and ``image``.
 
     ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
-    its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond the capsule, by
-    name; their paths are on the machine itself, whatever the host.
+    its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond the capsule,
+    by name; their paths are on the machine itself, whatever the host.
     """
 
     directory: str
@@ -252,15 +252,15 @@ class Host(Setting, ABC):
         """Run a command to completion; standard input is ``input``, or empty.
 
         Both streams are drained as output arrives. What is left of its process group at the end is killed.
-        After ``timeout`` seconds (``None``: no limit) the whole group is killed and ``CommandTimeout`` raised.
-        With ``check``, a non-zero exit code raises ``CommandFailed``. Output beyond 64 MiB per stream
+        After ``timeout`` seconds (``None``: no limit) the whole group is killed and ``CommandTimeout``
+        raised. With ``check``, a non-zero exit code raises ``CommandFailed``. Output beyond 64 MiB per stream
         raises ``HostError``. A command that is not found gives code 127. Raises ``ConnectionLost`` if the
         environment is gone.
         """
 
     @abstractmethod
     def spawn(self, argv: Argv) -> AbstractContextManager[Process]:
-        """Start a command; leaving the block ends its whole process group (TERM, then KILL) and verifies that."""
+        """Start a command; leaving the block ends its process group (TERM, then KILL) and verifies that."""
 
     @abstractmethod
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:

@@ -179,7 +179,7 @@ def _drain(child: Child, streams: tuple[Capped, Capped]) -> None:
 
 
 def _activity(pids: list[int]) -> tuple[int | None, int | None, int | None]:
-    """Context switches of all threads of the processes, and bytes read from and written to storage for them."""
+    """Context switches of all threads of the processes, and bytes read from and written to storage."""
     totals: dict[str, int] = {}
     for pid in pids:
         for path in (*Path(f"/proc/{pid}/task").glob("*/status"), Path(f"/proc/{pid}/io")):
