@@ -28,7 +28,7 @@ class Cache(StrEnum):
 
 @dataclass(frozen=True)
 class Disk:
-    """The path to scratch storage. ``driver``: the guest's, for its own disk; ``cache``: the parent's, of it."""
+    """The path to scratch storage. ``driver``: the guest's, for its own disk; ``cache``: the parent's."""
 
     medium: Medium = Medium.FOLDER
     driver: str = ""
@@ -61,8 +61,8 @@ class Placement:
     """How an environment got its resources. What a layer leaves alone equals its parent's.
 
     ``vcpus`` and ``memory_mib``: ``None`` if not limited. ``cpu``: the model that is emulated or exposed,
-    empty for the machine's own. ``slowdown``: how many times longer than on hardware things may take here before
-    they count as hung.
+    empty for the machine's own. ``slowdown``: how many times longer than on hardware things may take here
+    before they count as hung.
     """
 
     vcpus: int | None = None
