@@ -444,8 +444,8 @@ def test_a_process_that_ends_is_in_the_log(host: Host, caplog: pytest.LogCapture
         process.wait(30)
     begun = f"{host.name}: process {process.pid} started: sh -c 'echo last words; exit 9'"
     assert begun in caplog.messages
-    (ended,) = (event for event in caplog.messages if "had ended by itself" in event)
+    (ended,) = (event for event in caplog.messages if "had already ended" in event)
     assert re.match(
-        rf"{re.escape(host.name)}: process {process.pid} had ended by itself: code 9, after \d", ended
+        rf"{re.escape(host.name)}: process {process.pid} had already ended: code 9, after \d", ended
     )
     assert ended.endswith("\n    | last words")

@@ -57,7 +57,7 @@ def test_a_command_that_is_tried_over_and_over_is_logged_once(debug: pytest.LogC
     host.run(["true"])
     assert [event.partition(" after")[0] for event in debug.messages] == [
         "local: exit code 7",
-        "local: the same 4 times more",
+        "local: the same, 4 more times",
         "local: exit code 0",
     ]
 
@@ -69,7 +69,7 @@ def test_a_process_that_dies_tells_so(debug: pytest.LogCaptureFixture) -> None:
         pass
     started, died, _, ended = debug.messages
     assert re.fullmatch(rf"local: process {process.pid} started: sh -c .*", started)
-    assert re.match(rf"local: process {process.pid} had ended by itself: code 7, after \d", died)
+    assert re.match(rf"local: process {process.pid} had already ended: code 7, after \d", died)
     assert died.endswith("\n    | it's broken")
     assert re.match(rf"local: process {other.pid} was ended: code 143, after \d", ended)
 

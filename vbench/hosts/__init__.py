@@ -1,1 +1,1 @@
-"""What a machine is: this one, and those over SSH. Knows nothing of layers."""
+"""Hosts: this machine, and machines over SSH. Knows nothing about layers."""

@@ -1,6 +1,6 @@
-"""Hosts: the machines that commands run on, whatever carries them.
+"""Hosts: the machines that commands run on, however they are reached.
 
-A :class:`Host` is the only way anything in vbench touches a machine. Layers open on a host and yield a
+Everything in vbench that touches a machine goes through a :class:`Host`. A layer opens on a host and yields a
 host, so nothing above this module knows whether a command runs here, in a chroot, or in a guest of a guest.
 """
 
@@ -19,11 +19,11 @@ from vbench.hosts.placement import Placement
 
 Argv = Sequence[str]
 Address = tuple[str, int] | str
-"""Where to dial: (IP address, TCP port), or the path of a Unix socket."""
+"""What to connect to: (IP address, TCP port), or the path of a Unix socket."""
 
 
 class Connection(Protocol):
-    """The part of a socket that an SSH transport needs; sockets and SSH channels both have it."""
+    """The part of the socket interface that an SSH transport needs; sockets and SSH channels both have it."""
 
     def send(self, data: bytes, /) -> int: ...  # noqa: D102
     def recv(self, size: int, /) -> bytes: ...  # noqa: D102
@@ -35,8 +35,8 @@ class Connection(Protocol):
 class Usage:
     """What an environment has cost its parent so far: CPU seconds, and bytes resident now.
 
-    ``switches`` counts context switches of its threads, ``read_bytes`` and ``written_bytes`` what it had
-    storage do; ``None`` where the parent does not tell.
+    ``switches`` counts context switches of its threads, ``read_bytes`` and ``written_bytes`` its storage I/O;
+    ``None`` where the parent does not report it.
     """
 
     cpu_s: float
@@ -50,9 +50,9 @@ class Usage:
 class Result:
     """A finished command.
 
-    ``code`` follows the shell's convention on every kind of host: 128 + n for a command ended by signal n.
+    ``code`` follows the shell convention on every kind of host: 128 + n for a command killed by signal n.
     ``elapsed`` is in seconds on the harness's own monotonic clock. ``usage`` is the kernel's accounting of
-    the command and its children, where the host can tell (a local one can), else ``None``.
+    the command and its children if the host can provide it (a local one can), else ``None``.
     """
 
     argv: tuple[str, ...]
@@ -64,12 +64,12 @@ class Result:
 
     @property
     def text(self) -> str:
-        """Standard output as text, without trailing white space."""
+        """Standard output as text, without trailing whitespace."""
         return self.stdout.decode(errors="replace").rstrip()
 
     @property
     def signal(self) -> str | None:
-        """Name of the signal that ended the command, if one did."""
+        """Name of the signal that killed the command, if any."""
         try:
             return signal.Signals(self.code - 128).name if self.code > 128 else None
         except ValueError:
@@ -77,7 +77,7 @@ class Result:
 
 
 class Process(ABC):
-    """A long-running command on a host. Its output is drained, and only the end of it is kept."""
+    """A long-running command on a host. Its output is drained, and only the tail is kept."""
 
     argv: tuple[str, ...]
     pid: int
@@ -88,31 +88,31 @@ class Process(ABC):
 
     @abstractmethod
     def wait(self, timeout: float) -> int:
-        """Exit code; raises ``CommandTimeout`` when it is still running after ``timeout`` seconds."""
+        """Exit code; raises ``CommandTimeout`` if it is still running after ``timeout`` seconds."""
 
     @abstractmethod
     def kill(self, sig: int = signal.SIGKILL) -> None:
-        """Send a signal to the whole process group; no error when it has gone."""
+        """Send a signal to the whole process group; no error if it is gone."""
 
     @abstractmethod
     def tail(self) -> str:
-        """The last 64 KiB of standard output and standard error together, as text."""
+        """The last 64 KiB of standard output and standard error combined, as text."""
 
     def usage(self) -> Usage | None:
-        """CPU and memory of this process and all its descendants, or ``None`` where unknown."""
+        """CPU and memory of this process and all its descendants, or ``None`` if unknown."""
         return None
 
     def holds(self) -> dict[str, int] | None:
-        """For an environment that is more than processes of its parent: KiB of memory that it takes, as ``pss``.
+        """Memory in KiB, as ``pss``, of an environment that is more than processes of its parent.
 
-        ``None`` for one that is just these processes, which tell themselves.
+        ``None`` if it is only those processes: their own accounting covers it.
         """
         return None
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program of the capsule: its path inside the tree, and whether it needs the tree's loader."""
+    """A capsule program: its path inside the tree, and whether it needs the tree's loader."""
 
     path: str
     dynamic: bool
@@ -120,7 +120,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Part:
-    """An add-on to the capsule as it lies on the machine itself: ``directory`` holds ``tree/`` and ``add-on.tar``."""
+    """A capsule add-on on the machine itself: ``directory`` holds ``tree/`` and ``add-on.tar``."""
 
     directory: str
     digest: str
@@ -128,11 +128,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Payload:
-    """The capsule as it lies on one host: ``directory`` holds ``tree/``, ``image`` and ``boot/``.
+    """The capsule on one host: ``directory`` holds ``tree/`` and ``image``.
 
     ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
-    its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond it, by name, as they
-    lie on the machine itself, whatever the host.
+    its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond the capsule,
+    by name; their paths are on the machine itself, whatever the host.
     """
 
     directory: str
@@ -150,18 +150,18 @@ class Payload:
 
     @property
     def image(self) -> str:
-        """The same tree as a read-only ext4 image; in a guest this is a block device."""
+        """The same tree as a read-only ext4 image; in a guest, a block device."""
         return f"{self.directory}/image"
 
     def boot(self, name: str) -> str:
-        """Path of a boot file: ``vmlinux``, ``initrd`` ..."""
+        """Path of a boot file in the tree: ``vmlinux``, ``initrd`` ..."""
         return f"{self.tree}/boot/vbench/{name}"
 
     def command(self, name: str) -> list[str]:
         """The argv prefix that runs a capsule program here with the capsule's own loader and libraries.
 
-        This is what makes the bytes identical on a bare host of any distribution and in every guest.
-        Raises ``HostError`` for a program that the capsule does not hold.
+        This way, the same bytes run on a bare host of any distribution and in every guest.
+        Raises ``HostError`` for a program that is not in the capsule.
         """
         program = self.programs.get(name)
         if program is None:
@@ -170,14 +170,14 @@ class Payload:
         if not program.dynamic:
             return [path]
         libraries = ":".join(f"{self.tree}/{part}" for part in self.library_path)
-        # Some programs ask by what name they were called.
+        # Some programs check the name they were called by.
         named = ["--argv0", f"{self.tree}/{name}"]
         return [f"{self.tree}/{self.loader}", *named, "--library-path", libraries, path]
 
 
 @dataclass(frozen=True)
 class Boot:
-    """What an emulated machine starts with: a kernel, its arguments, and its initial modules."""
+    """What an emulated machine boots: a kernel, its command line, and an initrd."""
 
     kernel: str
     arguments: str
@@ -188,8 +188,9 @@ class Boot:
 class System:
     """What an emulated machine is booted with in place of its own kernel.
 
-    ``layer`` is the name of the layer that this makes; ``memory_mib`` what its operating system is left with; ``boot``
-    picks kernel and arguments from a capsule, given what a command line takes over to be alike.
+    ``layer`` is the name of the layer this adds; ``memory_mib`` is what remains for its operating system;
+    ``boot`` picks kernel and arguments from a capsule, given the command-line options to take over for
+    comparability.
     """
 
     layer: str
@@ -198,23 +199,23 @@ class System:
 
 
 Reboot = Callable[[System], AbstractContextManager["Host"]]
-"""Starts a machine once more with another system; what it gives lives beside the machine it was asked of."""
+"""Boots a machine again with another system; the new one runs beside the original."""
 Admit = Callable[["Host", str], AbstractContextManager[bool]]
-"""Leads a network behind a host to where its peer is, and says whether it could."""
+"""Routes a network behind a host to the host's peer, and says whether that worked."""
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What is known of a machine before anybody connects to it. A host has all of it from the beginning, for good.
+    """What is known about a machine before connecting to it; fixed for the host's lifetime.
 
-    ``name`` is the stack path (``local/uml``). ``scratch`` is a directory for this run's files on the
-    storage that disk workloads measure. ``peer`` is the address at which the parent answers, seen from here;
-    ``bind`` is where a server on the parent listens to answer there.
-    ``peer_at`` names the host that runs the other end of network workloads, "" for this very one. ``admit`` is
-    ``None`` in the network of that machine itself.
-    ``placement`` is how the layer gave it its resources; it feeds the fairness checks. ``reboot`` is set on machines
-    that vbench emulates, for layers that sit under the operating system. ``process`` is the parent's process that
-    carries the environment, where there is one.
+    ``name`` is the stack path (``local/uml``). ``scratch`` is a directory for this run's files, on the
+    storage that disk workloads measure. ``peer`` is the parent's address as seen from here; ``bind`` is the
+    address a server on the parent listens on to be reachable there.
+    ``peer_at`` names the host that runs the other end of network workloads, "" for this host itself.
+    ``admit`` is ``None`` in that machine's own network.
+    ``placement`` is how the layer allocated its resources; it feeds the fairness checks. ``reboot`` is set on
+    machines that vbench emulates, for layers below the operating system. ``process`` is the parent's process
+    that runs the environment, if there is one.
     """
 
     name: str
@@ -232,14 +233,14 @@ class Setting:
 class Host(Setting, ABC):
     """A machine, or what looks like one from inside: a setting, and a way to run commands in it.
 
-    A host equals itself only.
+    A host is equal only to itself.
     """
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(**{each.name: getattr(setting, each.name) for each in fields(Setting)})
 
     def but(self, *, name: str | None = None, process: Process | None = None) -> Self:
-        """This machine, by the same connection, under another name or carried by another process."""
+        """This machine over the same connection, with another name or another process."""
         other = copy.copy(self)
         other.__dict__ |= {"name": name or self.name, "process": process or self.process}
         return other
@@ -248,33 +249,33 @@ class Host(Setting, ABC):
     def run(
         self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
     ) -> Result:
-        """Run a command to its end; standard input is ``input``, or empty.
+        """Run a command to completion; standard input is ``input``, or empty.
 
-        Both streams are drained as they come. Whatever of its process group is left at the end is killed.
-        At ``timeout`` seconds (``None``: no limit) the whole group is killed and ``CommandTimeout`` raised.
-        With ``check``, an exit code other than 0 raises ``CommandFailed``. Output beyond 64 MiB a stream
-        raises ``HostError``. A command that is not found gives code 127. ``ConnectionLost`` when the
-        environment has gone.
+        Both streams are drained as output arrives. What is left of its process group at the end is killed.
+        After ``timeout`` seconds (``None``: no limit) the whole group is killed and ``CommandTimeout``
+        raised. With ``check``, a non-zero exit code raises ``CommandFailed``. Output beyond 64 MiB per stream
+        raises ``HostError``. A command that is not found gives code 127. Raises ``ConnectionLost`` if the
+        environment is gone.
         """
 
     @abstractmethod
     def spawn(self, argv: Argv) -> AbstractContextManager[Process]:
-        """Start a command; leaving the block ends its whole process group (TERM, then KILL) and checks it."""
+        """Start a command; leaving the block ends its process group (TERM, then KILL) and verifies that."""
 
     @abstractmethod
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
-        """Write a file whole: a reader sees the old content or the new, never half of it."""
+        """Write a file atomically: a reader sees the old content or the new, never a part."""
 
     @abstractmethod
     def get(self, path: str) -> bytes:
-        """Read a file; ``HostError`` when it cannot be read."""
+        """Read a file; ``HostError`` if it cannot be read."""
 
     @abstractmethod
     def dial(self, address: Address, timeout: float = 10.0) -> Connection:
-        """Connect to an address as this host sees it; ``HostError`` when nothing answers there."""
+        """Connect to an address as seen from this host; ``HostError`` if nothing answers there."""
 
     def usage(self) -> Usage | None:
-        """What this environment has cost its parent since it opened, or ``None`` where unknown."""
+        """What this environment has cost its parent since it opened, or ``None`` if unknown."""
         return self.process.usage() if self.process else None
 
     def program(self, name: str) -> list[str]:

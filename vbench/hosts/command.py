@@ -1,4 +1,4 @@
-"""What every kind of host does alike with a command: check it, bound its output, say how it failed."""
+"""What all kinds of hosts do with a command: check it, limit its output, say how it failed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from vbench.errors import CommandFailed, HostError
 from vbench.hosts.base import Argv, Result
 
 OUTPUT_LIMIT = 64 << 20
-"""Most bytes of one stream that ``Host.run`` takes."""
+"""Maximum bytes per stream that ``Host.run`` accepts."""
 TAIL_LIMIT = 64 << 10
 """Bytes of output that a ``Process`` keeps."""
 
 
 def script(path: Path) -> str:
-    """The text of a shell script of vbench's, for ``sh -c`` on a host that has no such file; without its comments."""
+    """The text of a vbench shell script, without comments: for ``sh -c`` on a host without the file."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return "".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
 def checked(argv: Argv) -> tuple[str, ...]:
-    """The argv as a tuple; ``HostError`` when no kernel could start it."""
+    """The argv as a tuple; ``HostError`` if no kernel could execute it."""
     if isinstance(argv, str) or not argv:
         raise HostError(f"a command is a list of at least one string, not {argv!r}")
     if any("\0" in part for part in argv):
@@ -32,13 +32,13 @@ def checked(argv: Argv) -> tuple[str, ...]:
 
 
 def shorten(argv: Argv, limit: int = 200) -> str:
-    """The argv as one would type it, cut in the middle when it is long."""
+    """The argv as typed in a shell, cut in the middle if it is long."""
     text = shlex.join(argv)
     return text if len(text) <= limit else f"{text[: limit - 40]} ... {text[-35:]}"
 
 
 def require_success(host: str, result: Result) -> Result:
-    """The result, or ``CommandFailed`` naming the command, how it ended and its last words."""
+    """The result, or ``CommandFailed`` with the command, how it ended and its last line of standard error."""
     if result.code == 0:
         return result
     stderr = result.stderr.decode(errors="replace")
@@ -49,12 +49,12 @@ def require_success(host: str, result: Result) -> Result:
 
 
 def not_started(code: int, stderr: bytes, starter: str) -> bytes:
-    """Standard error without the name of the program that was to start the command and could not."""
+    """Standard error without the name of the starter program, if that could not start the command."""
     return stderr.removeprefix(f"{starter}: ".encode()) if code in {126, 127} else stderr
 
 
 class Capped:
-    """Collects a stream whole, up to ``OUTPUT_LIMIT``."""
+    """Collects a whole stream, up to ``OUTPUT_LIMIT``."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -62,7 +62,7 @@ class Capped:
 
     @property
     def full(self) -> bool:
-        """Whether more has come than is allowed; the surplus is thrown away."""
+        """Whether the limit has been exceeded; the excess is discarded."""
         return self._size > OUTPUT_LIMIT
 
     def feed(self, data: bytes) -> None:
@@ -77,7 +77,7 @@ class Capped:
 
 
 class Ring:
-    """Keeps the last ``TAIL_LIMIT`` bytes of what several threads feed it."""
+    """Keeps the last ``TAIL_LIMIT`` bytes that several threads feed it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,7 +85,7 @@ class Ring:
         self._size = 0
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece, and forget what has become too old."""
+        """Take the next piece, and drop what no longer fits."""
         with self._lock:
             self._chunks.append(data)
             self._size += len(data)

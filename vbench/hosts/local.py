@@ -31,13 +31,13 @@ _CHUNK = 1 << 18
 
 
 class LocalHost(Host):
-    """This machine. ``cpus``, if given, are the only processors that commands run on."""
+    """This machine. ``cpus``, if given, are the only CPUs that commands run on."""
 
     def __init__(
         self,
         name: str = "local",
         payload: Payload | None = None,
-        scratch: str = "/var/tmp",  # noqa: S108 - on a disk, where /tmp is often memory
+        scratch: str = "/var/tmp",  # noqa: S108 - on disk; /tmp is often in memory
         cpus: frozenset[int] | None = None,
         placement: Placement | None = None,
     ) -> None:
@@ -48,14 +48,14 @@ class LocalHost(Host):
     def run(
         self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
     ) -> Result:
-        """Run a command to its end."""
+        """Run a command to completion."""
         argv = checked(argv)
         begin = time.monotonic()
         streams = (Capped(), Capped())
         usage = None
         try:
             child = start(argv, cpus=self.cpus, stdin=subprocess.PIPE if input else subprocess.DEVNULL)
-        except FileNotFoundError as error:  # only without setpriv, which reports these by its exit code
+        except FileNotFoundError as error:  # only without setpriv, which reports this by its exit code
             code, end = 127, time.monotonic()
             streams[1].feed(f"{argv[0]}: {error.strerror}\n".encode())
         except PermissionError as error:
@@ -92,7 +92,7 @@ class LocalHost(Host):
             yield process
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
-        """Write a file whole."""
+        """Write a file atomically."""
         draft = f"{path}.tmp-{secrets.token_hex(4)}"
         try:
             with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -100,7 +100,7 @@ class LocalHost(Host):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.rename(draft, path)  # noqa: PTH104 - a Path would drop what it thinks is not needed
+            os.rename(draft, path)  # noqa: PTH104 - a Path would normalize the name
             log.debug("%s: put %d bytes into %s, mode %o", self.name, len(data), path, mode)
         except OSError as error:
             raise HostError(f"{self.name}: cannot write {path}: {error.strerror}") from error
@@ -115,7 +115,7 @@ class LocalHost(Host):
             raise HostError(f"{self.name}: cannot read {path}: {error.strerror}") from error
 
     def dial(self, address: Address, timeout: float = 10.0) -> socket.socket:
-        """Connect to an address on or from this machine."""
+        """Connect to an address as seen from this machine."""
         try:
             if not isinstance(address, str):
                 return socket.create_connection(address, timeout)
@@ -132,7 +132,7 @@ class LocalHost(Host):
 
 
 def _converse(child: Child, data: bytes, streams: tuple[Capped, Capped], deadline: float | None) -> bool:
-    """Feed and drain a child until it exits or overflows; ``False`` when the deadline came first."""
+    """Feed and drain a child until it exits or exceeds the limit; ``False`` if the deadline came first."""
     rest = memoryview(data)
     pipes = dict(zip((child.popen.stdout, child.popen.stderr), streams, strict=True))
     with selectors.DefaultSelector() as selector:
@@ -170,7 +170,7 @@ def _converse(child: Child, data: bytes, streams: tuple[Capped, Capped], deadlin
 
 
 def _drain(child: Child, streams: tuple[Capped, Capped]) -> None:
-    """Take what lies in the pipes, without waiting for those who may hold the other ends open."""
+    """Read what is in the pipes, without waiting for processes that may still hold the other ends open."""
     for pipe, stream in zip((child.popen.stdout, child.popen.stderr), streams, strict=True):
         assert pipe is not None  # noqa: S101
         with contextlib.suppress(BlockingIOError):
@@ -179,11 +179,11 @@ def _drain(child: Child, streams: tuple[Capped, Capped]) -> None:
 
 
 def _activity(pids: list[int]) -> tuple[int | None, int | None, int | None]:
-    """Context switches of all threads of some processes, and bytes that storage read and wrote for them."""
+    """Context switches of all threads of the processes, and bytes read from and written to storage."""
     totals: dict[str, int] = {}
     for pid in pids:
         for path in (*Path(f"/proc/{pid}/task").glob("*/status"), Path(f"/proc/{pid}/io")):
-            with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            with contextlib.suppress(OSError):  # it has ended meanwhile, or belongs to another user
                 for line in path.read_text().splitlines():
                     name, _, value = line.partition(":")
                     if name in _COUNTED:
@@ -221,7 +221,7 @@ class _LocalProcess(Process):
 
     def wait(self, timeout: float) -> int:
         if not self._child.exited(timeout):
-            raise CommandTimeout(f"{self._host}: {shorten(self.argv)} still runs after {timeout:g} s")
+            raise CommandTimeout(f"{self._host}: {shorten(self.argv)} is still running after {timeout:g} s")
         return self._child.code()
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
@@ -239,16 +239,16 @@ class _LocalProcess(Process):
             family += self._tree.children(recursive=True)
         for process in family:
             with contextlib.suppress(*gone):
-                cpu += sum(process.cpu_times()[:4])  # user, system, and those of children already reaped
+                cpu += sum(process.cpu_times()[:4])  # user, system, and the same of reaped children
                 rss += process.memory_info().rss
         if self._child.usage is not None:
             cpu = max(cpu, self._child.usage.cpu_s)
-        # A child that ends between two looks is missed once; what it used has been used all the same.
+        # A child that ends meanwhile is missed once; the CPU time that it used still counts.
         self._used = Usage(max(cpu, self._used.cpu_s), rss, *_activity([each.pid for each in family]))
         return self._used
 
     def close(self) -> None:
-        """End the group, gently at first, and make sure that it is gone."""
+        """End the group, with TERM and then KILL, and make sure that it is gone."""
         try:
             self.kill(signal.SIGTERM)
             self._gone(2.0)
@@ -262,10 +262,10 @@ class _LocalProcess(Process):
             self._output = -1
             self._child.end()
         if left:
-            raise HostError(f"{self._host}: {shorten(self.argv)} left processes that do not die: {left}")
+            raise HostError(f"{self._host}: {shorten(self.argv)} left processes that will not die: {left}")
 
     def _gone(self, patience: float) -> list[int]:
-        """Wait for the group to end; returns those of it that still live."""
+        """Wait for the group to end; returns the members that are still alive."""
         end = time.monotonic() + patience
         self._child.exited(patience)
         while (left := living(self.pid)) and time.monotonic() < end:
@@ -280,7 +280,7 @@ class _LocalProcess(Process):
                 pass
 
     def _drain(self) -> bool:
-        """Take what has been written so far; ``False`` when no more can come."""
+        """Read what has been written so far; ``False`` when no more can come."""
         with self._lock, contextlib.suppress(BlockingIOError):
             while self._output >= 0 and (piece := os.read(self._output, _CHUNK)):
                 self._ring.feed(piece)

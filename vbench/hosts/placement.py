@@ -1,4 +1,4 @@
-"""How an environment was given its resources, as values: what is the parent's own compares equal to the parent's."""
+"""How an environment got its resources, as values: what it takes from its parent compares equal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from vbench.terms import Clock
 
 
 class Medium(StrEnum):
-    """What an environment's scratch storage is on its parent."""
+    """What backs an environment's scratch storage on its parent."""
 
     FOLDER = "folder"
-    """Of the root host's file system."""
+    """On the root host's file system."""
     RAW_FILE = "raw-file"
     LOOP_DEVICE = "loop-device"
     TIMED_MEMORY = "timed-memory"
@@ -20,7 +20,7 @@ class Medium(StrEnum):
 
 
 class Cache(StrEnum):
-    """What the parent keeps in memory of a guest's disk: nothing, or what its page cache takes."""
+    """How the parent caches a guest's disk: not at all, or in its page cache."""
 
     NONE = "none"
     WRITEBACK = "writeback"
@@ -28,7 +28,7 @@ class Cache(StrEnum):
 
 @dataclass(frozen=True)
 class Disk:
-    """The way to scratch storage. ``driver``: the guest's, of a disk of its own; ``cache``: the parent's, of it."""
+    """The path to scratch storage. ``driver``: the guest's, for its own disk; ``cache``: the parent's."""
 
     medium: Medium = Medium.FOLDER
     driver: str = ""
@@ -36,7 +36,7 @@ class Disk:
 
 
 class Way(StrEnum):
-    """Over what an environment's packets leave it."""
+    """How packets leave an environment."""
 
     LOOPBACK = "loopback"
     """It shares the root host's network."""
@@ -45,12 +45,12 @@ class Way(StrEnum):
     USER_MODE = "user-mode"
     """QEMU's own network, which needs no privilege."""
     VIF = "vif"
-    """Xen's back end in dom0."""
+    """Xen's backend in dom0."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """The way to the other end of network workloads. ``driver``: the guest's, of an interface of its own."""
+    """The path to the other end of network workloads. ``driver``: the guest's, for its own interface."""
 
     path: Way = Way.LOOPBACK
     driver: str = ""
@@ -58,11 +58,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Placement:
-    """How an environment was given its resources. What a layer leaves alone is its parent's, and equals it.
+    """How an environment got its resources. What a layer leaves alone equals its parent's.
 
-    ``vcpus`` and ``memory_mib``: ``None`` where they are not limited. ``cpu``: the model that is emulated or shown,
-    empty for the machine's own. ``slowdown``: how much longer than on hardware things may take here before they
-    count as hung.
+    ``vcpus`` and ``memory_mib``: ``None`` if not limited. ``cpu``: the model that is emulated or exposed,
+    empty for the machine's own. ``slowdown``: how many times longer than on hardware things may take here
+    before they count as hung.
     """
 
     vcpus: int | None = None

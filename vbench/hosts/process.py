@@ -1,4 +1,4 @@
-"""Child processes of the harness: started so that they cannot outlive it, ended so that none is left."""
+"""Child processes of the harness: none outlives it, and none is left behind."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vbench.errors import HostError
 from vbench.hosts.base import Usage
 from vbench.hosts.command import shorten
 
-# The kernel's "parent has died" signal is about the thread that forked, so one thread that lives as long as
-# the harness starts every child: when the harness is killed outright, its children die with it.
-# The queue and the locks are those written in C: Ctrl-C in the midst of a Condition's own Python code (Future and
-# Event have one each) leaves it locked for good, and the threads that want it waiting.
+# The kernel's parent-death signal refers to the thread that forked, so one thread that lives as long as the
+# harness starts every child: when the harness is killed outright, its children die with it.
+# The queue and the locks are the ones implemented in C: Ctrl-C inside a Condition's Python code (Future and
+# Event have one each) leaves it locked forever, with threads waiting for it.
 _orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _hiring = threading.Lock()
 _hired: list[int] = []
@@ -31,20 +31,20 @@ _hired: list[int] = []
 PIPE = subprocess.PIPE
 
 MARK = "VBENCH_OWNER"
-"""In the environment of what vbench starts on this machine: the process that it belongs to, see :func:`owner`."""
+"""Environment variable of whatever vbench starts on this machine: its owner, see :func:`owner`."""
 
-# Those not yet reaped, for a run that is given up while threads of it wait for them.
+# Children not yet reaped, for a run that is aborted while its threads wait for them.
 _children: set[Child] = set()
 
 
 def owner() -> str:
-    """This process as no other is called: its number, when it started, and its PID namespace."""
+    """A unique name for this process: its PID, start time, and PID namespace."""
     pid = os.getpid()
     return f"{pid}.{_started(pid)}.{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
 
 
 def owner_lives(name: str) -> bool:
-    """Whether the process of that name, of our own PID namespace, is still there."""
+    """Whether the process with that name, in our own PID namespace, is still alive."""
     pid, started, _ = name.split(".")
     try:
         return _started(int(pid)) == int(started)
@@ -53,7 +53,7 @@ def owner_lives(name: str) -> bool:
 
 
 def _started(pid: int) -> int:
-    """When a process was started, in clock ticks after boot; a mere zombie has ended."""
+    """Start time of a process, in clock ticks since boot; a zombie counts as ended."""
     fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     if fields[0] in "ZX":
         raise ProcessLookupError(pid)
@@ -62,15 +62,15 @@ def _started(pid: int) -> int:
 
 @cache
 def deathsig() -> tuple[str, ...]:
-    """The argv prefix that has a command killed when the harness dies, where there is one."""
+    """The argv prefix that gets a command killed when the harness dies, if available."""
     return ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
 class Child:
     """A child process that leads its own session and process group.
 
-    It is reaped only in :meth:`end`, after its group has been killed: until then its zombie keeps the number
-    from being given to another process, so no signal can go astray.
+    It is reaped only in :meth:`end`, after its group has been killed: until then its zombie keeps the PID
+    from being reused, so no signal can hit the wrong process.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
@@ -81,7 +81,7 @@ class Child:
         _children.add(self)
 
     def exited(self, timeout: float | None = 0) -> bool:
-        """Whether the process has exited, waiting for that up to ``timeout`` seconds."""
+        """Whether the process has exited, waiting up to ``timeout`` seconds for that."""
         if self.usage is not None:
             return True
         with selectors.DefaultSelector() as selector:
@@ -89,7 +89,7 @@ class Child:
             return bool(selector.select(timeout))
 
     def code(self) -> int:
-        """Exit code of the process, which has exited."""
+        """Exit code of the process, which must have exited."""
         if self.popen.returncode is None:
             status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             assert status is not None  # noqa: S101 - only WNOHANG gives None
@@ -107,11 +107,11 @@ class Child:
         if self.usage is None:
             self.signal(signal.SIGKILL)
             if not self.exited(patience):
-                raise HostError(f"process {self.pid} ({shorten(self.popen.args)}) does not die")  # type: ignore[arg-type]
+                raise HostError(f"process {self.pid} ({shorten(self.popen.args)}) will not die")  # type: ignore[arg-type]
             _, status, used = os.wait4(self.pid, 0)
             self.popen.returncode = os.waitstatus_to_exitcode(status)
             os.close(self.pidfd)
-            # A child starts with the peak of the process it was forked from, so a smaller one is unknown.
+            # A child inherits the peak RSS of the process that forked it, so a smaller one is unknown.
             peak = (
                 used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
             )
@@ -133,14 +133,14 @@ class Child:
 def start(
     argv: tuple[str, ...], *, cpus: frozenset[int] | None = None, stdin: int, stderr: int = subprocess.PIPE
 ) -> Child:
-    """Start a command in a session of its own, its standard output piped, on the processors given."""
+    """Start a command in its own session, with its standard output piped, on the given CPUs."""
     _hire_spawner()
     order = _Order(argv, cpus, stdin, stderr)
     try:
         _orders.put(order.carry_out)
         order.done.acquire()
     except BaseException:
-        # Interrupted: what is being started must not be lost. The spawner takes one order after the other.
+        # Interrupted: do not lose what is being started. The spawner handles orders one at a time.
         given_up = _locked()
         _orders.put(lambda: order.give_up(given_up))
         given_up.acquire(timeout=10)
@@ -152,7 +152,7 @@ def start(
 
 
 class _Order:
-    """A command that the spawner is to start; once ``done`` is released, ``child`` or ``error`` is there."""
+    """A command for the spawner to start; once ``done`` is released, ``child`` or ``error`` is set."""
 
     def __init__(self, argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stderr: int) -> None:
         self.argv, self.cpus, self.stdin, self.stderr = argv, cpus, stdin, stderr
@@ -161,15 +161,15 @@ class _Order:
         self.error: Exception | None = None
 
     def carry_out(self) -> None:
-        """In the spawner's thread."""
+        """Runs in the spawner thread."""
         try:
             self.child = _popen(self.argv, self.cpus, self.stdin, self.stderr)
-        except Exception as error:  # raised where the order was given
+        except Exception as error:  # raised again where the order was given
             self.error = error
         self.done.release()
 
     def give_up(self, given_up: threading.Lock) -> None:
-        """In the spawner's thread, after :meth:`carry_out`, if that has been ordered at all."""
+        """Runs in the spawner thread, after :meth:`carry_out` if that was queued at all."""
         with contextlib.suppress(HostError):
             if self.child is not None:
                 self.child.end()
@@ -177,7 +177,7 @@ class _Order:
 
 
 def _hire_spawner() -> None:
-    """Start the spawner's thread if there is none yet."""
+    """Start the spawner thread if there is none yet."""
     with _hiring:
         if not _hired:
             _hired.append(_thread.start_new_thread(_take_orders, ()))
@@ -195,7 +195,7 @@ def _locked() -> threading.Lock:
 
 
 def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stderr: int) -> Child:
-    """Start a command, in the spawner's thread; a child inherits the processors of the thread."""
+    """Start a command, in the spawner thread; a child inherits the thread's CPU affinity."""
     before = os.sched_getaffinity(0)
     try:
         if cpus is not None:
@@ -220,13 +220,13 @@ def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stder
 
 
 def kill_all() -> None:
-    """Kill every child at once; those who own them notice, and clean up."""
+    """Kill every child at once; their owners notice and clean up."""
     for child in list(_children):
         child.signal(signal.SIGKILL)
 
 
 def living(group: int) -> list[int]:
-    """The members of a process group that are not mere zombies."""
+    """The members of a process group that are not zombies."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

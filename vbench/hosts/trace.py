@@ -1,7 +1,7 @@
-"""What hosts are asked to do, in the log: each command as one would type it, where it ran, and how it ended.
+"""The log of what hosts are asked to do: each command as typed in a shell, where it ran, and how it ended.
 
-Nothing is formatted unless somebody listens, and a command is logged after its times have been taken. Input is
-logged by its length only, because it may hold keys.
+Nothing is formatted unless debug logging is on, and a command is logged after its times have been taken. Of
+its input only the length is logged, because it may contain keys.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _LINES = 15
-"""Most lines of an output that are logged."""
+"""Maximum number of output lines that are logged."""
 
 
 def commands(run: Callable[_P, Result]) -> Callable[_P, Result]:
-    """``Host.run``, logging each command: host, exit code, milliseconds, shell line, and what it said if it failed."""
+    """``Host.run`` with logging: host, exit code, milliseconds, shell line, and its stderr if it failed."""
 
     @wraps(run)
     def logged(*args: _P.args, **options: _P.kwargs) -> Result:
@@ -50,7 +50,7 @@ def commands(run: Callable[_P, Result]) -> Callable[_P, Result]:
 
 
 class _Last(threading.local):
-    """The failure that this thread met last, when, and how often it was left out of the log since."""
+    """This thread's last failure, when it was seen, and how often it has been left out of the log since."""
 
     failure: tuple[str, ...] | None = None
     at = 0.0
@@ -62,15 +62,13 @@ _last = _Last()
 
 def _tell(host: Host, argv: Argv, options: dict[str, Any], how: str, seconds: float, said: str) -> None:
     failure, now = (host.name, *argv, how, said), time.monotonic()
-    polled = (
-        failure == _last.failure and now - _last.at < 1
-    )  # something is waited for, by trying it over and over
+    polled = failure == _last.failure and now - _last.at < 1  # something is being polled for
     _last.at = now
     if said and polled:
         _last.again += 1
         return
     if _last.again:
-        log.debug("%s: the same %d times more", host.name, _last.again)
+        log.debug("%s: the same, %d more times", host.name, _last.again)
     _last.failure, _last.again = failure, 0
     fed = f"  # with {len(data)} bytes of input" if (data := options.get("input")) else ""
     line = f"{shlex.join(argv)}{fed}{_end_of(said)}"
@@ -79,7 +77,7 @@ def _tell(host: Host, argv: Argv, options: dict[str, Any], how: str, seconds: fl
 
 @contextmanager
 def life(host: str, process: Process, end: Callable[[], object]) -> Iterator[None]:
-    """Have a process ended when the block is left, and log its start, how it ended and what it said last."""
+    """End a process when the block is left; log its start, how it ended and its last output."""
     begin = time.monotonic()
     if log.isEnabledFor(logging.DEBUG):
         log.debug("%s: process %d started: %s", host, process.pid, shlex.join(process.argv))
@@ -89,13 +87,13 @@ def life(host: str, process: Process, end: Callable[[], object]) -> Iterator[Non
         by_itself = log.isEnabledFor(logging.DEBUG) and _code(process) is not None
         end()
         if log.isEnabledFor(logging.DEBUG):
-            how = "had ended by itself" if by_itself else "was ended"
+            how = "had already ended" if by_itself else "was ended"
             said = f"code {_code(process)}, after {time.monotonic() - begin:.1f} s{_end_of(process.tail())}"
             log.debug("%s: process %d %s: %s", host, process.pid, how, said)
 
 
 def _code(process: Process) -> int | None:
-    """Exit code of a process if it has ended and its host can still tell."""
+    """Exit code of a process if it has ended and its host can still report it."""
     try:
         return process.poll()
     except HostError:
@@ -103,5 +101,5 @@ def _code(process: Process) -> int | None:
 
 
 def _end_of(output: str) -> str:
-    """The last lines of an output, set off on lines of their own."""
+    """The last lines of an output, indented on separate lines."""
     return "".join(f"\n    | {line:.500}" for line in output.splitlines()[-_LINES:])

@@ -1,7 +1,7 @@
 """What one vbench process has on the machine it runs on: a folder of working files, child processes, its turn.
 
-All of it is recognised when its process has been killed, and removed by the next one: the folder by its lock,
-the processes by a mark in their environment. Nothing else is touched.
+If the process is killed, the next one recognizes what it left and removes it: the folder by its lock, the
+child processes by a mark in their environment. Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _OWNED = re.compile(rf"(?:^|\0){MARK}=(\d+\.\d+\.\d+)(?:\0|$)".encode())
 
 @contextmanager
 def session(base: Path | None = None) -> Iterator[Path]:
-    """A folder for the working files of one vbench process, gone at its end.
+    """A folder for the working files of one vbench process, removed at the end.
 
-    It is locked while in use, so that what a killed process left behind is recognised and removed by the
-    next one. Raises ``VbenchError`` when it cannot be made.
+    It is locked while in use, so that the next process recognizes and removes what a killed one left behind.
+    Raises ``VbenchError`` if it cannot be created.
     """
     home = (base or paths.cache()) / "sessions"
     try:
@@ -54,7 +54,7 @@ def session(base: Path | None = None) -> Iterator[Path]:
 
 
 def remove_stale(home: Path | None = None) -> list[Path]:
-    """Remove the folders of sessions that are no longer running; returns them."""
+    """Remove the folders of sessions that have ended; returns them."""
     home = home or paths.cache() / "sessions"
     if not home.is_dir():
         return []
@@ -64,9 +64,9 @@ def remove_stale(home: Path | None = None) -> list[Path]:
 
 @contextmanager
 def nobody_else(what: str) -> Iterator[None]:
-    """Nothing of vbench runs with this cache, and nothing starts, while ``what`` is done.
+    """No other vbench process uses this cache, and none starts, while ``what`` is done.
 
-    Raises ``UsageError`` that names the processes that are there.
+    Raises ``UsageError`` naming the processes that use it.
     """
     home = paths.cache() / "sessions"
     if not home.is_dir():
@@ -85,9 +85,9 @@ def nobody_else(what: str) -> Iterator[None]:
 
 @contextmanager
 def measuring(*, alone: bool) -> Iterator[None]:
-    """This run's turn to measure on this machine with this cache; given up at the end, however that comes.
+    """This run's turn to measure on this machine with this cache; released at the end, however the run ends.
 
-    A run by the wall clock is ``alone``: whatever ran beside it would be in its figures. Runs whose clock
+    A wall-clock run is ``alone``: anything running beside it would affect its results. Runs whose clock
     counts instructions do not disturb each other. Raises ``UsageError`` naming the run that is in the way.
     """
     path = paths.cache() / "measuring.lock"
@@ -101,17 +101,17 @@ def measuring(*, alone: bool) -> Iterator[None]:
             fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"another run is measuring on this machine: {'; '.join(holders(path)) or 'it has just begun'}",
-                "wait for it to end: at once, they would disturb each other's figures",
+                f"another run is measuring on this machine: {'; '.join(holders(path)) or 'just started'}",
+                "wait for it to end: two runs at once would disturb each other's results",
             ) from None
         yield
 
 
 def end_orphans() -> list[int]:
-    """Kill this user's processes whose vbench was killed before it could end them; returns their numbers.
+    """Kill this user's processes whose vbench was killed before it could end them; returns their PIDs.
 
-    Such a process bears the mark of its vbench in its environment. Those that a vbench in another PID
-    namespace started are left to that one.
+    Such a process carries the mark of its vbench in its environment. Processes started by a vbench in another
+    PID namespace are left alone.
     """
     space = owner().rpartition(".")[2]
     ended = []
@@ -121,7 +121,7 @@ def end_orphans() -> list[int]:
                 continue
             number = os.pidfd_open(int(entry.name))
             try:
-                if _is_orphan(entry, space):  # it is still the same process
+                if _is_orphan(entry, space):  # still the same process
                     signal.pidfd_send_signal(number, signal.SIGKILL)
                     ended.append(int(entry.name))
             finally:
@@ -138,14 +138,14 @@ def _is_orphan(entry: Path, space: str) -> bool:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Keep other processes from making or removing session folders: one not yet locked looks left behind."""
+    """Keep other processes from creating or removing session folders: one not yet locked looks abandoned."""
     with (home / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _folders(home: Path) -> list[Path]:
-    """The folders that sessions have made; what else lies there is not ours."""
+    """The folders created by sessions; anything else there is not ours."""
     return sorted(path for path in home.glob("s*") if _FOLDER.fullmatch(path.name) and not path.is_symlink())
 
 

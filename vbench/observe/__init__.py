@@ -1,1 +1,1 @@
-"""What a host is, whether stacks are treated alike, and what disturbs."""
+"""Facts about hosts, fairness between stacks, and noise."""

@@ -1,6 +1,6 @@
-"""What a host is: the facts that a figure depends on, read inside it in one command.
+"""Facts about a host that results depend on, read inside it by one command.
 
-Nothing is guessed: a fact that cannot be read has the value ``unavailable: `` and the reason.
+Nothing is guessed: a fact that cannot be read has the value ``unavailable: `` followed by the reason.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from vbench.hosts.command import script
 
 UNAVAILABLE = "unavailable: "
 ON_THE_MACHINE = "the machine"
-"""The fact ``peer`` where the other end of network workloads runs outside all guests; else the stack it runs in."""
+"""The fact ``peer`` if the network peer runs outside all guests; otherwise it is the peer's stack."""
 
 _CPU = "/sys/devices/system/cpu"
 _CLOCK = "/sys/devices/system/clocksource/clocksource0"
 _DMI = "/sys/class/dmi/id"
-# Facts that are one short file each.
+# Facts that are read from one short file each.
 _FILES = {
     "command_line": "/proc/cmdline",
     "governor": f"{_CPU}/cpu0/cpufreq/scaling_governor",
@@ -48,7 +48,7 @@ _READ = script(_SCRIPTS / "read-facts.sh")
 _HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
 _TROUBLE = re.compile(r"head: (?:cannot open|error reading) '(.+?)'(?: for reading)?: (.+)")
 
-# What firmware and hypervisors call themselves: as systemd-detect-virt reads them (systemd, src/basic/virt.c).
+# How firmware and hypervisors identify themselves, as in systemd-detect-virt (systemd, src/basic/virt.c).
 _MAKERS = (
     ("KVM", "kvm"),
     ("OpenStack", "kvm"),
@@ -70,7 +70,7 @@ _CLOCKS = {"kvm-clock": "kvm", "xen": "xen", "hyperv": "hyper-v"}
 
 
 class _Files:
-    """Content of the files that one command read, and why others could not be read."""
+    """Contents of the files that one command read, and why others could not be read."""
 
     def __init__(self, stdout: str, stderr: str) -> None:
         self.trouble = dict(_TROUBLE.findall(stderr))
@@ -79,12 +79,12 @@ class _Files:
         self.content = dict(zip(parts[1::2], (part.strip("\n") for part in parts[2::2]), strict=True))
 
     def text(self, path: str) -> str:
-        """A file's content on one line, or why there is none."""
+        """A file's content as one line, or why there is none."""
         found = " ".join(self.content.get(path, "").split())
         return found or f"{UNAVAILABLE}{path}: {self.trouble.get(path, 'it is empty')}"
 
     def under(self, pattern: str) -> dict[str, str]:
-        """Content of the files that match a pattern, by path."""
+        """Contents of the files that match a pattern, by path."""
         return {
             path: text.strip() for path, text in self.content.items() if PurePosixPath(path).match(pattern)
         }
@@ -100,10 +100,10 @@ class _Files:
 def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
     """Facts of one host, read inside it by one command; keys are stable, none is left out.
 
-    All are text but ``placement``, the table of :class:`vbench.hosts.placement.Placement`.
+    All are text except ``placement``, the fields of :class:`vbench.hosts.placement.Placement`.
 
-    ``results`` is the folder that results go to, where that is on this host. Raises ``HostError`` when the
-    host has gone.
+    ``results`` is the folder that results go to, if it is on this host. Raises ``HostError`` if the host is
+    gone.
     """
     folders = {"scratch": host.scratch} | ({"results": str(results)} if results is not None else {})
     files = [*_FILES.values(), *_PROC, *_KERNEL, *_MARKS]
@@ -114,7 +114,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
     read = _Files(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     if len(read.preamble) < 2 + len(folders):
         why = done.stderr.decode(errors="replace").strip()[:200] or f"exit code {done.code}"
-        raise HostError(f"{host.name}: its facts cannot be read: {why}")
+        raise HostError(f"{host.name}: cannot read its facts: {why}")
     clock, machine, *places = read.preamble
     known: dict[str, str] = {
         "kernel": " ".join(read.text(path) for path in _KERNEL[:2]),
@@ -160,7 +160,7 @@ def _kibibytes(read: _Files, field: str) -> str:
 
 
 def _offset(clock: str, begin: float, end: float) -> str:
-    """How far the host's time of day is ahead of the harness's, and how well that is known."""
+    """How far the host's time of day is ahead of the harness's, and the uncertainty of that."""
     try:
         return f"{float(clock) - (begin + end) / 2:+.3f} within {(end - begin) / 2:.3f}"
     except ValueError:
@@ -168,10 +168,10 @@ def _offset(clock: str, begin: float, end: float) -> str:
 
 
 def virtualization(content: Mapping[str, str]) -> str:
-    """What virtualization lies below a host, and by what sign, from the files that it shows.
+    """Which virtualization a host runs on, and the evidence, from the files that it exposes.
 
-    The order of signs follows systemd-detect-virt: Xen's own files, a kernel in user space, the firmware's
-    names, the clocks offered, and last the processor's flag, which says that there is something but not what.
+    The order of evidence follows systemd-detect-virt: Xen's own files, User Mode Linux, firmware names,
+    available clock sources, and last the CPU flag, which says that there is a hypervisor but not which.
     """
     return next(_signs(content), "no sign of it")
 
@@ -198,7 +198,7 @@ def _signs(content: Mapping[str, str]) -> Iterator[str]:
 
 
 def _storage(read: _Files, name: str, place: str, asked: str) -> dict[str, str]:
-    """File system and device of a folder: the mount with the longest path above it."""
+    """File system and device of a folder, from the mount point with the longest path above it."""
     keys = f"{name}_file_system", f"{name}_storage"
     if not place:
         return dict.fromkeys(keys, f"{UNAVAILABLE}{asked} cannot be entered")
@@ -214,7 +214,7 @@ def _storage(read: _Files, name: str, place: str, asked: str) -> dict[str, str]:
         return dict.fromkeys(keys, f"{UNAVAILABLE}no mount above {place} is told of")
     _, number, text = max(
         reversed(mounts), key=lambda mount: mount[0]
-    )  # the last of equals hides those before it
+    )  # the last of equals hides the earlier ones
     return {keys[0]: text, keys[1]: _device(read, number)}
 
 
@@ -225,7 +225,7 @@ def _device(read: _Files, number: str) -> str:
     for path, found in read.under("/sys/class/block/*/dev").items():
         if found == number:
             folder = path.removesuffix("/dev")
-            # A partition has no queue: it belongs to the disk whose name it extends.
+            # A partition has no queue: use the disk whose name is a prefix of its own.
             disk = max((each for each in disks if folder.startswith(each)), key=len, default=folder)
             spins = read.content.get(f"{disk}/queue/rotational", "").strip()
             kind = {"0": "not rotational", "1": "rotational"}.get(spins, "of a kind not told")
@@ -236,7 +236,7 @@ def _device(read: _Files, number: str) -> str:
 
 
 def harness(host: Host, checkout: Path) -> str:
-    """The commit that this vbench runs from, ``-dirty`` when files differ from it; or why there is none."""
+    """The commit that this vbench runs from, ``-dirty`` if files differ from it; or why it is unknown."""
     if not (checkout / ".git").exists():
         return f"{UNAVAILABLE}vbench does not run from a checkout"
     ask = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -249,8 +249,8 @@ _REST = script(_SCRIPTS / "come-to-rest.sh")
 
 
 def come_to_rest(host: Host) -> bool:
-    """Wait until a machine of ours just booted has no work of its own left; whether it came to that.
+    """Wait until a machine that we just booted is idle; returns whether it got there.
 
-    It is given a state that lasts, first: see the script.
+    First puts it into a state that lasts: see the script.
     """
     return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0

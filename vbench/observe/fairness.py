@@ -1,4 +1,4 @@
-"""Whether stacks were treated alike: what differs from the baseline, how grave it is, and whom it touches."""
+"""Whether stacks were treated alike: what differs from the baseline, how serious it is, what it affects."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 UNKNOWN = "unavailable: "
 _PLACEMENT = TypeAdapter(Placement)
 CLOCK_S = 1.0
-"""Seconds that a guest's time of day may differ from the harness's."""
+"""Seconds by which a guest's time of day may differ from the harness's."""
 _WIDE = re.compile(r"avx\w*|sse4\w*|ssse3|aes|fma|sha_ni|vaes|gfni")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference of ``stack`` from its baseline; ``kinds`` of workloads that it touches, empty for all."""
+    """One difference of ``stack`` from its baseline; ``kinds`` of workloads affected, empty for all."""
 
     severity: Literal["info", "warning", "error"]
     stack: str
@@ -31,7 +31,7 @@ class Finding:
 
 Severity = Literal["info", "warning"]
 
-# What of a placement should be equal; how gravely a difference weighs, and whom it touches.
+# Parts of a placement that should be equal; how serious a difference is, and which workloads it affects.
 _PLACED: tuple[tuple[str, str, Severity, tuple[str, ...]], ...] = (
     ("vcpus", "virtual CPUs", "warning", ()),
     ("memory_mib", "memory", "info", ("memory",)),
@@ -47,9 +47,9 @@ _EQUAL: tuple[tuple[str, str, Severity, tuple[str, ...]], ...] = (
 
 
 def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Finding]:
-    """Where stacks differ from their baseline in what should be equal, by the facts of each.
+    """Where stacks differ from their baseline in what should be equal, given the facts of each.
 
-    Raises ``VbenchError`` when the baseline's facts are missing.
+    Raises ``VbenchError`` if the baseline's facts are missing.
     """
     if baseline not in facts:
         raise VbenchError(f"no facts of the baseline {baseline}")
@@ -72,7 +72,7 @@ def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Findi
 
 
 def _placed(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseline: str) -> Iterator[Finding]:
-    """Resources that were given in another way. What a layer leaves alone is the parent's, and equal."""
+    """Resources allocated differently. What a layer leaves alone is the parent's, and equal."""
     here, there = _placement(mine), _placement(base)
     if here is None or there is None:
         return
@@ -84,7 +84,7 @@ def _placed(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseli
 
 
 def _placement(facts: Mapping[str, Any]) -> Placement | None:
-    """The placement among the facts of a host, which may have been written and read since; older runs tell none."""
+    """The placement in a host's facts, possibly read back from a file; older runs have none."""
     return _PLACEMENT.validate_python(facts["placement"]) if "placement" in facts else None
 
 
@@ -105,7 +105,7 @@ _PATHS = {
 
 
 def _said(name: str, value: Disk | Network | int | None) -> str:
-    """A part of a placement in words."""
+    """Part of a placement in words."""
     match value:
         case None:
             return "not limited"
@@ -130,7 +130,7 @@ def _flags(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any]) -> Iter
 
 
 def _mitigations(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[Finding]:
-    """Processor faults that the two kernels guard against in different degree: the first word tells."""
+    """CPU vulnerabilities whose status, up to the first colon or semicolon, differs between the kernels."""
 
     def states(facts: Mapping[str, Any]) -> dict[str, str]:
         keys = (key for key in facts if key.startswith("mitigation_"))
@@ -153,7 +153,7 @@ def _mitigations(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any]) -
 def _huge_pages(
     stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseline: str
 ) -> Iterator[Finding]:
-    """Which choice the two kernels made of transparent huge pages; one without them never takes any."""
+    """The two kernels' settings for transparent huge pages; one without the feature counts as ``never``."""
 
     def choice(facts: Mapping[str, Any]) -> str | None:
         if "huge_pages" not in facts:
@@ -174,6 +174,6 @@ def _clock(stack: str, mine: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _files(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseline: str) -> Iterator[Finding]:
-    """What cannot be: digests are checked before anything is measured."""
+    """Cannot happen: digests are checked before anything is measured."""
     if mine.get("files_digest") != base.get("files_digest"):
         yield Finding("error", stack, f"the measured programs are not those of {baseline}")

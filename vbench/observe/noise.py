@@ -1,7 +1,7 @@
-"""What on this machine disturbs a measurement: looked for before a run, and watched during it.
+"""What on this machine disturbs measurements: checked before a run, and watched during it.
 
-The bounds are judgements, not measurements: below them a disturbance is lost in what the baseline differs
-from itself, which the report states for every cell.
+The thresholds are judgements, not measurements: below them a disturbance is lost in how much the baseline
+differs from itself, which the report states for every cell.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ Finding = tuple[Literal["info", "warning"], str]
 LOAD = 0.5
 """Load average per CPU before a run."""
 STEAL = 0.01
-"""Share of CPU time that the machine below withheld."""
+"""Share of CPU time stolen by the machine below."""
 WAITING = 0.2
-"""Share of time in which a task waited for a CPU (the kernel's pressure stall information)."""
+"""Share of time during which some task waited for a CPU (the kernel's pressure stall information)."""
 DRIFT = 0.1
-"""Relative range of the processor's frequency."""
+"""Relative range of the CPU frequency."""
 STEP_S = 0.5
-"""Seconds by which the time of day and the monotonic clock may come apart."""
+"""Seconds by which the time of day and the monotonic clock may drift apart."""
 
-# Programs that run guests under techniques of which vbench has no layer; a layer names its own.
+# Programs that run guests by techniques that vbench has no layer for; layers name their own.
 _OTHERS = ("firecracker", r"cloud-hypervis\w*", "VBoxHeadless", "VirtualBoxVM", "vmware-vmx", "runsc-sandbox")
 
 
 @cache
 def _guests() -> re.Pattern[str]:
-    """What programs that run guests are called."""
+    """Names of programs that run guests."""
     ours = (name for layer in layer_classes().values() for name in layer.processes)
     return re.compile("|".join((*ours, *_OTHERS)))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The machine's own accounting at one moment; ``None`` where it keeps none."""
+    """The machine's own accounting at one moment; ``None`` where it has none."""
 
     at: float
-    clock: float  # the time of day less the monotonic clock
+    clock: float  # time of day minus monotonic clock
     steal: int
     ticks: int
-    waited: float | None  # seconds in which some task waited for a CPU
+    waited: float | None  # seconds during which some task waited for a CPU
     swapped: int  # pages, in and out
     throttled: int | None
     mhz: float | None
 
 
 def read(root: Path = Path("/")) -> Reading:
-    """Read it now; ``root`` is where proc and sys are."""
+    """Take a reading now; ``root`` is the directory that contains proc and sys."""
     at = time.monotonic()
     clock = time.time() - at
     words = next((line for line in _lines(root / "proc/stat") if line.startswith("cpu ")), "cpu").split()[1:]
-    ticks = [int(word) for word in words[:8]]  # guest time is in user time already
+    ticks = [int(word) for word in words[:8]]  # user time already includes guest time
     waited = re.search(r"^some .*total=(\d+)", "\n".join(_lines(root / "proc/pressure/cpu")), re.MULTILINE)
     swaps = [
         line.split()[1] for line in _lines(root / "proc/vmstat") if line.startswith(("pswpin ", "pswpout "))
@@ -106,12 +106,12 @@ def before() -> list[Finding]:
 
 
 def other_guests() -> Counter[str]:
-    """Processes that run a guest and were not started by this process: how many, by program."""
+    """Number of processes that run a guest and were not started by this process, by program."""
     mine, found = {os.getpid()}, Counter[str]()
     for process in psutil.process_iter(["name", "exe", "ppid"]):
         known = process.info
         if known["ppid"] in mine:
-            mine.add(process.pid)  # parents come before their children, but for numbers given anew
+            mine.add(process.pid)  # parents come before their children, unless PIDs were reused
             continue
         name = Path(known["exe"] or known["name"] or "").name
         found[name] += process.pid not in mine and _guests().fullmatch(name) is not None
@@ -123,16 +123,16 @@ def _counted(guests: Counter[str]) -> str:
 
 
 class Watch:
-    """Watches the machine from its making on; ``look()`` after each block."""
+    """Watches the machine from construction on; call ``look()`` after each block."""
 
     def __init__(self, first: Reading | None = None) -> None:
         self._readings = [first or read()]
         self._guests = Counter[str]()
 
     def look(self, reading: Reading | None = None, guests: Counter[str] | None = None) -> list[Finding]:
-        """End a stretch of time; returns what disturbed the machine so far, each kind once."""
+        """End an interval; returns what has disturbed the machine so far, each kind once."""
         self._readings.append(reading or read())
-        self._guests |= other_guests() if guests is None else guests  # the most seen at once
+        self._guests |= other_guests() if guests is None else guests  # the maximum seen at once
         found: list[Finding] = []
         pairs = list(zip(self._readings, self._readings[1:], strict=False))
 

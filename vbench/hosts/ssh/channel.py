@@ -1,4 +1,4 @@
-"""One command running at the other end of an SSH channel."""
+"""One command running at the far end of an SSH channel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vbench.hosts.base import Connection
 from vbench.hosts.ssh.wrapper import Markers, new_token, wrap
 
 _CHUNK = 1 << 15
-_LINGER = 5.0  # seconds to wait for the server to close a channel whose streams have ended
-_QUIET = 0.5  # seconds without a byte after the command's end, until we ask whether more can come
+_LINGER = 5.0  # seconds to wait for the server to close a channel after both streams have ended
+_QUIET = 0.5  # seconds without data after the command's end before we ask whether more can come
 
 
 class Channel(Protocol):
-    """What is used here of an SSH session channel."""
+    """The part of an SSH session channel used here."""
 
     @property
     def eof_received(self) -> object: ...  # noqa: D102
@@ -35,7 +35,7 @@ class Channel(Protocol):
 
 
 class Transport(Protocol):
-    """What is used of an SSH transport once it is logged in. It raises exceptions of many kinds."""
+    """The part of a logged-in SSH transport used here. It raises many kinds of exceptions."""
 
     def open_session(self, *, timeout: float | None) -> Channel: ...  # noqa: D102
     def open_channel(  # noqa: D102
@@ -46,15 +46,15 @@ class Transport(Protocol):
 
 
 class RemoteCommand:
-    """Starts a command on a channel of its own, and feeds and drains it in threads.
+    """Starts a command on its own channel, and feeds and drains it in threads.
 
-    ``started`` is set when ``pid`` is known, which is its process group as well; ``done`` when both streams
-    have ended and the channel is closed. ``code`` is ``None`` when the far end has not told how the command
-    ended; ``finished`` then says whether the connection lived up to the command's end.
+    ``started`` is set when ``pid`` is known, which is also its process group; ``done`` when both streams
+    have ended and the channel is closed. ``code`` is ``None`` if the far end has not reported how the command
+    ended; ``finished`` then says whether the connection lasted until the command's end.
 
-    ``gate`` keeps the ends of commands apart from the starts of others on the same connection: dropbear
-    closes a session that has not been given its command yet when the shell of another session exits, and
-    breaks down when the command comes after that.
+    ``gate`` keeps the end of one command apart from the start of another on the same connection: when the
+    shell of one session exits, dropbear closes any session that has not received its command yet, and fails
+    if the command arrives after that.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class RemoteCommand:
 
     @property
     def pid(self) -> int | None:
-        """Number of the command's process group at the far end, once known."""
+        """The command's process group ID at the far end, once known."""
         return self._markers.pid
 
     @property
     def code(self) -> int | None:
-        """Exit code, once told."""
+        """Exit code, once reported."""
         return self._markers.code
 
     def close(self) -> None:
-        """Give the command up, if it is not done."""
+        """Abandon the command if it is not done."""
         self._closing = True
         if self._channel is not None:
             self._channel.close()
@@ -137,7 +137,7 @@ class RemoteCommand:
             if channel.eof_received:
                 self.finished = True
                 channel.status_event.wait(_LINGER)
-        except Exception as error:  # whatever the transport has to say
+        except Exception as error:  # whatever the transport raises
             self.failure = error
         finally:
             self.elapsed = self.elapsed or time.monotonic() - begin
@@ -148,11 +148,11 @@ class RemoteCommand:
             self.done.set()
 
     def _exec(self) -> tuple[Channel, float]:
-        """A channel on which the command has been started, and when."""
+        """A channel on which the command has been started, and the start time."""
         with self._gate:
             channel = self._channel = self._opener()
             if self._closing:
-                raise InterruptedError("given up before it was started")
+                raise InterruptedError("abandoned before it was started")
             channel.settimeout(_QUIET)
             begin = time.monotonic()
             channel.exec_command(self._line)
@@ -164,10 +164,10 @@ class RemoteCommand:
             self._gate.release()
 
     def _all_told(self) -> bool:
-        """Whether the streams have nothing more to come, although they are open.
+        """Whether nothing more will come on the streams, although they are open.
 
-        After the end, only a daemon that left the group can hold them open. The server handles our question
-        after what it has read from the command, so an answer means that nothing more comes.
+        After the end, only a daemon that left the group can hold them open. The server handles our query
+        after what it has read from the command, so an answer means that nothing more will come.
         """
         if self.code is None or self.pid is None:
             return False
@@ -201,7 +201,7 @@ class RemoteCommand:
                 sent = channel.send(bytes(rest[:_CHUNK]))
             except TimeoutError:
                 continue
-            except OSError:  # the command has ended without reading all of it
+            except OSError:  # the command has ended without reading all its input
                 return
             if not sent:
                 return

@@ -1,4 +1,4 @@
-"""Connections over SSH: to guests, whose keys we made ourselves, and to the user's own machines."""
+"""SSH connections: to guests, with keys we generated ourselves, and to the user's own machines."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from vbench.hosts.ssh.host import SshHost
 __all__ = ["SshHost", "connect", "remote"]
 
 _TROUBLE = (paramiko.SSHException, EOFError, OSError)
-_FIRST_PATIENCE = 5.0  # seconds for a server's banner; doubled each time, for guests slower than that
-_SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
+_FIRST_PATIENCE = 5.0  # seconds for a server's banner; doubled each time none came, for slow guests
+_SLOW = 600.0  # seconds that an emulated guest may take for one step of the protocol
 _PAUSE = 0.1
 _KEEPALIVE = 30
 
 log = logging.getLogger(__name__)
 
-# What the transport logs comes as an exception too; without this, Python would print it.
+# Whatever the transport logs is raised as an exception too; without this, Python would print it.
 _LOG = "vbench.transport"
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
 logging.getLogger(_LOG).propagate = False
 
 
 class _Packets(Packetizer):
-    """No change of keys in the middle of a measurement; AES in counter mode is good for far more."""
+    """No rekeying during a measurement; AES-CTR is safe for far more data than this."""
 
     REKEY_BYTES = 1 << 36
     REKEY_PACKETS = 1 << 31
 
 
 class _Transport(paramiko.Transport):
-    """A transport whose channels each keep what they send in order, and that reports by exceptions only."""
+    """A transport whose channels send in order, and that reports errors by exceptions only."""
 
     def __init__(self, connection: Any, **options: Any) -> None:
         super().__init__(connection, packetizer_class=_Packets, **options)
@@ -62,14 +62,14 @@ class _Transport(paramiko.Transport):
 
 
 class _Sender:
-    """Stands between a channel and its transport, and lets nothing follow the channel's close.
+    """Stands between a channel and its transport, and lets no message follow the channel's close.
 
-    A channel is used by several threads, and what one of them sends may be overtaken by the close that
-    another one sends. Servers give up the whole connection over a message for a channel they have forgotten.
+    Several threads use a channel, and a message from one of them may be overtaken by another one's close.
+    Servers drop the whole connection over a message for a channel they no longer know.
     """
 
     def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
-        self._transport: Any = transport  # sending is its private matter
+        self._transport: Any = transport  # sending is a private method
         self._channel = weakref.proxy(channel)
         self._lock = threading.Lock()
         self._over = False
@@ -81,7 +81,7 @@ class _Sender:
         kind = message.asbytes()[:1]
         with self._lock:
             if kind == cMSG_CHANNEL_REQUEST and self._channel.closed:
-                raise EOFError("the channel was closed")  # or paramiko would wait for an answer for ever
+                raise EOFError("the channel was closed")  # otherwise paramiko would wait for a reply forever
             if not self._over:
                 self._over = kind == cMSG_CHANNEL_CLOSE
                 self._transport._send_user_message(message)
@@ -99,10 +99,10 @@ def connect(
     key: KeyPair | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[SshHost]:
-    """Log in to an environment that may still be starting, through its parent; it becomes a host in ``setting``.
+    """Log in through its parent to an environment that may still be starting; yields a host with ``setting``.
 
-    Tries until ``deadline`` seconds have passed, calling ``alive`` in between, which raises when there is
-    nothing left to wait for. Only ``host_key`` is accepted, only ``key`` (vbench's own) is offered.
+    Retries until ``deadline`` seconds have passed, calling ``alive`` in between, which raises if there is
+    nothing left to wait for. Only ``host_key`` is accepted; only ``key`` (vbench's own) is offered.
     """
     login = _Login(setting.name, user, key or client_key(), host_key, time.monotonic() + deadline, alive)
     transport = login.persist(parent, address)
@@ -114,7 +114,7 @@ def connect(
 
 @contextmanager
 def remote(user: str, host: str, port: int = 22) -> Iterator[SshHost]:
-    """Log in to one of the user's machines, with the user's own keys; its host key must be known."""
+    """Log in to one of the user's machines with the user's own keys; its host key must be in known_hosts."""
     place = f"{user}@{host}" if port == 22 else f"{user}@{host}:{port}"
     hint = f"try: ssh {f'-p {port} ' if port != 22 else ''}{user}@{host}"
     client = paramiko.SSHClient()
@@ -158,7 +158,7 @@ class _Unknown(paramiko.MissingHostKeyPolicy):
 
 @dataclass(frozen=True)
 class _Login:
-    """Who logs in where, and until when to try."""
+    """Who logs in where, and how long to keep trying."""
 
     name: str
     user: str
@@ -168,12 +168,12 @@ class _Login:
     alive: Callable[[], None]
 
     def persist(self, parent: Host, address: Address) -> paramiko.Transport:
-        """Try until a transport is logged in."""
+        """Retry until a transport is logged in."""
         patience = _FIRST_PATIENCE
         trouble: object = "no time to try"
         begin, tries, logged = time.monotonic(), 0, None
         while (left := self.end - time.monotonic()) > 0:
-            if trouble != logged and tries:  # the same trouble is met ten times a second while a guest boots
+            if trouble != logged and tries:  # while a guest boots, the same error occurs ten times a second
                 log.debug("%s: login attempt %d at %s: %s", self.name, tries, address, trouble)
                 logged = trouble
             self.alive()
@@ -195,17 +195,17 @@ class _Login:
                         patience *= 2
                 except BaseException as error:
                     _close(transport)
-                    log.debug("%s: login attempt %d at %s, the last: %s", self.name, tries, address, error)
+                    log.debug("%s: login attempt %d at %s, giving up: %s", self.name, tries, address, error)
                     raise
                 else:
                     seconds = time.monotonic() - begin
-                    log.info("%s: logged in after %.1f s, at attempt %d", self.name, seconds, tries)
+                    log.info("%s: logged in after %.1f s, on attempt %d", self.name, seconds, tries)
                     return transport
             time.sleep(_PAUSE)
         raise HostError(f"{self.name}: no SSH login at {address} in time: {trouble}")
 
     def _try(self, transport: paramiko.Transport) -> None:
-        """Check the host key and log in; raises one of ``_TROUBLE`` if another try may go better."""
+        """Check the host key and log in; raises one of ``_TROUBLE`` if a retry may succeed."""
         event = threading.Event()
         transport.start_client(event)
         try:
@@ -222,11 +222,11 @@ class _Login:
         if not transport.is_authenticated():
             if transport.is_active():
                 raise HostError(f"{self.name} refuses vbench's key for {self.user}")
-            raise paramiko.SSHException("the server hung up during the login")
+            raise paramiko.SSHException("the server hung up during login")
         _tune(transport)
 
     def _settle(self, transport: paramiko.Transport, event: threading.Event) -> None:
-        """Wait for a step of the protocol to succeed."""
+        """Wait for a protocol step to succeed."""
         while not event.wait(0.2):
             self.alive()
             if time.monotonic() > self.end:
@@ -241,7 +241,7 @@ def _transport(connection: Connection, patience: float, left: float) -> paramiko
     if isinstance(connection, socket.socket) and connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     transport = _Transport(connection)
-    # What dropbear and OpenSSH both have and an emulated processor computes soonest.
+    # What dropbear and OpenSSH both support and an emulated processor computes fastest.
     options = transport.get_security_options()
     options.kex = ("curve25519-sha256@libssh.org",)
     options.key_types = ("ssh-ed25519",)
@@ -259,7 +259,7 @@ def _tune(transport: paramiko.Transport) -> None:
 
 
 def _close(transport: paramiko.Transport) -> None:
-    transport.packetizer.complete_handshake()  # or the thread of its timer lives on
+    transport.packetizer.complete_handshake()  # otherwise its timer thread lives on
     with contextlib.suppress(*_TROUBLE):
         transport.close()
 
@@ -273,4 +273,6 @@ def _public(key: KeyPair) -> paramiko.PKey:
 
 
 def _mismatch(name: str, pinned: paramiko.PKey, shown: paramiko.PKey) -> HostError:
-    return HostError(f"{name} shows the host key {shown.fingerprint}, but {pinned.fingerprint} was expected")
+    return HostError(
+        f"{name} presents the host key {shown.fingerprint}, but {pinned.fingerprint} was expected"
+    )

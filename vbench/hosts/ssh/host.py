@@ -1,4 +1,4 @@
-"""A machine at the other end of an SSH connection; ``vbench.hosts.ssh.connect`` makes the connections."""
+"""A machine at the far end of an SSH connection; ``vbench.hosts.ssh.connect`` makes the connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vbench.hosts.ssh.channel import RemoteCommand, Transport
 
 log = logging.getLogger(__name__)
 
-_SLOW = 600.0  # seconds that a guest inside emulation may take for one step of the protocol
+_SLOW = 600.0  # seconds that an emulated guest may take for one step of the protocol
 
 _KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
 _SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -40,7 +40,7 @@ _PUT = script(_SCRIPTS / "put.sh")
 
 
 class SshHost(Host):
-    """A machine at the other end of one SSH connection, which stays open.
+    """A machine at the far end of one SSH connection, which stays open.
 
     ``posix`` says that the user's login shell there is a POSIX shell, which saves starting one.
     """
@@ -55,7 +55,7 @@ class SshHost(Host):
     def run(
         self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
     ) -> Result:
-        """Run a command to its end."""
+        """Run a command to completion."""
         end = None if timeout is None else time.monotonic() + timeout
         out, err = Capped(), Capped()
         command = self._start(checked(argv), out.feed, err.feed, input or b"")
@@ -90,13 +90,13 @@ class SshHost(Host):
             command.close()
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
-        """Write a file whole."""
+        """Write a file atomically."""
         path = _plain(path)
         draft = f"{path}.tmp-{secrets.token_hex(4)}"
         argv = ["sh", "-c", _PUT, "put", draft, path, str(len(data)), f"{mode:o}"]
         result = self.run(argv, check=False, timeout=_SLOW, input=data)
         if result.code:
-            reason = result.stderr.decode(errors="replace").strip() or "it did not arrive whole"
+            reason = result.stderr.decode(errors="replace").strip() or "it did not arrive complete"
             raise HostError(f"{self.name}: cannot write {path}: {reason}")
         log.debug("%s: put %d bytes into %s, mode %o", self.name, len(data), path, mode)
 
@@ -109,7 +109,7 @@ class SshHost(Host):
         return result.stdout
 
     def dial(self, address: Address, timeout: float = 10.0) -> Connection:
-        """Connect to a TCP address as this host sees it."""
+        """Connect to a TCP address as seen from this host."""
         if isinstance(address, str):
             raise HostError(f"{self.name}: cannot dial {address}: Unix sockets are not supported over SSH")
         try:
@@ -118,7 +118,7 @@ class SshHost(Host):
             raise self._trouble(f"nothing answers at {address}", error) from error
 
     def terminal(self, kind: str, columns: int, lines: int) -> Any:
-        """A channel with a login shell on a terminal of its own at the far end."""
+        """A channel with a login shell on its own terminal at the far end."""
         channel: Any = self._transport.open_session(timeout=_SLOW)
         channel.get_pty(kind, columns, lines)
         channel.invoke_shell()
@@ -149,7 +149,7 @@ class SshHost(Host):
         end: float | None,
         enough: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait for an event of a command, or until it is ``enough``; ``False`` if ``end`` comes first."""
+        """Wait for an event of a command, or until ``enough()`` is true; ``False`` if ``end`` comes first."""
         while not event.wait(0.5 if end is None else min(0.5, max(end - time.monotonic(), 0))):
             if enough():
                 break
@@ -160,20 +160,20 @@ class SshHost(Host):
         return True
 
     def _code(self, command: RemoteCommand, stderr: Callable[[], bytes]) -> int:
-        """Exit code of a command that is done; ``ConnectionLost`` when the connection ended first."""
+        """Exit code of a command that is done; ``ConnectionLost`` if the connection ended first."""
         if command.code is not None:
             return command.code
         if not command.finished:
-            self._transport.join(1.0)  # channels end a moment before the transport admits to its own end
+            self._transport.join(1.0)  # channels end a moment before the transport reports its own end
             if not self._transport.is_active():
                 raise ConnectionLost(f"{self.name}: the connection dropped while {shorten(command.argv)} ran")
         if command.pid is None:
             said = stderr().decode(errors="replace").strip() or command.failure or "no shell answers"
             raise HostError(f"{self.name}: {shorten(command.argv)} does not start: {said}")
-        return 128 + signal.SIGKILL  # somebody killed the shell around it, which would have told
+        return 128 + signal.SIGKILL  # the shell around it, which would have reported the code, was killed
 
     def _kill(self, command: RemoteCommand) -> None:
-        """Kill what a command that is being given up has started."""
+        """Kill what an abandoned command has started."""
         with contextlib.suppress(HostError):
             if self._transport.is_active() and not command.done.is_set() and command.started.wait(10.0):
                 assert command.pid is not None  # noqa: S101
@@ -181,19 +181,19 @@ class SshHost(Host):
                 command.done.wait(10.0)
 
     def _end(self, command: RemoteCommand, pid: int) -> None:
-        """End a process group, gently at first; an environment that has gone took its processes along."""
+        """End a process group, with TERM and then KILL; if the environment is gone, so are its processes."""
         try:
             result = self.run(["sh", "-c", _END_GROUP, "end", str(pid)], check=False, timeout=_SLOW)
         except ConnectionLost:
             return
         if result.code:
             raise HostError(
-                f"{self.name}: {shorten(command.argv)} left processes that do not die: group {pid}"
+                f"{self.name}: {shorten(command.argv)} left processes that will not die: group {pid}"
             )
         command.done.wait(5.0)
 
     def _signal(self, pid: int, sig: int) -> None:
-        """Signal a process group, which may have gone; does not itself wait without an end."""
+        """Signal a process group, which may be gone; does not wait forever."""
         command = self._start(("sh", "-c", _KILL, "kill", f"{int(sig)}", f"{pid}"), _ignore, _ignore)
         try:
             if self._await(command, command.done, time.monotonic() + 60.0):
@@ -203,7 +203,7 @@ class SshHost(Host):
 
     def _trouble(self, what: str, error: Exception) -> HostError:
         if not self._transport.is_active():
-            return ConnectionLost(f"{self.name}: {what}: the connection has dropped")
+            return ConnectionLost(f"{self.name}: {what}: the connection dropped")
         return HostError(f"{self.name}: {what}: {error}")
 
 
@@ -221,7 +221,9 @@ class _SshProcess(Process):
 
     def wait(self, timeout: float) -> int:
         if not self._host._await(self._command, self._command.done, time.monotonic() + timeout):
-            raise CommandTimeout(f"{self._host.name}: {shorten(self.argv)} still runs after {timeout:g} s")
+            raise CommandTimeout(
+                f"{self._host.name}: {shorten(self.argv)} is still running after {timeout:g} s"
+            )
         return self._host._code(self._command, bytes)
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
@@ -235,12 +237,12 @@ class _SshProcess(Process):
         said = self._host.run(accounting.argv(self.pid), check=False, timeout=_SLOW).text
         if (found := accounting.usage(said)) is not None:
             self._used = found
-        return self._used  # of a process that has ended, what was seen last
+        return self._used  # for a process that has ended, the last value seen
 
 
 def _ignore(_: bytes) -> None: ...
 
 
 def _plain(path: str) -> str:
-    """A path that no tool takes for an option."""
+    """A path that no tool can mistake for an option."""
     return path if path.startswith("/") else f"./{path}"

@@ -1,9 +1,9 @@
 """The few lines of POSIX shell that run a command at the far end of an SSH channel.
 
-They start the command in a session and process group of its own, tell its number, await its end whatever
-that is, kill what is left of the group, tell the exit code, and wait for the client's leave to end. What
-they tell comes on standard error, marked with a token that :class:`Markers` takes out again. The cost is
-one fork, and starting ``setsid``.
+They start the command in its own session and process group, report its PID, wait for it to end in whatever
+way, kill what is left of the group, report the exit code, and wait for the client's permission to exit.
+Reports go to standard error, marked with a token; :class:`Markers` strips them again. The cost is one fork,
+and starting ``setsid``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import secrets
 import shlex
 
-# The shell itself is not in the group, so it outlives every signal to that. Its own standard error goes to
-# /dev/null: it would add "Killed" to the command's. Without the trap, bash would follow a child that ended
-# by SIGINT; the child has it reset. Command substitution is what gives the shell both the
-# child's number and its exit code; the command's output goes past it, through descriptor 4. The number is
-# told before there is a group of that number, so who signals it must be ready to signal the process instead.
+# The shell itself is not in the group, so it survives every signal sent to the group. Its own standard error
+# goes to /dev/null: it would add "Killed" to the command's. Without the trap, bash would also exit when its
+# child dies of SIGINT; in the child the trap is reset. Command substitution gives the shell both the child's
+# PID and its exit code; the command's output bypasses it through descriptor 4. The PID is reported before a
+# group of that number exists, so whoever signals it must be ready to signal the process instead.
 _SCRIPT = (
     "set -- {argv}; exec 3>&2 4>&1 2>/dev/null; trap : INT QUIT; "
     'p=$(exec 2>&3 3>&-; {feed}{{ read -r p x </proc/self/stat; echo "{token} P $p" >&2; echo "$p"; '
@@ -25,12 +25,12 @@ _SCRIPT = (
 
 
 def new_token() -> str:
-    """A marker that no output holds by chance."""
+    """A marker that no output contains by chance."""
     return f"vbench-{secrets.token_hex(8)}"
 
 
 def wrap(argv: tuple[str, ...], token: str, size: int) -> str:
-    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and tells about it."""
+    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it."""
     if size:
         feed, stdin, wait = f"head -c {size} | ", "", "cat >/dev/null"
     else:
@@ -39,7 +39,7 @@ def wrap(argv: tuple[str, ...], token: str, size: int) -> str:
 
 
 class Markers:
-    """Takes the marks out of standard error as it comes in pieces; what is left is the command's own."""
+    """Strips the marks from standard error as it arrives in pieces; what remains is the command's own."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
@@ -48,7 +48,7 @@ class Markers:
         self.code: int | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece; returns what is certain to be the command's."""
+        """Take the next piece; returns what is certainly the command's output."""
         buffer = self._held + data
         clear = b""
         while True:
@@ -76,6 +76,6 @@ class Markers:
             self.code = int(number)
 
     def _overlap(self, buffer: bytes) -> int:
-        """How many bytes at the end may be the beginning of a mark."""
+        """How many bytes at the end may be the start of a mark."""
         most = min(len(self._token) - 1, len(buffer))
         return next((n for n in range(most, 0, -1) if self._token.startswith(buffer[-n:])), 0)
