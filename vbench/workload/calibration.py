@@ -41,7 +41,7 @@ def calibrate(measure: Callable[[int], float], work: WorkSize, *, counted: bool 
 
     A time that seems long enough is measured three times, and the shortest counts: other work on the machine can
     only lengthen it. On a busy machine, a single timing sometimes led to a hundredth of the work, and identical
-    environments with different work sizes do not compare: the smaller size fits between interruptions.
+    environments with different work sizes are not comparable: the smaller size fits between interruptions.
 
     ``counted``: the seconds are counted instructions, which nothing can lengthen, so they are measured once.
     """
