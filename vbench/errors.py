@@ -1,4 +1,4 @@
-"""The errors that vbench raises deliberately: one clear line, and a hint on how to fix it."""
+"""The errors that vbench raises on purpose: one clear line, and a hint on how to fix it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UsageError(VbenchError):
 
 
 class HostError(VbenchError):
-    """A host could not do what it was asked to do."""
+    """A host could not do what it was asked to."""
 
 
 class ConnectionLost(HostError):
@@ -64,7 +64,7 @@ class LayerUnavailable(VbenchError):
 
 
 class BootError(HostError):
-    """An environment did not come up; ``console`` is what it printed, and the message shows the last lines."""
+    """An environment did not come up; ``console`` is what it printed; the message ends with its last lines."""
 
     def __init__(self, message: str, console: str = "") -> None:
         tail = "\n".join(f"    | {line}" for line in console.splitlines()[-15:])
@@ -81,7 +81,7 @@ class BundleError(VbenchError):
 
 
 class Damaged(BundleError):
-    """A bundle's file is not as vbench wrote it: ``path``, ``line`` (from 1; None for the whole file) and ``what``."""
+    """A bundle file is not as vbench wrote it: ``path``, ``line`` (from 1; None for the whole file) and ``what``."""
 
     def __init__(self, path: Path, line: int | None, what: str, hint: str | None = None) -> None:
         super().__init__(f"{path}{'' if line is None else f':{line}'}: {what}", hint)
@@ -89,7 +89,7 @@ class Damaged(BundleError):
 
 
 class NotComparable(BundleError):
-    """Two bundles do not describe the same things; the message names the fields that differ."""
+    """Two bundles do not describe the same thing; the message names the fields that differ."""
 
     exit_code = 3
 
@@ -99,11 +99,11 @@ EXTRAS = {
     "pdf": ("weasyprint",),
     "notebook": ("ipywidgets", "jupyterlab", "nbclient"),
 }
-"""By extra, the modules that only it installs; the base install reads bundles without them."""
+"""For each extra, the modules that only it installs; the base install can read bundles without them."""
 
 
 def missing_extra(error: ImportError) -> VbenchError | None:
-    """The error for a module that is missing because its extra is not installed; ``None`` for other import errors."""
+    """The error for a module missing because its extra is not installed; ``None`` for other import errors."""
     for extra, modules in EXTRAS.items():
         if isinstance(error, ModuleNotFoundError) and error.name in modules:
             return VbenchError(
@@ -117,7 +117,7 @@ def brief(value: Any) -> str:
     """Any value, shortened for a message: one line of about 80 characters at most."""
     try:
         text = reprlib.repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, say
+    except (ValueError, RecursionError):  # e.g. an integer with thousands of digits
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -1,7 +1,7 @@
-"""Reading and writing files of which the folder, or the content, may be a stranger's.
+"""Reading and writing files whose folder or content may come from a stranger.
 
-What is read is a regular file of bounded size, so that nothing hangs on a pipe or fills the memory. What is
-written inside a folder goes to that folder: a symbolic link that lies there is not followed.
+Only regular files of bounded size are read, so that nothing hangs on a pipe or fills memory. What is written
+inside a folder stays in that folder: symbolic links in it are not followed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DRAFT = re.compile(r"\.(.+)\.draft-[0-9a-f]{8}")
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes. Raises ``OSError`` with a plain reason."""
+    """The content of a regular file of at most ``limit`` bytes. Raises ``OSError`` with a readable reason."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         _require_regular(file.fileno())
         data = file.read(limit + 1)
@@ -31,12 +31,12 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int = 1 << 20) -> str:
-    """As :func:`read_bounded`, decoded. Raises ``OSError`` or, for what is not UTF-8, ``ValueError``."""
+    """Like :func:`read_bounded`, decoded. Raises ``OSError`` or, if it is not UTF-8, ``ValueError``."""
     return read_bounded(path, limit).decode("utf-8")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file, as :func:`read_text`. Raises ``ValueError`` with a plain reason, whatever is wrong with it."""
+    """A TOML file, read like :func:`read_text`. Whatever is wrong, raises ``ValueError`` with a readable reason."""
     try:
         return tomllib.loads(read_text(path))
     except OSError as error:
@@ -46,7 +46,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def open_inside(path: Path, flags: int) -> io.FileIO:
-    """Open a regular file, unbuffered; a link in its place is not followed. Raises ``OSError``."""
+    """Open a regular file, unbuffered; a symbolic link is not followed. Raises ``OSError``."""
     try:
         number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -67,9 +67,9 @@ def _require_regular(number: int) -> None:
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a new file in place of ``path``: the old one or the new one is there at every moment.
+    """Replace ``path`` atomically: at every moment, either the old file or the new one is there.
 
-    ``write`` is given a new, empty file beside it. A link at ``path`` is itself replaced, not followed.
+    ``write`` is given a new, empty file next to it. A link at ``path`` is itself replaced, not followed.
     Raises ``OSError``.
     """
     draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(4)}")
@@ -86,7 +86,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_drafts(folder: Path, *names: str) -> None:
-    """Remove what a killed process left of replacing the files of these names."""
+    """Remove what a process left behind if it was killed while replacing files of these names."""
     with contextlib.suppress(OSError):
         for path in folder.glob(".*.draft-*"):
             match = _DRAFT.fullmatch(path.name)
@@ -95,7 +95,7 @@ def remove_drafts(folder: Path, *names: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as lasting as the files."""
+    """Sync a folder, so that the file names in it are as durable as the files."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(number)
@@ -104,7 +104,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def holders(path: Path) -> list[str]:
-    """Who holds a lock on a file, as the kernel tells: each process with its command line, as far as it shows."""
+    """Who holds a lock on a file, according to the kernel: each process, with its command line if readable."""
     try:
         wanted = path.stat()
         lines = Path("/proc/locks").read_text().splitlines()

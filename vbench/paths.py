@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache() -> Path:
-    """Capsules, and the working files of runs: ``$VBENCH_CACHE``, or the user's cache directory."""
+    """Capsules and the working files of runs: ``$VBENCH_CACHE``, or ``vbench`` in the user's cache directory."""
     if configured := os.environ.get("VBENCH_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbench"
@@ -19,21 +19,21 @@ def state() -> Path:
 
 
 def workload_files() -> Path:
-    """The workload files and the probe's sources that come with vbench."""
+    """The workload files and the probe's source code shipped with vbench."""
     return _shipped("workloads", "workloads")
 
 
 def reference_bundle() -> Path:
-    """The bundle of the instruction-counted testbed that comes with vbench."""
+    """The bundle shipped with vbench, measured on the instruction-counted testbed."""
     return _shipped("reference", "results/reference-testbed")
 
 
 def notebooks() -> Path:
-    """The notebooks that come with vbench."""
+    """The notebooks shipped with vbench."""
     return _shipped("notebooks", "notebooks")
 
 
 def _shipped(installed: str, checkout: str) -> Path:
-    """A folder that comes with vbench: inside the package when installed, else in the checkout around it."""
+    """A folder shipped with vbench: inside the package if installed, else in the checkout around it."""
     inside = Path(__file__).parent / installed
     return inside if inside.is_dir() else Path(__file__).parents[1] / checkout

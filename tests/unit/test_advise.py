@@ -350,8 +350,8 @@ def test_mixes_are_read_and_refused_in_one_line() -> None:
     assert mix.parse("web=0.6, db=0.4") == {"web": 0.6, "db": 0.4}
     assert mix.parse("cpu") == {"cpu": 1.0}
     for text, message in (
-        ("web=x", "'web=x' is no weight"),
-        ("web=1,web=2", "web comes twice"),
+        ("web=x", "'web=x' is not a weight"),
+        ("web=1,web=2", "web is given twice"),
         ("=1", "a name is missing"),
         ("", "a name is missing"),
     ):

@@ -32,7 +32,7 @@ def test_nothing_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_pattern_that_takes_ages_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract, "PATIENCE_S", 0.5)
     begin = time.monotonic()
-    with pytest.raises(VbenchError, match=r"is not done with the output after 0\.5 s"):
+    with pytest.raises(VbenchError, match=r"did not finish on the output within 0\.5 s"):
         search(r"^(a{1,30}){1,30}$", "a" * 60 + "b")
     assert time.monotonic() - begin < 60
     assert search(r"(\d+) (\w)?", "x 12 ") is None

@@ -265,12 +265,12 @@ BAD = {
     "unknown placeholder": ("{size}", "{sise}", "command: '--size={sise}': unknown placeholder 'sise', did you"),
     "empty placeholder": ("{size}", "{}", "unknown placeholder '{}'"),
     "lone brace": ("{size}", "{size", "unknown placeholder '{'"),
-    "no program": ('"@tool"', '"/bin/tool"', "command: begins with a program of the capsule"),
+    "no program": ('"@tool"', '"/bin/tool"', "command: must begin with a capsule program"),
     "work unused": ("{work}", "5", "command: {work} and the table [work] go together"),
-    "parameter unused": ("--size={size}", "x", "params.size is used by no command"),
-    "parameter reserved": ("size = 4", "work = 4", "params: 'work' cannot be a parameter's name"),
-    "parameter a list": ("size = 4", "size = [4]", "params: size needs a string or a number"),
-    "parameter a truth": ("size = 4", "size = true", "params: size needs a string or a number"),
+    "parameter unused": ("--size={size}", "x", "params.size is not used in any command"),
+    "parameter reserved": ("size = 4", "work = 4", "params: 'work' is not allowed as a parameter name"),
+    "parameter a list": ("size = 4", "size = [4]", "params: size must be a string or a number"),
+    "parameter a truth": ("size = 4", "size = true", "params: size must be a string or a number"),
     "port of nothing": ("{size}", "{size}:{port}", "command: {port} needs a [server]"),
     "empty command": ('["@tool", "--work={work}", "--size={size}"]', "[]", "command: Tuple should have at least"),
     "a shell string": ('["@tool", "--work={work}", "--size={size}"]', '"@tool"', "command: Input should be a valid"),
@@ -310,7 +310,7 @@ def test_bad_encoding_and_unreadable_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Upper", "under_score", "a b", "ü", ".."])
 def test_bad_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="a workload's name is made of"):
+    with pytest.raises(UsageError, match="a workload's name may contain only"):
         load_workload(write(tmp_path, MINIMAL, name))
 
 

@@ -1,1 +1,1 @@
-"""With what bytes: one tree of Debian packages, known by its digest."""
+"""The capsule, the bytes that are run: one tree of Debian packages, identified by its digest."""

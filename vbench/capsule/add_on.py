@@ -1,7 +1,7 @@
-"""Add-ons to the capsule: what a technique needs on its parent beyond it, each a part with a digest of its own.
+"""Add-ons to the capsule: what a technique needs on its parent beyond the capsule, each with its own digest.
 
-So a new technique changes neither what is measured nor the digest that makes bundles comparable. An add-on lies in
-the cache beside the capsule, as ``add-on.tar`` (what a parent over SSH is given) and ``tree/`` (unpacked).
+So a new technique changes neither what is measured nor the digest that makes bundles comparable. An add-on is kept in
+the cache next to the capsule, as ``add-on.tar`` (copied to parents reached over SSH) and ``tree/`` (unpacked).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from vbench.hosts.base import Part
 from vbench.technique import AddOn
 
 LAYOUT = 1
-"""Raised when what this module makes of the same packages and files changes."""
-# What mmdebstrap and apt leave in a tree, of the machine that it was built on.
+"""Incremented when this module's output for the same packages and files changes."""
+# What mmdebstrap and apt leave in a tree that comes from the build machine.
 _LEFT_OUT = ("dev", "etc/apt", "etc/dpkg", "etc/hostname", "etc/resolv.conf", "tmp", "var")
 
 
@@ -41,7 +41,7 @@ class Manifest(BaseModel, extra="forbid"):
 
 
 def recipe(wanted: AddOn) -> str:
-    """SHA-256 over everything that decides what is built, package versions apart."""
+    """SHA-256 over everything that determines what is built, except package versions."""
     plan = capsule.recipe()
     lines = [f"layout {LAYOUT}", wanted.name, plan.suite, plan.architecture, *sorted(wanted.packages)]
     lines += [f"{path} {_sha256(file.read_bytes())}" for path, file in sorted(wanted.files.items())]
@@ -49,25 +49,25 @@ def recipe(wanted: AddOn) -> str:
 
 
 def find(wanted: AddOn) -> tuple[Part, Manifest] | None:
-    """The add-on as it lies on this machine, if it has been built here as it is wanted now."""
+    """The add-on on this machine, if it has been built here as it is wanted now."""
     key = recipe(wanted)
     for file in sorted(capsule.home().glob(f"add-on-{wanted.name}-*/add-on.json")):
         try:
             manifest = Manifest.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):
-            continue  # it is built anew
+            continue  # it will be rebuilt
         if manifest.recipe == key:
             return Part(str(file.parent), manifest.digest), manifest
     return None
 
 
 def parts(wanted: Iterable[AddOn]) -> dict[str, Part]:
-    """Those that have been built here, by name."""
+    """Those of the add-ons that have been built here, by name."""
     return {each.name: found[0] for each in wanted if (found := find(each)) is not None}
 
 
 def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | None = None) -> Manifest:
-    """Build an add-on, or return the one that is there. Raises ``VbenchError`` when its packages cannot be had."""
+    """Build an add-on, or return the existing one. Raises ``VbenchError`` if its packages are unavailable."""
     with capsule.building(say) as work:
         if (found := find(wanted)) is not None:
             return found[1]
@@ -91,14 +91,14 @@ def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | Non
 
 
 def write_lock(wanted: AddOn, manifest: Manifest) -> None:
-    """Make an add-on's lock file say what was built."""
+    """Record in an add-on's lock file what was built."""
     if wanted.lock is not None:
         content = {"digest": manifest.digest, "packages": manifest.packages}
         wanted.lock.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> list[dict[str, str]]:
-    """Write the tree of packages and files to a tar archive; returns the packages."""
+    """Write the tree of packages and files to a tar archive; return the packages."""
     packages: list[dict[str, str]] = []
     with tarfile.open(archive, "w") as out:
         if wanted.packages:
@@ -121,7 +121,7 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
 
 
 def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
-    """Unpack packages and all they depend on, without installing them: takes seconds."""
+    """Unpack packages and their dependencies without installing them; takes seconds."""
     plan = capsule.recipe()
     listed = 'cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/add-on-packages"'
     argv = ["mmdebstrap", "--variant=extract", f"--architectures={plan.architecture}"]
@@ -149,7 +149,7 @@ def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
 
 
 def _packages(listing: str) -> list[dict[str, str]]:
-    """Name, version and archive SHA-256 of each package, from the archives' names."""
+    """Name, version and archive SHA-256 of each package, from ``sha256sum`` output for the archives."""
     found = []
     for line in listing.splitlines():
         digest, _, file = line.partition("  ")

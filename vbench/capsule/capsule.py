@@ -1,7 +1,7 @@
 """The capsule: the one payload that every environment boots from and every measurement runs.
 
-A capsule is a root tree of pinned Debian packages, known by a SHA-256 over its content. It lies in the
-cache as ``rootfs.tar`` (what export carries), ``tree/`` (unpacked) and ``image`` (the same as ext4).
+A capsule is a root tree of pinned Debian packages, identified by a SHA-256 over its content. It is kept in the
+cache as ``rootfs.tar`` (what export writes), ``tree/`` (unpacked) and ``image`` (the same tree as ext4).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Capsule:
             self.manifest = Manifest.model_validate_json((directory / "capsule.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise VbenchError(
-                f"no sound capsule in {directory}: {reason_of(error)}", "rebuild it: vbench capsule build"
+                f"no usable capsule in {directory}: {reason_of(error)}", "rebuild it: vbench capsule build"
             ) from error
 
     @property
@@ -61,17 +61,17 @@ class Capsule:
         return self.manifest.digest
 
     def payload(self) -> Payload:
-        """The capsule as it lies on this machine."""
+        """The capsule on this machine."""
         return payload_at(str(self.directory), self.manifest)
 
 
 def payload_at(directory: str, manifest: Manifest) -> Payload:
-    """The capsule as it lies in ``directory`` on some host."""
+    """The capsule in ``directory`` on some host."""
     return Payload(directory, manifest.digest, manifest.programs, manifest.files)
 
 
 def recipe() -> rootfs.Recipe:
-    """The recipe that belongs to this version of vbench."""
+    """The recipe of this version of vbench."""
     return rootfs.Recipe.load(paths.workload_files() / "src")
 
 
@@ -88,7 +88,7 @@ def find() -> Capsule | None:
 
 
 def require() -> Capsule:
-    """As :func:`find`, but a missing capsule is an error that says how to get one."""
+    """Like :func:`find`, but a missing capsule is an error that says how to get one."""
     capsule = find()
     if capsule is None:
         raise VbenchError(
@@ -99,9 +99,9 @@ def require() -> Capsule:
 
 
 def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
-    """Build the capsule, or return the one that is there; one builder at a time, the others wait.
+    """Build the capsule, or return the existing one; one builder at a time, the others wait.
 
-    An interrupted build leaves nothing that could be taken for a capsule.
+    An interrupted build leaves nothing that could be mistaken for a capsule.
     """
     with building(say) as work:
         if (found := find()) is not None:
@@ -109,7 +109,7 @@ def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
         plan = recipe()
         archive = work / "rootfs.tar"
         say(
-            f"building the capsule from {len(plan.packages)} package lists ({plan.suite}); this takes minutes"
+            f"building the capsule from {len(plan.packages)} Debian packages ({plan.suite}); this takes minutes"
         )
         rootfs.bootstrap(plan, archive, mirror=mirror)
         say("adding kernel, initrd and boot scripts")
@@ -118,7 +118,7 @@ def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
 
 
 def remove(*, partial_only: bool) -> list[Path]:
-    """Delete unfinished builds, or everything; returns the folders. A build in progress is waited for."""
+    """Delete unfinished builds, or everything; returns the folders. Waits for a build in progress."""
     if not home().is_dir():
         return []
     with (home() / ".lock").open("w") as lock:
@@ -134,10 +134,10 @@ def remove(*, partial_only: bool) -> list[Path]:
 
 
 def verify_inside(host: Host) -> str:
-    """Digest of what measurements execute, computed on ``host`` with its own copy of the bytes.
+    """Digest of what measurements execute, computed on ``host`` from its own copy of the files.
 
-    Raises ``DigestMismatch`` with both digests and the first differing file when any byte differs from what
-    the capsule was built with.
+    Raises ``DigestMismatch`` with both digests and the first differing file if any byte differs from the capsule
+    as it was built.
     """
     if host.payload is None:
         raise VbenchError(f"{host.name} holds no capsule")
@@ -160,7 +160,7 @@ def verify_inside(host: Host) -> str:
 
 
 def drift_from_lock(packages: list[dict[str, str]], lock: Path | None = None) -> list[str]:
-    """How a package list differs from a lock file, by default the capsule's in the repository; one line a package."""
+    """How a package list differs from a lock file (default: the capsule's in the repository), one line per package."""
     lock = lock or LOCK_FILE
     if not lock.exists():
         return []
@@ -179,13 +179,13 @@ def drift_from_lock(packages: list[dict[str, str]], lock: Path | None = None) ->
 
 
 def write_lock(capsule: Capsule) -> None:
-    """Make the lock file say what this capsule holds."""
+    """Record in the lock file what this capsule contains."""
     content = {"digest": capsule.digest, "packages": capsule.manifest.packages}
     LOCK_FILE.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The reason that an error gives, in one line."""
     if isinstance(error, ValidationError):
         return first_problem(error)
     if isinstance(error, OSError) and error.strerror:
@@ -198,13 +198,13 @@ def _combined(files: Any) -> str:
 
 
 def home() -> Path:
-    """Where capsules and their add-ons lie."""
+    """Where capsules and their add-ons are kept."""
     return paths.cache() / "capsules"
 
 
 @contextmanager
 def building(say: Say) -> Iterator[Path]:
-    """Hold the builders' lock and give a folder to build in, which is gone afterwards."""
+    """Hold the build lock and yield a folder to build in, which is removed afterwards."""
     try:
         home().mkdir(parents=True, exist_ok=True)
         lock = (home() / ".lock").open("w")
@@ -218,10 +218,10 @@ def building(say: Say) -> Iterator[Path]:
         except BlockingIOError:
             say("waiting for another build to end")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in home().glob(".build-*"):  # whoever held the lock before was killed half way
+        for stale in home().glob(".build-*"):  # left by a builder that was killed
             shutil.rmtree(stale, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=".build-", dir=home()))
-        # mmdebstrap without root reads and writes here under another user id.
+        # Without root, mmdebstrap reads and writes here under another user ID.
         work.chmod(0o755)
         try:
             yield work
@@ -230,7 +230,7 @@ def building(say: Say) -> Iterator[Path]:
 
 
 def settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
-    """Unpack, make the image, write the manifest, and move the whole into its place at once."""
+    """Unpack, make the image, write the manifest, and move everything into place in one step."""
     archive = work / "rootfs.tar"
     say("unpacking it and making the disk image")
     _unpack(archive, work)
@@ -257,7 +257,7 @@ def settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
 def _unpack(archive: Path, work: Path) -> None:
     """Make ``tree/`` and ``image`` from the archive.
 
-    Without root the image is made under fakeroot, which remembers the owners that the tree on disk cannot
+    Without root, the image is made under fakeroot, which keeps track of owners that the tree on disk cannot
     have.
     """
     (work / "tree").mkdir()
@@ -266,7 +266,7 @@ def _unpack(archive: Path, work: Path) -> None:
     argv = ["sh", "-c", script, "sh", str(mebibytes), str(rootfs.EPOCH), rootfs.LOADER, rootfs.LIBRARIES[0]]
     if os.geteuid() != 0:
         if shutil.which("fakeroot") is None:
-            raise VbenchError("fakeroot is not installed, and vbench runs without root", "install fakeroot")
+            raise VbenchError("vbench runs without root, and fakeroot is not installed", "install fakeroot")
         argv = ["fakeroot", *argv]
     done = subprocess.run(argv, cwd=work, capture_output=True, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""The capsule's programs: where they lie in its tree, and which files running one of them executes."""
+"""The capsule's programs: where they are in its tree, and which files running one of them executes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listed(recipe: rootfs.Recipe, tree: Path) -> tuple[dict[str, Program], dict[
 
 
 def _inside(tree: Path, path: str) -> str:
-    """Resolve symbolic links the way a process whose root is ``tree`` would; the result is relative."""
+    """Resolve symbolic links as a process with ``tree`` as its root would; the result is relative to ``tree``."""
     here = PurePosixPath("/")
     todo = list(PurePosixPath(path).parts[1:])
     for _ in range(400):
@@ -42,23 +42,23 @@ def _inside(tree: Path, path: str) -> str:
         else:
             here = here.parent if step.name == ".." else step
     if not (tree / here.relative_to("/")).exists():
-        raise VbenchError(f"the capsule holds no {path}", "is its package in capsule.toml?")
+        raise VbenchError(f"the capsule has no {path}", "is its package in capsule.toml?")
     return str(here.relative_to("/"))
 
 
 def _is_dynamic(path: Path) -> bool:
-    """Whether an ELF file asks for a loader (its program headers hold a PT_INTERP)."""
+    """Whether an ELF file asks for a loader (its program headers have a PT_INTERP)."""
     return b"/lib64/ld-linux-x86-64.so.2\0" in path.read_bytes()[:4096]
 
 
 def libraries(tree: Path, program: str) -> Iterator[str]:
-    """The loader and every library a program of the tree maps, as the tree's own loader finds them."""
+    """The loader and every library that a program of the tree maps, as the tree's own loader resolves them."""
     yield _inside(tree, f"/{rootfs.LOADER}")
     path = ":".join(str(tree / part) for part in rootfs.LIBRARIES)
     argv = [str(tree / rootfs.LOADER), "--library-path", path, "--list", str(tree / program)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise VbenchError(f"{program} in the capsule lacks a library: {done.stdout}{done.stderr}")
+        raise VbenchError(f"{program} in the capsule is missing a library: {done.stdout}{done.stderr}")
     listing = done.stdout
     for line in listing.splitlines():
         _, arrow, target = line.partition(" => ")

@@ -1,7 +1,7 @@
 """Building the capsule: Debian packages in, one root tree with its boot files and manifest out.
 
-mmdebstrap does the building. What is ours comes on top: the guests' first process, an uncompressed kernel
-(an emulator reads it seconds faster than it could unpack it), an initrd of a dozen modules, and the probe.
+mmdebstrap builds the tree. vbench adds the guests' first process, an uncompressed kernel (an emulator reads it
+seconds faster than it could unpack it), an initrd with fewer than twenty modules, and the probe.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from vbench.hosts.base import Payload
 
 DATA = Path(__file__).parent
 EPOCH = 1_700_000_000
-"""All files of the capsule carry times no later than this, so that a rebuild is the same bytes."""
+"""No file in the capsule has a later timestamp than this, so that a rebuild gives the same bytes."""
 
 LAYOUT = 4
-"""Raised when what this module makes of the same packages changes."""
+"""Incremented when this module's output for the same packages changes."""
 
 LOADER, LIBRARIES = Payload.loader, Payload.library_path
 
 
 class Recipe(BaseModel, extra="forbid", frozen=True):
-    """What a capsule is made of, as read from ``capsule.toml``."""
+    """What a capsule is made of, read from ``capsule.toml``."""
 
     suite: str
     architecture: str
@@ -50,7 +50,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
 
     @classmethod
     def load(cls, sources: Path) -> Recipe:
-        """Read the recipe that belongs to this version of vbench; ``sources`` holds the probe's source."""
+        """Read the recipe of this version of vbench; ``sources`` is the folder with the probe's source code."""
         return cls(sources=sources, **tomllib.loads((DATA / "capsule.toml").read_text()))
 
     def source_files(self) -> list[Path]:
@@ -58,7 +58,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
         return sorted(path for path in self.sources.iterdir() if path.suffix in {".c", ".h"})
 
     def digest(self) -> str:
-        """SHA-256 over everything that decides what is built, package versions apart."""
+        """SHA-256 over everything that determines what is built, except package versions."""
         whole = hashlib.sha256(f"layout {LAYOUT}\n".encode())
         files = [DATA / "capsule.toml", DATA / "initrd-init", DATA / "rc", *self.source_files()]
         for path in files:
@@ -71,8 +71,8 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
 def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> None:
     """Write the root tree of the recipe's packages to ``target``, a tar archive; takes a minute or two.
 
-    Works as root and, where the kernel allows user namespaces, without. Raises ``VbenchError`` with the
-    last lines of the builder's output when it fails.
+    Works as root and, where the kernel allows user namespaces, without root. If it fails, raises ``VbenchError``
+    with the last lines of the builder's output.
     """
     if shutil.which("mmdebstrap") is None:
         raise VbenchError("mmdebstrap is not installed", "apt-get install mmdebstrap, or: vbench quickstart")
@@ -80,7 +80,7 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
         'chroot "$1" sh -c "cd /usr/src/vbench && gcc -O2 -static -o /usr/bin/vbench-probe *.c -lm'
         ' && rm -r /usr/src/vbench"'
     )
-    # What apt knows of each installed package, read before the builder drops the lists.
+    # What apt knows about each installed package, read before the builder deletes the package lists.
     list_packages = (
         'chroot "$1" sh -c \'mkdir -p /vbench && dpkg-query -W -f "\\${Package}=\\${Version}\\n" |'
         " xargs apt-cache show --no-all-versions |"
@@ -96,16 +96,16 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
         *(f"--dpkgopt=path-exclude={glob}" for glob in recipe.exclude),
         *(f"--dpkgopt=path-include={glob}" for glob in recipe.include),
         f"--include={','.join(recipe.packages)}",
-        # No initrd of the distribution's: ours is built below.
+        # Not the distribution's initrd: ours is built below.
         '--essential-hook=mkdir -p "$1/etc/kernel/postinst.d" "$1/etc/initramfs-tools"'
         ' && echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"',
         f"--customize-hook={copy_sources}",
         f"--customize-hook={compile_probe}",
         f"--customize-hook={list_packages}",
-        # A light login shell: every command over SSH starts one.
+        # A lightweight login shell: every command over SSH starts one.
         "--customize-hook=sed -i 's#^root:\\(.*\\):/bin/bash$#root:\\1:/bin/sh#' \"$1/etc/passwd\"",
         '--customize-hook=rm -f "$1"/boot/initrd* "$1/etc/resolv.conf" "$1/etc/hostname"',
-        # Python writes what it has compiled in no fixed order: two builds would differ.
+        # Python writes compiled files in no fixed order, so two builds would differ.
         '--customize-hook=find "$1/usr" -name __pycache__ -prune -exec rm -r {} +',
         '--customize-hook=mkdir -p "$1/capsule" "$1/scratch" "$1/root/.ssh" && chmod 700 "$1/root/.ssh"',
         recipe.suite,
@@ -124,7 +124,7 @@ def _quoted(paths: Iterable[Path]) -> str:
 
 
 def add_boot_files(recipe: Recipe, archive: Path) -> str:
-    """Append the kernel, initrd and our boot scripts to the tar; returns the kernel's release name."""
+    """Append the kernel, initrd and our boot scripts to the tar; return the kernel release."""
     with tarfile.open(archive) as tar:
         names = {member.name.removeprefix("./"): member for member in tar}
 
@@ -136,7 +136,7 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
 
         kernel = next((name for name in sorted(names) if name.startswith("boot/vmlinuz-")), None)
         if kernel is None:
-            raise VbenchError("the root tree holds no kernel", "is linux-image-amd64 in capsule.toml?")
+            raise VbenchError("the root tree has no kernel", "is linux-image-amd64 in capsule.toml?")
         release = kernel.removeprefix("boot/vmlinuz-")
         modules = f"usr/lib/modules/{release}"
         if f"{modules}/modules.dep" not in names:
@@ -160,7 +160,7 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
         titles = ""
         for erratum in errata.ERRATA:
             if (program := erratum.apply(read(erratum.path))) is not None:
-                files[erratum.path] = program  # a later entry of an archive replaces an earlier one
+                files[erratum.path] = program  # a later entry in an archive replaces an earlier one
                 titles += f"{erratum.title}\n"
         files["vbench/mended"] = titles.encode()
     with tarfile.open(archive, "a") as tar:
@@ -177,15 +177,15 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
 
 
 def _xen(names: Iterable[str]) -> str:
-    """The hypervisor's path in the tree; there may be one of another version for EFI beside it."""
+    """The hypervisor's path in the tree; there may be another version for EFI next to it."""
     found = sorted(name for name in names if name.startswith("boot/xen-") and name.endswith(".gz"))
     if not found:
-        raise VbenchError("the root tree holds no Xen", "is xen-hypervisor in capsule.toml?")
+        raise VbenchError("the root tree has no Xen", "is xen-hypervisor in capsule.toml?")
     return found[-1]
 
 
 def _load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
-    """Paths of the wanted modules and all they depend on, each after what it needs."""
+    """Paths of the wanted modules and their dependencies, each after the modules it needs."""
     needs = {}
     for line in modules_dep.splitlines():
         path, _, rest = line.partition(":")
@@ -194,13 +194,13 @@ def _load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
     order: list[str] = []
     for name in wanted:
         path = by_name[name.replace("_", "-")]
-        # modules.dep lists what must be loaded first last.
+        # In modules.dep, what must be loaded first comes last.
         order += [each for each in (*reversed(needs[path]), path) if each not in order]
     return order
 
 
 def unpack_kernel(image: bytes) -> bytes:
-    """The ELF kernel inside a bzImage: it has a PVH entry, so hypervisors start it with no boot loader."""
+    """The ELF kernel inside a bzImage. It has a PVH entry, so hypervisors start it without a boot loader."""
     start = image.find(b"\xfd7zXZ\x00")
     if start < 0:
         raise VbenchError("the capsule's kernel is not compressed with xz", "its packaging has changed")
@@ -208,7 +208,7 @@ def unpack_kernel(image: bytes) -> bytes:
 
 
 def newc(entries: Iterable[tuple[str, bytes | None]]) -> bytes:
-    """A cpio archive in the kernel's initramfs format; ``None`` stands for a folder."""
+    """A cpio archive in the kernel's initramfs format; ``None`` as data means a folder."""
     out = io.BytesIO()
     for number, (name, data) in enumerate([*entries, ("TRAILER!!!", b"")], start=1):
         mode = 0o040755 if data is None else 0o100755
@@ -221,7 +221,7 @@ def newc(entries: Iterable[tuple[str, bytes | None]]) -> bytes:
 
 
 def content_digest(archive: Path) -> str:
-    """SHA-256 over the content of a root tar: kinds, modes, owners, names and bytes - no times, no order."""
+    """SHA-256 over a root tar's content: types, modes, owners, names and bytes, but not times or order."""
     lines = []
     with tarfile.open(archive, "r:") as tar:
         for member in tar:
@@ -250,5 +250,5 @@ def packages(tree: Path) -> list[dict[str, str]]:
 
 
 def mended(tree: Path) -> list[str]:
-    """Titles of the known faults of packaged programs that were mended in the tree."""
+    """Titles of the known bugs in packaged programs that were patched in the tree."""
     return (tree / "vbench/mended").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Carrying a capsule to another machine: to one file, and from it."""
+"""Moving a capsule to another machine: exporting it to a single file, and importing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vbench.errors import DigestMismatch, UsageError, VbenchError
 
 
 def export(capsule: Capsule, target: Path) -> None:
-    """Write the capsule to one file that :func:`import_` takes on another machine."""
+    """Write the capsule to a single file that :func:`import_` reads on another machine."""
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with tarfile.open(draft, "w") as out:
@@ -31,7 +31,7 @@ def export(capsule: Capsule, target: Path) -> None:
 
 
 def import_(source: Path, say: Say = lambda _: None) -> Capsule:
-    """Take in an exported capsule after checking that its bytes are what its digest says."""
+    """Import an exported capsule after checking that its content matches its digest."""
     with building(say) as work:
         try:
             with tarfile.open(source, "r:") as archive:
@@ -46,7 +46,7 @@ def import_(source: Path, say: Say = lambda _: None) -> Capsule:
                 "make one with: vbench capsule export FILE",
             ) from error
         if actual != manifest.digest:
-            raise DigestMismatch(f"{source} says digest {manifest.digest} but its content has {actual}")
+            raise DigestMismatch(f"{source} claims digest {manifest.digest}, but its content has {actual}")
         plan = recipe()
         if manifest.recipe != plan.digest():
             raise VbenchError(
@@ -60,7 +60,7 @@ def import_(source: Path, say: Say = lambda _: None) -> Capsule:
 
 
 def _take(archive: tarfile.TarFile, name: str, folder: Path) -> None:
-    """Unpack one member's content and nothing else of it: no link, owner, mode or other path."""
+    """Unpack the content of one member and nothing else: no link, owner, mode or other path."""
     content = archive.extractfile(name)
     if content is None:
         raise tarfile.TarError(f"{name} is not a file")

@@ -1,1 +1,1 @@
-"""What is run: how much, in which shares, from where, read how."""
+"""Workloads: what is run, how much of it, in which mix, where it comes from, and how its output is read."""

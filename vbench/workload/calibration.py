@@ -32,23 +32,23 @@ class WorkSize(Model):
 
 
 def calibrate(measure: Callable[[int], float], work: WorkSize, *, counted: bool = False) -> int:
-    """The work size that takes about ``target_s``; ``measure`` gives the seconds that a size took.
+    """The work size that takes about ``target_s``; ``measure`` returns the seconds that a size took.
 
-    Grows geometrically until half the target is reached, so that the last step scales from a time long
-    enough to trust; a machine 1000 times slower than another stops earlier, never waits 1000 times longer.
-    The size is a power of two where the limits allow, so that two runs on one machine arrive at the same
+    The size grows geometrically until half the target is reached, so that the last step scales from a time long
+    enough to trust; a machine 1000 times slower than another stops earlier and never waits 1000 times longer.
+    The size is a power of two where the limits allow, so that two runs on one machine arrive at the same size
     although no two timings are quite equal; it then takes 0.7 to 1.4 times ``target_s``.
 
-    A time that seems long enough is taken three times, and the shortest counts: other work on the machine can
-    only lengthen it. A single one ended with a hundredth of the work now and then on a busy machine, and identical
-    environments that do different amounts of work at a time are not alike: the smaller fits between interruptions.
+    A time that seems long enough is measured three times, and the shortest counts: other work on the machine can
+    only lengthen it. On a busy machine, a single timing sometimes led to a hundredth of the work, and identical
+    environments with different work sizes are not comparable: the smaller size fits between interruptions.
 
-    ``counted``: the seconds are counted instructions, which nothing lengthens. They are taken once.
+    ``counted``: the seconds are counted instructions, which nothing can lengthen, so they are measured once.
     """
     size, target = work.start, work.target_s
     while True:
         elapsed = measure(size)
-        if elapsed >= target * 0.5 and not counted:  # or something else had the processor meanwhile
+        if elapsed >= target * 0.5 and not counted:  # or something else had the CPU meanwhile
             elapsed = min(elapsed, measure(size), measure(size))
         if elapsed >= target * 0.5 or size >= work.max:
             break

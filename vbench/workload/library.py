@@ -1,4 +1,4 @@
-"""The workloads there are: read from their files, and found by name."""
+"""The known workloads, read from their files and looked up by name."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NAME = re.compile(r"[a-z0-9-]+")
 
 
 class Library(dict[str, Workload]):
-    """Workloads by name, sorted; ``library["mem-latency:kib=64"]`` is one with other parameters."""
+    """Workloads by name, sorted; ``library["mem-latency:kib=64"]`` is a variant with other parameters."""
 
     def __missing__(self, name: str) -> Workload:
-        """A variant; ``UsageError`` for a name that is none."""
+        """A variant; ``UsageError`` for a name that is not one."""
         base, _, changes = name.partition(":")
         if base not in self:
             raise unknown(self, base, "workload")
@@ -33,20 +33,20 @@ class Library(dict[str, Workload]):
 
 
 def unknown(known: Mapping[str, Workload], name: str, what: str, groups: Iterable[str] = ()) -> UsageError:
-    """The error for a name that no workload has, nor any of ``groups``: what it may have meant, in two short lines."""
+    """The error for a name that is no workload and none of ``groups``: what it may have meant, in two short lines."""
     message = f"unknown {what} {name!r:.80}"
     meant = _near(known, name, sorted(groups))
     guesses = " or ".join(filter(None, [", ".join(meant[:-1]), *meant[-1:]]))
     hint = f"did you mean {guesses}? " if meant else ""
     if (mix := profiles().get(name)) is not None:
-        message += f": it is a mix for `vbench advise`, of {', '.join(mix.weights)}"
+        message += f": it is a mix for `vbench advise`, made of {', '.join(mix.weights)}"
         one_each = ",".join(filter(None, (_first(known, kind) for kind in mix.weights)))
         hint = f"try {f'{guesses}, or ' if meant else ''}one of each kind: -w {one_each}; "
     return UsageError(message, f"{hint}`vbench workloads` lists them all")
 
 
 def _near(known: Mapping[str, Workload], name: str, groups: list[str]) -> list[str]:
-    """At most four names like this one: spelt like it, or with its words in their name, kind or title."""
+    """At most four similar names: with similar spelling, or with its words in their name, kind or title."""
     name = name.casefold()
     if spelt := get_close_matches(name, [*known, *groups], n=2, cutoff=0.8):
         return spelt
@@ -66,13 +66,13 @@ def _words(text: str) -> set[str]:
 
 
 def _first(known: Mapping[str, Workload], kind: str) -> str:
-    """A workload of that kind, if possible one of the group quick; "" where there is none."""
+    """A workload of that kind, if possible one in the group quick; "" if there is none."""
     of_kind = [each for each in known.values() if each.kind == kind]
     return min(of_kind, key=lambda each: "quick" not in each.groups).name if of_kind else ""
 
 
 def load_workloads(directories: Sequence[Path] | None = None) -> Library:
-    """Every ``*.toml`` of the directories (default: those that come with vbench), by name, sorted."""
+    """Every ``*.toml`` in the directories (default: the workloads shipped with vbench), by name, sorted."""
     found: dict[str, tuple[Path, Workload]] = {}
     for directory in [workload_files()] if directories is None else directories:
         if not directory.is_dir():
@@ -85,9 +85,9 @@ def load_workloads(directories: Sequence[Path] | None = None) -> Library:
 
 
 def load_workload(path: Path) -> Workload:
-    """One workload from its file; its name is the file's. ``UsageError`` says where a file is wrong."""
+    """One workload from its file, which gives it its name. ``UsageError`` says where a file is wrong."""
     if not _NAME.fullmatch(path.stem):
-        raise UsageError(f"{path}: a workload's name is made of a-z, 0-9 and '-'")
+        raise UsageError(f"{path}: a workload's name may contain only a-z, 0-9 and '-'")
     try:
         raw = read_toml(path)
     except ValueError as error:
@@ -101,7 +101,7 @@ def load_workload(path: Path) -> Workload:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem of a file: key path, and what is allowed there."""
+    """The first problem in a file: key path, and what is allowed there."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -114,7 +114,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _keys_beside(location: Sequence[int | str]) -> list[str]:
-    """The keys allowed in the table that an unknown key was found in."""
+    """The keys allowed in the table where an unknown key was found."""
     model: type[BaseModel] = Workload
     for part in location[:-1]:
         if isinstance(part, str):

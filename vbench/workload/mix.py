@@ -1,7 +1,7 @@
-"""Mixes of work: what a user weighs, as shares of the workloads that a bundle holds.
+"""Workload mixes: the user's weights, as shares of the workloads in a bundle.
 
-A mix names workloads, kinds of work, or profiles of ``profiles.toml``, each with a weight. A profile stands
-for its kinds; a kind for all workloads of the bundle that are of it, in equal shares.
+A mix names workloads, kinds of work, or profiles from ``profiles.toml``, each with a weight. A profile stands
+for its kinds; a kind stands for all workloads of that kind in the bundle, in equal shares.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = Path(__file__).parent / "profiles.toml"
 
 
 class Profile(BaseModel):
-    """A named mix: an assumption, with its reason and where that comes from."""
+    """A named mix: an assumption, with its reason and source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,15 +35,15 @@ class Profile(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Profile:
         if alien := self.weights.keys() - set(KINDS):
-            raise ValueError(f"{min(alien)} is no kind of work")
+            raise ValueError(f"{min(alien)} is not a kind of work")
         if min(self.weights.values(), default=0) <= 0 or not math.isclose(sum(self.weights.values()), 1):
-            raise ValueError("weights are above 0 and add up to 1")
+            raise ValueError("weights must be above 0 and add up to 1")
         return self
 
 
 @cache
 def profiles(path: Path = FILE) -> dict[str, Profile]:
-    """The known profiles. Raises ``VbenchError`` that says what is wrong where."""
+    """The known profiles. Raises ``VbenchError`` that says what is wrong and where."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Profile.model_validate(table) for name, table in raw.items()}
@@ -57,8 +57,8 @@ def profiles(path: Path = FILE) -> dict[str, Profile]:
 class Mix:
     """Weights that add up to 1.
 
-    ``asked``: by name as asked for. ``atoms``: by kind or workload. ``shares``: of each atom, the workloads that
-    stand for it, in shares that add up to 1; none where the bundle has no workload of that kind.
+    ``asked``: by name, as asked for. ``atoms``: by kind or workload. ``shares``: for each atom, the workloads that
+    represent it, in shares that add up to 1; empty if the bundle has no workload of that kind.
     """
 
     asked: dict[str, float]
@@ -76,7 +76,7 @@ class Mix:
 
     @property
     def absent(self) -> list[str]:
-        """The kinds asked for that the bundle has no workload of."""
+        """The kinds asked for of which the bundle has no workload."""
         return [atom for atom in self.atoms if not self.shares[atom]]
 
     @property
@@ -86,17 +86,17 @@ class Mix:
 
 
 def parse(text: str) -> dict[str, float]:
-    """A mix as written on a command line: ``web=0.6,db=0.4``; a name alone weighs 1. Raises ``UsageError``."""
+    """A mix as written on the command line: ``web=0.6,db=0.4``; a bare name has weight 1. Raises ``UsageError``."""
     out: dict[str, float] = {}
     for part in text.split(","):
         name, given, number = (each.strip() for each in part.partition("="))
         try:
             weight = float(number) if given else 1.0
         except ValueError:
-            raise UsageError(f"workload mix: {part.strip()!r} is no weight", _EXAMPLE) from None
+            raise UsageError(f"workload mix: {part.strip()!r} is not a weight", _EXAMPLE) from None
         if not name or name in out:
             raise UsageError(
-                f"workload mix: {f'{name} comes twice' if name else 'a name is missing'}", _EXAMPLE
+                f"workload mix: {f'{name} is given twice' if name else 'a name is missing'}", _EXAMPLE
             )
         out[name] = weight
     return out
@@ -105,9 +105,8 @@ def parse(text: str) -> dict[str, float]:
 def expand(mix: Mapping[str, float] | None, kinds: Mapping[str, str]) -> Mix:
     """A mix over a bundle's workloads; ``kinds`` gives each one's kind.
 
-    ``None`` weighs every kind that the bundle has alike, but for starting and stopping, which no service does all
-    the time. Raises ``UsageError`` for unknown names or weights that
-    are no numbers above 0.
+    ``None`` weights all kinds in the bundle equally, except for starting and stopping, which no service does all
+    the time. Raises ``UsageError`` for unknown names and for weights that are not numbers above 0.
     """
     asked = (
         dict.fromkeys([kind for kind in KINDS if kind in kinds.values()], 1.0) if mix is None else dict(mix)
@@ -145,4 +144,4 @@ def _atoms(name: str, kinds: Mapping[str, str]) -> dict[str, float]:
     )
 
 
-_EXAMPLE = "write for example --workload-mix web=0.6,db=0.4"
+_EXAMPLE = "for example: --workload-mix web=0.6,db=0.4"

@@ -1,7 +1,7 @@
-"""Workloads: what is run in every environment and how its output is read, one TOML file each.
+"""Workloads: what is run in every environment and how its output is read, one TOML file per workload.
 
-A file holds argv templates, never shell text. Placeholders are substituted inside single arguments, and the
-harness writes to no path that a file names. The format is described in CONTRIBUTING.md, by the models below.
+A file contains argv templates, never shell text. Placeholders are substituted inside single arguments, and the
+harness writes to no path that a file names. The format is described in CONTRIBUTING.md and by the models below.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from vbench.workload.extract import Model, Output, Reading, groups, search
 from vbench.workload.resolution import Resolution
 from vbench.workload.template import Scalar, check_template, is_program, placeholders, render, unknown_name
 
-# What the harness fills in, and where. {port} is the server's; {listen} an address of the parent's that the
-# environment reaches as {peer}; {scratch} a directory on the storage that disk workloads measure; {tree} the
+# What the harness fills in, and where. {port} is the server's port; {listen}, an address of the parent that the
+# environment reaches as {peer}; {scratch}, a directory on the storage that disk workloads measure; {tree}, the
 # capsule's root tree.
 _IN_COMMAND = frozenset({"work", "scratch", "tree", "peer", "port"})
 _IN_SERVER = frozenset({"listen", "port", "scratch", "tree"})
 _IN_STEP = frozenset({"scratch", "tree"})
 
-# What does not decide what is measured.
+# What has no effect on what is measured.
 _PROSE: dict[str, Any] = {
     **dict.fromkeys(("name", "title", "about", "groups", "sweeps"), True),
     "metrics": {"__all__": {"resolution"}},
@@ -45,14 +45,14 @@ Values = Annotated[tuple[Scalar, ...], Field(strict=False, min_length=1)]
 
 
 class Metric(Reading):
-    """One value of an invocation. The primary one stands for the workload in summary figures."""
+    """One value from an invocation. The primary metric represents the workload in summary figures."""
 
     name: Text
     unit: Text
     better: Better
     primary: bool = False
-    optional: bool = False  # left out where an invocation does not give it, such as a cost too small to see
-    resolution: Resolution | None = None  # where the tool tells less than it could know
+    optional: bool = False  # left out if an invocation does not report it, e.g. a cost too small to see
+    resolution: Resolution | None = None  # if the tool reports more coarsely than it could
 
 
 class Step(Model):
@@ -63,10 +63,10 @@ class Step(Model):
 
 
 class Server(Model):
-    """The other end, run on the parent host, or ``inside`` the environment. It serves once its output matches
+    """The other end, run on the parent host or ``inside`` the environment. It is up once its output matches
     ``ready``.
 
-    A group in ``ready`` is the port that it chose; without one, the harness picks ``{port}`` beforehand.
+    A group in ``ready`` captures the port it chose; without a group, the harness picks ``{port}`` beforehand.
     """
 
     command: Template
@@ -82,11 +82,11 @@ class Server(Model):
 
     @property
     def picks_port(self) -> bool:
-        """Whether the server picks its port, to be read with :meth:`port`."""
+        """Whether the server picks its own port; :meth:`port` then reads it."""
         return groups(self.ready) == 1
 
     def port(self, output: str) -> int | None:
-        """The port that the server chose (0 when the harness did), or ``None`` while it is not ready."""
+        """The port that the server chose (0 if the harness did), or ``None`` while it is not ready."""
         found = search(self.ready, output)
         if found is None:
             return None
@@ -94,14 +94,14 @@ class Server(Model):
 
 
 class Cycle(Model):
-    """What is done with an environment of its own, opened for the purpose; ``vbench.harness.lifecycle`` does it."""
+    """What is done with a separate environment, opened for this purpose by ``vbench.harness.lifecycle``."""
 
     do: Literal["start", "restart", "idle"]
     seconds: Seconds = 5.0  # how long an idle environment is watched
 
 
 def _port(text: str) -> int:
-    """A port that a program printed; ``VbenchError`` for what is none."""
+    """A port that a program printed; ``VbenchError`` if it is not one."""
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise VbenchError(f"{text[:60]!r} is not a port")
     return int(text)
@@ -110,7 +110,7 @@ def _port(text: str) -> int:
 class Workload(Model):
     """One workload. ``params`` are its placeholders with their defaults.
 
-    ``sweeps`` gives the parameter values with which it takes part in a group, instead of the defaults.
+    ``sweeps`` gives the parameter values that it takes in a group, instead of the defaults.
     """
 
     name: str
@@ -137,9 +137,9 @@ class Workload(Model):
     def _plain(cls, params: object) -> object:
         for name, value in params.items() if isinstance(params, dict) else ():
             if not _PARAM.fullmatch(name) or name in _IN_COMMAND | _IN_SERVER:
-                raise ValueError(f"{name!r} cannot be a parameter's name")
+                raise ValueError(f"{name!r} is not allowed as a parameter name")
             if type(value) not in get_args(Scalar):
-                raise ValueError(f"{name} needs a string or a number")
+                raise ValueError(f"{name} must be a string or a number")
         return params
 
     @model_validator(mode="after")
@@ -156,22 +156,22 @@ class Workload(Model):
         used: set[str] = set()
         for key, argv, filled in self._templates():
             if not re.fullmatch(r"@[^@].*", argv[0]):
-                raise ValueError(f"{key}: begins with a program of the capsule, such as '@fio'")
+                raise ValueError(f"{key}: must begin with a capsule program, such as '@fio'")
             used |= check_template(key, argv, filled | set(self.params))
         if ("work" in placeholders(self.command)) != (self.work is not None):
             raise ValueError("command: {work} and the table [work] go together")
         if "port" in placeholders(self.command) and self.server is None:
             raise ValueError("command: {port} needs a [server]")
         if unused := set(self.params) - used:
-            raise ValueError(f"params.{min(unused)} is used by no command")
+            raise ValueError(f"params.{min(unused)} is not used in any command")
         for group, sweep in self.sweeps.items():
             for name, values in sweep.items():
                 if name not in self.params or any(type(v) is not type(self.params[name]) for v in values):
-                    raise ValueError(f"sweeps.{group}.{name}: needs a parameter, and values of its type")
+                    raise ValueError(f"sweeps.{group}.{name}: must be a parameter, with values of its type")
         return self
 
     def model_post_init(self, _: object, /) -> None:
-        """Keep the defaults, which tell what a variant is called."""
+        """Keep the defaults, from which a variant's name is derived."""
         self._defaults = dict(self.params)
 
     def _templates(self) -> Iterable[tuple[str, Template, frozenset[str]]]:
@@ -184,28 +184,28 @@ class Workload(Model):
 
     @property
     def programs(self) -> frozenset[str]:
-        """Every capsule program that it runs."""
+        """Every capsule program that this workload runs."""
         named = (part for _, argv, _ in self._templates() for part in argv)
         return frozenset(self.needs) | {part[1:] for part in named if is_program(part)}
 
     @property
     def primary(self) -> Metric:
-        """The metric that stands for the workload."""
+        """The metric that represents the workload."""
         return next(metric for metric in self.metrics if metric.primary)
 
     @property
     def talks_to_peer(self) -> bool:
-        """Whether its other end runs outside the environment, so that its figures depend on where."""
+        """Whether its other end runs outside the environment, so that its figures depend on where that is."""
         return self.server is not None and not self.server.inside
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that decides what is measured; names, prose and groups are left out."""
+        """SHA-256 over everything that determines what is measured; names, prose and groups are left out."""
         content = self.model_dump(mode="json", by_alias=True, exclude=_PROSE)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def with_params(self, changes: Mapping[str, Scalar]) -> Workload:
-        """The same workload with other parameters, which its name then shows: ``mem-latency:kib=64``.
+        """The same workload with other parameters, shown in its name: ``mem-latency:kib=64``.
 
         Raises ``UsageError`` for an unknown parameter or one of another type.
         """
@@ -239,7 +239,7 @@ class Workload(Model):
         return self.with_params(changes)
 
     def sweep(self, values: Mapping[str, Sequence[Scalar]]) -> list[Workload]:
-        """Itself with every combination of the values given for its parameters; ``UsageError`` as above."""
+        """This workload with every combination of the given parameter values; ``UsageError`` as above."""
         if math.prod(len(each) for each in values.values()) > 1000:
             raise UsageError(f"workload {self.name}: the sweep has more than 1000 combinations")
         return [
@@ -250,16 +250,16 @@ class Workload(Model):
     def render(
         self, argv: Sequence[str], program: Callable[[str], Sequence[str]], **values: str | int
     ) -> list[str]:
-        """One of its templates as an argv; ``program`` is the ``Host.program`` of where it will run."""
+        """One of its templates as an argv; ``program`` is ``Host.program`` of the host where it will run."""
         try:
             return render(argv, {**self.params, **values}, program)
         except UsageError as error:
             raise UsageError(f"workload {self.name}: {error.message}", error.hint) from None
 
     def parse(self, stdout: bytes) -> list[tuple[Metric, float]]:
-        """Every metric's value; ``VbenchError`` when one is missing or is not a finite number above 0.
+        """Every metric's value; ``VbenchError`` if one is missing or is not a finite number above 0.
 
-        An optional metric is then left out instead.
+        An optional metric is left out instead.
         """
         output = Output(stdout)
         found = []
@@ -269,12 +269,12 @@ class Workload(Model):
         return found
 
     def guest_s(self, stdout: bytes) -> float | None:
-        """Seconds elapsed by the environment's own clock, or ``None`` when the tool does not tell."""
+        """Seconds elapsed by the environment's own clock, or ``None`` if the tool does not report them."""
         reading = self.guest_seconds
         return self._value("guest_seconds", reading, Output(stdout)) if reading else None
 
     def measured_s(self, stdout: bytes) -> float | None:
-        """Seconds in the measured part, for calibration: 0 when too short for the tool's clock."""
+        """Seconds in the measured part, for calibration; 0 if too short for the tool's clock."""
         reading = (self.work and self.work.seconds) or self.guest_seconds
         if reading is None:
             return None

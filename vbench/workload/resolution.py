@@ -1,7 +1,7 @@
-"""How finely a reading tells: no interval is narrower, and no difference of one step is called.
+"""The resolution of a reading: no interval is narrower, and no difference of one step is called.
 
-A tool that prints its run time in whole milliseconds, or a percentile by the bin of a histogram, gives the same
-figure again and again where the thing itself moved: figures that agree to the last digit then look exact.
+A tool that prints its run time in whole milliseconds, or a percentile as a histogram bin, prints the same figure
+again and again while the true value varies: figures that agree to the last digit then look exact.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Step = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Resolution(BaseModel):
-    """The step of a reading, told in one of three ways.
+    """The step of a reading, given in one of three ways.
 
-    ``value``: in the metric's own unit. ``share``: of the value itself (0.01: 1%), as a histogram's bins are.
+    ``value``: in the metric's own unit. ``share``: relative to the value (0.01: 1%), as for histogram bins.
     ``seconds``: of the clock by which a rate or a mean was taken over the whole invocation; its share is that step
-    over the invocation's length.
+    divided by the invocation's length.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -34,13 +34,13 @@ class Resolution(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(step is not None for step in (self.value, self.share, self.seconds)) != 1:
-            raise ValueError("needs one of value, share and seconds")
+            raise ValueError("needs exactly one of value, share and seconds")
         return self
 
     def shares(self, rows: pd.DataFrame) -> pd.Series[float]:
-        """The step as a share of each value of samples of this metric; NaN where the length is not known.
+        """The step as a share of each value in samples of this metric; NaN where the length is not known.
 
-        An invocation's length is what its environment's own clock says; of a rate without it, work over rate.
+        An invocation's length is by its environment's own clock; for a rate without one, it is work over rate.
         """
         if self.value is not None:
             return self.value / rows["value"]
@@ -51,7 +51,7 @@ class Resolution(BaseModel):
 
 
 def resolutions(samples: pd.DataFrame, known: Mapping[tuple[str, str], Resolution]) -> pd.Series[float]:
-    """The resolution of each sample as a share of its value, 0 where none is known.
+    """The resolution of each sample as a share of its value; 0 where none is known.
 
     ``known``: by workload and metric.
     """

@@ -9,18 +9,18 @@ from vbench.workload.model import Workload
 
 
 def select(known: Library, names: str) -> list[Workload]:
-    """The workload of that name, or all of the group of that name; ``UsageError`` when there is neither.
+    """The workload of that name, or all workloads in the group of that name; ``UsageError`` if there is neither.
 
-    Several names may stand in a row, with commas between them. A workload may be named with other parameters:
-    ``mem-latency:kib=64,stride=4096``. One that is swept in the group comes once for every combination of the values.
+    Several names may be given, separated by commas. A workload may be named with other parameters:
+    ``mem-latency:kib=64,stride=4096``. One that the group sweeps is returned once per combination of values.
     """
     return [one for name in split(names) for one in _named(known, name)]
 
 
 def split(names: str) -> list[str]:
-    """The names of a row such as ``cpu-int,mem-latency:kib=64,stride=4096``, which holds two.
+    """The names in a list such as ``cpu-int,mem-latency:kib=64,stride=4096``, which has two.
 
-    A part with a value (``stride=4096``) belongs to the name before it where that has parameters.
+    A part with a value (``stride=4096``) belongs to the name before it if that has parameters.
     """
     out: list[str] = []
     for part in names.split(","):
@@ -43,12 +43,12 @@ def _named(known: Library, name: str) -> list[Workload]:
 
 
 def find(known: Library, name: str) -> Workload:
-    """The workload of exactly that name, with the parameters that it gives."""
+    """The workload of exactly that name, with the parameters given in it."""
     return known[name]
 
 
 def summary(workload: Workload) -> dict[str, Any]:
-    """A workload as one row."""
+    """A workload as one table row."""
     return {
         "workload": workload.name,
         "kind": workload.kind,
@@ -60,10 +60,10 @@ def summary(workload: Workload) -> dict[str, Any]:
 
 
 def page(workload: Workload) -> dict[str, str]:
-    """A workload as the lines of a page."""
+    """A workload as the lines of its page."""
     metrics = [
         f"{metric.name} [{metric.unit}], {metric.better} is better"
-        + (" (where it can be told)" if metric.optional else "")
+        + (" (where it can be measured)" if metric.optional else "")
         for metric in workload.metrics
     ]
     sweeps = [

@@ -1,4 +1,4 @@
-"""Argv templates: placeholders inside arguments, programs of the capsule for whole ones; never a shell."""
+"""Argv templates: placeholders inside arguments, capsule programs as whole arguments; never a shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def render(
 ) -> list[str]:
     """Substitute ``{name}`` inside each argument and ``@name`` for a whole argument.
 
-    ``{{``, ``}}`` and a leading ``@@`` stand for the plain characters. A value stays text: it is not
+    ``{{``, ``}}`` and a leading ``@@`` stand for the literal characters. A value stays text: it is not
     searched for placeholders or programs, and no shell sees it.
     """
 
@@ -41,18 +41,18 @@ def render(
 
 
 def is_program(part: str) -> bool:
-    """Whether an argument of a template names a program of the capsule."""
+    """Whether a template's argument names a capsule program."""
     return part.startswith("@") and not part.startswith("@@")
 
 
 def placeholders(argv: Sequence[str]) -> set[str]:
-    """The placeholders that a template names."""
+    """The placeholders in a template."""
     found = (match for part in argv if not is_program(part) for match in _PLACEHOLDER.finditer(part))
     return {match[1] for match in found if match[1] is not None}
 
 
 def check_template(key: str, argv: Sequence[str], allowed: Iterable[str]) -> set[str]:
-    """The placeholders of a template, all of which must be allowed."""
+    """The placeholders in a template. Raises ``ValueError`` unless all of them are allowed."""
     try:
         render(argv, dict.fromkeys(allowed, ""), lambda name: [name])
     except UsageError as error:
@@ -61,7 +61,7 @@ def check_template(key: str, argv: Sequence[str], allowed: Iterable[str]) -> set
 
 
 def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:
-    """The message for a name that is not allowed, with the nearest allowed one; ``name`` may be dotted."""
+    """The message for a name that is not allowed, with the closest allowed one; ``name`` may be dotted."""
     prefix, _, last = name.rpartition(".")
     near = get_close_matches(last, list(allowed), n=1)
     guess = f", did you mean {prefix + '.' if prefix else ''}{near[0]}?" if near else ""
