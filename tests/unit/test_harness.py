@@ -195,7 +195,7 @@ def test_a_whole_run_is_recorded(tmp_path: Path) -> None:
     assert len(run.samples[~run.samples["warmup"]]) == 2 * 2 * (3 + 4)
     assert run.facts["local/testbed"]["work"] == {"os-nullcall": 8, "cpu-int": 8}
     assert heard.done[-1][1] == 28
-    assert max(done for done, _ in heard.done) == 27
+    assert max(done for done, _ in heard.done) in {26, 27}  # two workers may begin their last ones at once
 
 
 def test_it_stops_before_a_block_by_the_wall_clock_when_told_to(tmp_path: Path) -> None:
