@@ -31,12 +31,14 @@ class AddOn:
     """What a technique needs on its parent in addition to the capsule; built by ``vbench capsule build``.
 
     ``packages``: from the capsule's Debian release, with their dependencies; ``files``: programs and scripts,
-    by their path in the add-on's tree; ``lock``: a file recording the packages it was built from before.
+    by their path in the add-on's tree; ``sources``: C files, compiled by the capsule's compiler with these flags,
+    by the path of what is made of them; ``lock``: a file recording the packages it was built from before.
     """
 
     name: str
     packages: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    sources: Mapping[str, tuple[Path, tuple[str, ...]]] = field(default_factory=dict)
     lock: Path | None = None
 
 

@@ -31,7 +31,7 @@ class Unshare(EnvironmentLayer):
 
     def link(self, parent: Host) -> Link:
         """A port on the network it shares with its parent."""
-        return guest.loopback_link()
+        return guest.loopback_link(parent)
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
         """Takes well under a second."""

@@ -74,7 +74,7 @@ def test_modules_load_after_what_they_need() -> None:
         "kernel/block/virtio_blk.ko: kernel/virtio/virtio.ko kernel/virtio/virtio_ring.ko\n"
         "kernel/net/unwanted.ko: kernel/lib/crc16.ko\n"
     )
-    order = rootfs._load_order(dep, ["virtio-blk", "ext4", "virtio"])
+    order = rootfs.load_order(dep, ["virtio-blk", "ext4", "virtio"])
     needs = {line.split(":")[0]: line.split(":")[1].split() for line in dep.splitlines()}
     assert len(order) == len(set(order)) == 6
     for number, module in enumerate(order):

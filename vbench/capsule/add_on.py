@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -45,6 +46,8 @@ def recipe(wanted: AddOn) -> str:
     plan = capsule.recipe()
     lines = [f"layout {LAYOUT}", wanted.name, plan.suite, plan.architecture, *sorted(wanted.packages)]
     lines += [f"{path} {_sha256(file.read_bytes())}" for path, file in sorted(wanted.files.items())]
+    for path, (source, flags) in sorted(wanted.sources.items()):
+        lines.append(f"{path} {_sha256(source.read_bytes())} {' '.join(flags)} {plan.digest()}")
     return _sha256("\n".join(lines).encode())
 
 
@@ -113,11 +116,31 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
                         out.addfile(member, tar.extractfile(member) if member.isreg() else None)
             source.unlink()
         for path, file in sorted(wanted.files.items()):
-            info = tarfile.TarInfo(f"./{path}")
             data = file.read_bytes()
-            info.size, info.mode, info.mtime = len(data), 0o755, rootfs.EPOCH
-            out.addfile(info, io.BytesIO(data))
+            _add(out, path, data)
+        for path, (source, flags) in sorted(wanted.sources.items()):
+            _add(out, path, _compiled(source, flags, work))
     return packages
+
+
+def _add(out: tarfile.TarFile, path: str, data: bytes) -> None:
+    info = tarfile.TarInfo(f"./{path}")
+    info.size, info.mode, info.mtime = len(data), 0o755, rootfs.EPOCH
+    out.addfile(info, io.BytesIO(data))
+
+
+def _compiled(source: Path, flags: Iterable[str], work: Path) -> bytes:
+    """A program as the capsule's own compiler makes it, in the capsule's tree."""
+    folder = Path(tempfile.mkdtemp(dir=work))
+    shutil.copyfile(source, folder / source.name)
+    inside = 'mount --bind "$2" "$1/mnt"; tree=$1; shift 2; TMPDIR=/mnt exec chroot "$tree" gcc "$@"'
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    argv = ["unshare", "--mount", *user, "sh", "-ec", inside, "sh", str(capsule.require().directory / "tree")]
+    argv += [str(folder), "-O2", "-Wall", "-Werror", *flags, "-o", "/mnt/made", f"/mnt/{source.name}"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise VbenchError(f"the capsule's compiler cannot make {source.name}: {done.stderr.strip()}")
+    return (folder / "made").read_bytes()
 
 
 def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:

@@ -141,7 +141,7 @@ def add_boot_files(recipe: Recipe, archive: Path) -> str:
         modules = f"usr/lib/modules/{release}"
         if f"{modules}/modules.dep" not in names:
             modules = f"lib/modules/{release}"
-        order = _load_order(read(f"{modules}/modules.dep").decode(), recipe.modules)
+        order = load_order(read(f"{modules}/modules.dep").decode(), recipe.modules)
         busybox = next(name for name in ("usr/bin/busybox", "bin/busybox") if name in names)
         initrd: list[tuple[str, bytes | None]] = [
             *((name, None) for name in ("bin", "dev", "mod", "new", "proc", "ro", "sys", "up")),
@@ -184,7 +184,7 @@ def _xen(names: Iterable[str]) -> str:
     return found[-1]
 
 
-def _load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
+def load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
     """Paths of the wanted modules and their dependencies, each after the modules it needs."""
     needs = {}
     for line in modules_dep.splitlines():

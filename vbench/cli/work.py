@@ -16,13 +16,13 @@ app = group()
 def work() -> None:
     """Carry out a unit of a run, read as JSON on standard input; its events go to standard output, one a line."""
     from vbench.capsule import capsule
+    from vbench.harness.exact import worker_for
     from vbench.harness.units import WorkUnit
-    from vbench.harness.worker import Worker
 
     try:
         unit = WorkUnit.model_validate_json(sys.stdin.buffer.read())
     except ValidationError as error:
         raise UsageError(f"standard input is no unit of a run: {first_problem(error)}") from None
-    for event in Worker(unit, capsule.require()).run():
+    for event in worker_for(unit, capsule.require()).run():
         sys.stdout.buffer.write(event.model_dump_json().encode() + b"\n")
         sys.stdout.buffer.flush()

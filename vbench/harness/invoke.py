@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from vbench.errors import HostError
 from vbench.harness import lifecycle
@@ -117,7 +115,7 @@ def _run(
         if port is not None:
             values["port"] = port
         argv = workload.render(workload.command, host.program, **values)
-        start = datetime.now(UTC).isoformat(timespec="milliseconds")
+        start = host.date().isoformat(timespec="milliseconds")
         before = host.usage()
         result = host.run(argv, timeout=env.patience(workload))
         return result, before, host.usage(), start
@@ -135,7 +133,7 @@ def _live(env: Environment, workload: Workload) -> Invocation:
     if opener is None:
         raise HostError(f"{env.stack.path} is a machine of its own, whose start no clock in it can time")
     command = workload.render(workload.command, env.host.program, **places(env.host))
-    start, begin = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
+    start, begin = env.host.date().isoformat(timespec="milliseconds"), env.host.clock()
     match cycle.do:
         case "start":
             found = lifecycle.start(opener, command)
@@ -143,7 +141,7 @@ def _live(env: Environment, workload: Workload) -> Invocation:
             found = lifecycle.restart(opener, command)
         case "idle":
             found = lifecycle.idle(opener, command, cycle.seconds)
-    seconds = time.monotonic() - begin
+    seconds = env.host.clock() - begin
     stdout = json.dumps(found).encode()
     return Invocation(workload.parse(stdout), None, seconds, Cost(), start, stdout, seconds)
 
@@ -194,19 +192,19 @@ def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
         yield None
         return
     # The port picked here is almost certainly free; a server that cannot have it says so.
-    chosen = random.randrange(32000, 32768)  # noqa: S311
+    chosen = env.host.chance.randrange(32000, 32768)
     where, listen = (env.host, "127.0.0.1") if server.inside else (env.peer, env.host.bind)
     argv = workload.render(server.command, where.program, listen=listen, port=chosen, **places(where))
     with where.spawn(argv) as process:
-        end = time.monotonic() + server.timeout_s * env.slowdown
+        end = where.clock() + server.timeout_s * env.slowdown
         while (port := server.port(process.tail())) is None:
             if (code := process.poll()) is not None:
                 last = process.tail().strip().splitlines()[-1:]
                 said = last[0] if last else "no output"
                 raise HostError(f"the server of {workload.name} ended with exit code {code}: {said}")
-            if time.monotonic() > end:
+            if where.clock() > end:
                 raise HostError(f"the server of {workload.name} was not ready in {server.timeout_s:g} s")
-            time.sleep(0.005)
+            where.pause(0.005)
         yield port or chosen
 
 
@@ -222,14 +220,15 @@ def prepare(env: Environment, workload: Workload, work: int | None = None) -> In
         env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
     if work is None and workload.work is not None:
         counted = env.stack.clock() == "instructions"
-        work = calibrate(lambda size: _measured(env, workload, size), workload.work, counted=counted)
+        work = calibrate(lambda size: run_command(env, workload, size), workload.work, counted=counted)
     env.work[workload.name] = work
     warm = invoke(env, workload, work)
     env.expected[workload.name] = warm.wall_s
     return warm
 
 
-def _measured(env: Environment, workload: Workload, size: int) -> float:
+def run_command(env: Environment, workload: Workload, size: int | None) -> float:
+    """Run a workload's command, for nothing but its time: seconds."""
     result, *_ = _run(env, workload, size)
     inside = workload.measured_s(result.stdout)
     return result.elapsed if inside is None else inside

@@ -83,9 +83,9 @@ def idle(opener: Opener, command: Sequence[str], seconds: float) -> dict[str, fl
     with opener.open() as host:
         host.run(command)
         process = _process(host)
-        time.sleep(1.0)  # let the work that follows a start finish
+        opener.parent.pause(1.0)  # let the work that follows a start finish
         begin, first = opener.now(), _tree(opener.parent, process)
-        time.sleep(seconds)
+        opener.parent.pause(seconds)
         end, last = opener.now(), _tree(opener.parent, process)
         found = {}
         if "pss" in last:

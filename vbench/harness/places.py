@@ -11,8 +11,8 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import VbenchError
 from vbench.harness.dispatch import Place
 from vbench.harness.events import Event, read_event
+from vbench.harness.exact import worker_for
 from vbench.harness.units import WorkUnit
-from vbench.harness.worker import Worker
 from vbench.hosts.process import PIPE, start
 
 PATIENCE_S = 30.0
@@ -23,7 +23,7 @@ COMMAND = (sys.executable, "-m", "vbench.cli.main", "work")
 
 def here(capsule: Capsule) -> Place:
     """Carry units out in this process, on the thread that asks for the events."""
-    return lambda unit: Worker(unit, capsule).run()
+    return lambda unit: worker_for(unit, capsule).run()
 
 
 def in_a_process(unit: WorkUnit, command: tuple[str, ...] = COMMAND) -> Iterator[Event]:

@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 from vbench.bundle.samples import canonical
 from vbench.bundle.store import Note
 from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError
+from vbench.exact.opening import trail_of
 from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled, Value
 from vbench.harness.invoke import Environment, Invocation, invoke, places, prepare
 from vbench.harness.lifecycle import Opener
@@ -76,7 +78,7 @@ class Worker:
         notes = [Note(severity=severity, stacks=stacks, text=text) for severity, text in found]
         return Noted(notes=tuple(notes), topic=topic)
 
-    def _open(self, opened: ExitStack) -> Iterator[Event]:
+    def _open(self, opened: ExitStack, seed: int = 1) -> Iterator[Event]:
         """Open every stack once, sharing the layers they have in common. Checks digests and collects facts."""
         hosts: dict[str, Host] = {}
         for path in self._unit.stacks:
@@ -85,12 +87,11 @@ class Worker:
             begin = time.monotonic()
             try:
                 for depth in range(stack.depth + 1):
-                    self._open_part(stack.prefix(depth), hosts, opened)
+                    self._open_part(stack.prefix(depth), hosts, opened, seed)
                 env = self._environment(stack, hosts)
-                digest = verify_inside(env.host)
-                known = facts.collect(env.host, None if stack.depth else self._unit.results)
-                seconds = time.monotonic() - begin
                 restless = [each.name for each in env.quiet if not facts.come_to_rest(each)]
+                known = self._examine(env, opened)
+                seconds = time.monotonic() - begin
             except DigestMismatch:
                 raise
             except VbenchError as error:
@@ -100,23 +101,31 @@ class Worker:
             log.info("opened %s in %.1f s", path, seconds)
             at = _peer_at(env.host)
             known["peer"] = at if hosts[at].peer_at else facts.ON_THE_MACHINE
-            known |= {"files_digest": digest, "open_seconds": f"{seconds:.2f}"}
+            known["open_seconds"] = f"{seconds:.2f}"
             self._environments[path] = env
             yield Opened(stack=path, facts=known)
             texts = [f"{name} did not come to rest" for name in restless]
             if notes := [Note(severity="warning", stacks=[path], text=text) for text in texts]:
                 yield Noted(notes=tuple(notes))
 
-    def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack) -> None:
+    def _examine(self, env: Environment, opened: ExitStack) -> dict[str, Any]:
+        """Check the digest of an environment that has come to rest, and collect its facts."""
+        digest = verify_inside(env.host)
+        known = facts.collect(env.host, None if env.stack.depth else self._unit.results)
+        return {**known, "files_digest": digest}
+
+    def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack, seed: int) -> None:
         if part.path in hosts:
             return
         shape = self._unit.shape
         context: AbstractContextManager[Host]
         if part.depth == 0:
-            context = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall")
+            context = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall", seed=seed)
         else:
             context = make_layer(part.layers[-1]).open(hosts[part.prefix(part.depth - 1).path], shape)
         hosts[part.path] = opened.enter_context(context)
+        if (trail := trail_of(hosts[part.path])) is not None:
+            trail.mark()  # other stacks begin with the same layers
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]

@@ -7,15 +7,20 @@ host, so nothing above this module knows whether a command runs here, in a chroo
 from __future__ import annotations
 
 import copy
+import random
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Protocol, Self
 
 from vbench.errors import HostError
 from vbench.hosts.placement import Placement
+
+_CHANCE = random.SystemRandom()
 
 Argv = Sequence[str]
 Address = tuple[str, int] | str
@@ -215,7 +220,7 @@ class Setting:
     ``admit`` is ``None`` in that machine's own network.
     ``placement`` is how the layer allocated its resources; it feeds the fairness checks. ``reboot`` is set on
     machines that vbench emulates, for layers below the operating system. ``process`` is the parent's process
-    that runs the environment, if there is one.
+    that runs the environment, if there is one. ``seed`` is what a deterministic machine opened here begins with.
     """
 
     name: str
@@ -228,6 +233,7 @@ class Setting:
     placement: Placement = field(default_factory=Placement)
     reboot: Reboot | None = None
     process: Process | None = None
+    seed: int = 1
 
 
 class Host(Setting, ABC):
@@ -273,6 +279,26 @@ class Host(Setting, ABC):
     @abstractmethod
     def dial(self, address: Address, timeout: float = 10.0) -> Connection:
         """Connect to an address as seen from this host; ``HostError`` if nothing answers there."""
+
+    @property
+    def chance(self) -> random.Random:
+        """Where names and keys of what is made on this host come from. A deterministic machine has its own."""
+        return _CHANCE
+
+    def clock(self) -> float:
+        """Seconds by the clock that deadlines are held against: the harness's own, or a deterministic machine's."""
+        return time.monotonic()
+
+    def date(self) -> datetime:
+        """The time of day by that clock."""
+        return datetime.now(UTC)
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass before looking again."""
+        time.sleep(seconds)
+
+    def discard(self) -> None:
+        """Give up a machine that is ours with all in it, where that is a machine that can be switched off."""
 
     def usage(self) -> Usage | None:
         """What this environment has cost its parent since it opened, or ``None`` if unknown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import struct
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ class KeyPair:
     private: Ed25519PrivateKey
 
     @classmethod
-    def generate(cls) -> Self:
-        """A fresh key pair."""
-        return cls(Ed25519PrivateKey.generate())
+    def generate(cls, chance: random.Random | None = None) -> Self:
+        """A fresh key pair; of a deterministic machine's own chance where that is given."""
+        if chance is None or isinstance(chance, random.SystemRandom):
+            return cls(Ed25519PrivateKey.generate())
+        return cls(Ed25519PrivateKey.from_private_bytes(chance.randbytes(32)))
 
     @property
     def public(self) -> str:

@@ -40,8 +40,9 @@ class LocalHost(Host):
         scratch: str = "/var/tmp",  # noqa: S108 - on disk; /tmp is often in memory
         cpus: frozenset[int] | None = None,
         placement: Placement | None = None,
+        seed: int = 1,
     ) -> None:
-        super().__init__(Setting(name, payload, scratch, placement=placement or Placement()))
+        super().__init__(Setting(name, payload, scratch, placement=placement or Placement(), seed=seed))
         self.cpus = cpus
 
     @trace.commands

@@ -23,6 +23,8 @@ from vbench.files import holders
 from vbench.hosts.process import MARK, owner, owner_lives
 
 _FOLDER = re.compile(r"s[a-z0-9_]{8}")
+_MEMORY = re.compile(r"vbench-(\d+\.\d+\.\d+)-[a-z0-9_]{8}")
+_SHARED = Path("/dev/shm")  # noqa: S108 - memory is what it is for
 _OWNED = re.compile(rf"(?:^|\0){MARK}=(\d+\.\d+\.\d+)(?:\0|$)".encode())
 
 
@@ -38,6 +40,7 @@ def session(base: Path | None = None) -> Iterator[Path]:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home):
             end_orphans()
+            _remove_orphaned_memory()
             _remove_unlocked(home)
             folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
             lock = (folder / "lock").open("w")
@@ -51,6 +54,32 @@ def session(base: Path | None = None) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def memory() -> Iterator[Path]:
+    """A folder in memory for large files of this process, removed at the end.
+
+    It carries the name of its process, so that the next session removes what a killed one left. Where there is no
+    /dev/shm to write to, it is on disk.
+    """
+    base = _SHARED if os.access(_SHARED, os.W_OK) else Path(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix=f"vbench-{owner()}-", dir=base))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_orphaned_memory() -> None:
+    space = owner().rpartition(".")[2]
+    for base in {_SHARED, Path(tempfile.gettempdir())}:
+        for folder in base.glob("vbench-*"):
+            match = _MEMORY.fullmatch(folder.name)
+            with contextlib.suppress(OSError):
+                ours = match and folder.stat().st_uid == os.geteuid() and match[1].endswith(f".{space}")
+                if match and ours and not owner_lives(match[1]):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale(home: Path | None = None) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import ClassVar
@@ -63,15 +62,15 @@ class Bubblewrap(EnvironmentLayer):
         """Put one end of a veth pair into the sandbox's network namespace; it vanishes with the namespace."""
         parent, link = site.parent, site.link
         ours = parent.run(["readlink", "/proc/self/ns/net"]).text
-        end = time.monotonic() + guest.patience(parent, 10)
+        end = parent.clock() + guest.patience(parent, 10)
         while True:
             theirs = parent.run(["readlink", f"/proc/{process.pid}/ns/net"], check=False).text
             if theirs not in ("", ours):
                 break
             guest.alive(process, "bubblewrap")
-            if time.monotonic() > end:
+            if parent.clock() > end:
                 raise BootError(f"the sandbox on {parent.name} got no network namespace", process.tail())
-            time.sleep(0.01)
+            parent.pause(0.01)
         ip, pid = parent.program("ip"), str(process.pid)
         pair = ["type", "veth", "peer", "name", "eth0", "netns", pid]
         parent.run([*ip, "link", "add", link.interface, *pair])

@@ -33,7 +33,7 @@ class Chroot(EnvironmentLayer):
 
     def link(self, parent: Host) -> Link:
         """A port on the network it shares with its parent."""
-        return guest.loopback_link()
+        return guest.loopback_link(parent)
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
         """Takes well under a second."""

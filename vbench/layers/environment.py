@@ -7,12 +7,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from vbench.errors import BootError, HostError
+from vbench.exact import hop
+from vbench.exact.hop import Hop
 from vbench.hosts.base import Admit, Host, Payload, Process, Setting
-from vbench.hosts.keys import HostKey
+from vbench.hosts.keys import HostKey, client_public_key
 from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.connect import SshHost, connect
 from vbench.layers import guest
@@ -100,13 +103,14 @@ class EnvironmentLayer(Layer):
         return setting
 
     @contextmanager
-    def open(self, parent: Host, shape: Shape) -> Iterator[SshHost]:
+    def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
         """Open an environment; on exit, nothing of it remains on the parent."""
-        payload, key, link = self.require(parent), HostKey.generate(), self.link(parent)
+        payload, key, link = self.require(parent), HostKey.generate(parent.chance), self.link(parent)
         seconds = guest.patience(parent, self.seconds)
         with ExitStack() as opened:
             work = opened.enter_context(guest.workdir(parent, self.name))
-            parent.put(guest.seed(key, self.name, link), f"{work}/seed", 0o600)
+            client = parent.client_key.public if isinstance(parent, Hop) else client_public_key()
+            parent.put(guest.seed(key, self.name, link, client), f"{work}/seed", 0o600)
             site = Site(parent, payload, shape, link, work, seconds, parent.placement)
             placement = replace(self.place(site), clock=self.clock or parent.placement.clock)
             site = replace(site, placement=placement)
@@ -115,9 +119,23 @@ class EnvironmentLayer(Layer):
             inside = replace(payload, directory=guest.DIRECTORY)
             setting = Setting(self.path(parent), inside, "/scratch", placement=placement, process=process)
             setting = opened.enter_context(_meeting_peer(parent, link, setting))
-            host = opened.enter_context(_log_in(site, self.adjust(site, setting), key, process))
+            log_in = _hop if isinstance(parent, Hop) else _log_in
+            host = opened.enter_context(log_in(site, self.adjust(site, setting), key, process))
             self.settle(site, host)
             yield host
+
+
+@contextmanager
+def _hop(site: Site, setting: Setting, key: HostKey, process: Process) -> Iterator[Host]:
+    """The same on a deterministic machine, whose environments are logged in to from inside."""
+    address, parent = (site.link.guest, site.link.port), site.parent
+    assert isinstance(parent, Hop)  # noqa: S101 - that is why it is this function
+    alive = partial(guest.alive, process, setting.name)
+    try:
+        with hop.connect(parent, address, setting, host_key=key, deadline=site.seconds, alive=alive) as host:
+            yield host
+    except BootError as error:
+        raise BootError(error.message, process.tail()) from error
 
 
 @contextmanager

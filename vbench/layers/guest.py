@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import random
 import re
 import tarfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vbench.errors import BootError
+from vbench.errors import BootError, ConnectionLost
 from vbench.hosts.base import Host, Process
-from vbench.hosts.keys import HostKey, client_public_key
+from vbench.hosts.keys import HostKey
 from vbench.layers.base import Shape
 
 NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
@@ -63,7 +61,7 @@ def private_link(host: Host) -> Link:
     taken = host.run(["ls", "/sys/class/net"]).text.split()
     level = 77 + host.name.count("/")
     while True:
-        number = random.randrange(1, 16384)  # noqa: S311 - a name, not a secret
+        number = host.chance.randrange(1, 16384)
         interface = f"vb{level}x{number}"
         if interface not in taken:
             prefix = f"10.{level}.{number >> 6}"
@@ -72,18 +70,18 @@ def private_link(host: Host) -> Link:
             return Link(interface, parent, guest, 22, guest, parent)
 
 
-def loopback_link() -> Link:
+def loopback_link(host: Host) -> Link:
     """For an environment that shares its parent's network: a port on the parent's loopback."""
-    return Link("lo", "127.0.0.1", "127.0.0.1", _port(), "127.0.0.1", "127.0.0.1")
+    return Link("lo", "127.0.0.1", "127.0.0.1", _port(host), "127.0.0.1", "127.0.0.1")
 
 
-def translated_link() -> Link:
+def translated_link(host: Host) -> Link:
     """For a guest on QEMU's user-mode network, behind a port on the parent's loopback."""
-    return Link("lo", "127.0.0.1", "127.0.0.1", _port(), "10.0.2.1", "10.0.2.2")
+    return Link("lo", "127.0.0.1", "127.0.0.1", _port(host), "10.0.2.1", "10.0.2.2")
 
 
-def _port() -> int:
-    return random.randrange(20000, 32000)  # noqa: S311 - below the ephemeral ports
+def _port(host: Host) -> int:
+    return host.chance.randrange(20000, 32000)  # below the ephemeral ports
 
 
 @contextmanager
@@ -93,10 +91,11 @@ def workdir(parent: Host, name: str) -> Iterator[str]:
     try:
         yield path
     finally:
-        parent.run(["rm", "-rf", "--one-file-system", path], check=False)
+        with suppress(ConnectionLost):  # the parent took it along
+            parent.run(["rm", "-rf", "--one-file-system", path], check=False)
 
 
-def seed(key: HostKey, name: str, link: Link) -> bytes:
+def seed(key: HostKey, name: str, link: Link, client: str) -> bytes:
     """What one environment gets in addition to the capsule: its SSH host key, who may log in, its address.
 
     A tar archive, padded to whole sectors so that it can serve as a disk.
@@ -107,7 +106,7 @@ def seed(key: HostKey, name: str, link: Link) -> bytes:
         for path, data, mode in (
             ("vbench/hostkey", key.dropbear, 0o600),
             ("vbench/seed.conf", config.encode(), 0o644),
-            ("root/.ssh/authorized_keys", f"{client_public_key()}\n".encode(), 0o600),
+            ("root/.ssh/authorized_keys", f"{client}\n".encode(), 0o600),
         ):
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), mode
@@ -136,16 +135,16 @@ def configure_link(parent: Host, link: Link, process: Process, deadline: float) 
     The environment's own process holds the interface, so it vanishes with the process.
     """
     commands = f"addr add {link.parent}/30 dev {link.interface}\nlink set {link.interface} up\n"
-    end = time.monotonic() + deadline
+    end = parent.clock() + deadline
     while True:
         done = parent.run([*parent.program("ip"), "-batch", "-"], input=commands.encode(), check=False)
         if done.code == 0:
             return
         alive(process, f"the environment behind {link.interface}")
-        if time.monotonic() > end:
+        if parent.clock() > end:
             error = done.stderr.decode(errors="replace").strip()
             raise BootError(f"cannot configure {link.interface} on {parent.name}: {error}", process.tail())
-        time.sleep(0.02)
+        parent.pause(0.02)
 
 
 def alive(process: Process, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import ClassVar
 
 from vbench.hosts.base import Host
@@ -74,15 +73,15 @@ class Kvm(Qemu):
         flags = parent.run(["grep", "-cwE", "vmx|svm", "/proc/cpuinfo"], check=False).text
         without = "" if flags not in ("", "0") else " and its processor shows neither vmx nor svm"
         hint = "use a machine with hardware virtualization, or the testbed layer"
-        start = time.monotonic()
+        start = parent.clock()
         seconds = guest.patience(parent, PROBE_SECONDS)
         with parent.spawn(argv) as process:
-            while time.monotonic() - start < seconds:
+            while parent.clock() - start < seconds:
                 if SIGN_OF_LIFE in process.tail():
-                    return Available(f"a kernel booted in {time.monotonic() - start:.1f} s")
+                    return Available(f"a kernel booted in {parent.clock() - start:.1f} s")
                 if process.poll() is not None:
                     break
-                time.sleep(0.05)
+                parent.pause(0.05)
             ended, console = process.poll(), process.tail()
         lines = [line for line in console.splitlines() if line.strip()]
         if ended is not None or "internal error" in console:

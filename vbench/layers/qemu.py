@@ -48,7 +48,7 @@ class Qemu(EnvironmentLayer):
     def link(self, parent: Host) -> Link:
         """A tap where possible, else QEMU's user-mode network, which needs no privileges."""
         tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
-        return guest.private_link(parent) if tap else guest.translated_link()
+        return guest.private_link(parent) if tap else guest.translated_link(parent)
 
     def place(self, site: Site) -> Placement:
         """vCPUs, memory and disk of the shape's size."""
@@ -99,8 +99,12 @@ class Qemu(EnvironmentLayer):
 
     def boot(self, payload: Payload, like: str) -> Boot:
         """The capsule's kernel; ``like``: the options its command line takes over from the parent's."""
-        arguments = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests {like}"
-        return Boot(payload.boot("vmlinux"), arguments, payload.boot("initrd"))
+        return Boot(payload.boot("vmlinux"), command_line(like), payload.boot("initrd"))
+
+
+def command_line(like: str) -> str:
+    """What the capsule's kernel is told on a PC; ``like`` is what it takes over from its parent."""
+    return f"console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests {like}"
 
 
 def _drive(name: str, path: str, options: str) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
+from vbench.exact.opening import trail_of
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
@@ -122,7 +123,9 @@ def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
 
 
 @contextmanager
-def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True) -> Iterator[Host]:
+def open_root(
+    root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True, seed: int = 1
+) -> Iterator[Host]:
     """The root host of a stack, with the capsule and a scratch directory.
 
     It is pinned to the shape's CPUs, except for stacks whose results do not depend on the CPU.
@@ -137,7 +140,12 @@ def open_root(root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True)
         scratch.mkdir()
         payload = replace(capsule.payload(), add_ons=add_on.parts(needed()))
         yield LocalHost(
-            LOCAL, payload, str(scratch), inside if pinned else None, Placement(vcpus=shape.vcpus)
+            LOCAL,
+            payload,
+            str(scratch),
+            inside if pinned else None,
+            Placement(vcpus=shape.vcpus),
+            seed,
         )
 
 
@@ -149,4 +157,9 @@ def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
         host: Host = stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))
         for name in stack.layers:
             host = stacked.enter_context(make_layer(name).open(host, shape))
+            if (trail := trail_of(host)) is not None:
+                trail.mark()
+        if (trail := trail_of(host)) is not None:
+            stacked.callback(trail.discard)
+            trail.back_to(trail.state)
         yield host

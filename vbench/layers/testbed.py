@@ -2,92 +2,175 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
+from vbench.errors import BootError
+from vbench.exact import boot, hop
+from vbench.exact.machine import Hardware
+from vbench.exact.opening import console
 from vbench.hosts.base import Boot, Host, Payload, Setting, System
+from vbench.hosts.keys import HostKey
 from vbench.hosts.placement import Disk, Medium, Placement
 from vbench.layers import guest
-from vbench.layers.base import Shape
-from vbench.layers.environment import Site
-from vbench.layers.qemu import Qemu
-from vbench.technique import PICTURES, Picture, Technique
+from vbench.layers.base import Available, Layer, Shape, Unavailable
+from vbench.layers.qemu import command_line, emulator
+from vbench.technique import PICTURES, AddOn, Picture, Technique
 from vbench.terms import Clock
 
 MEMORY_MIB = 3584
-"""Memory of the emulated PC: enough for scratch storage and two guests of the usual shape, also under Xen."""
+"""Memory of the emulated PC: for its scratch storage, and for two guests of the usual shape on it, under Xen, too."""
+CPU = "EPYC-Rome,-smap,-smep,-monitor,-xsave,-avx,-avx2,-fma,-f16c"
+"""SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen, and KVM here gives its guests no XSAVE and
+so no AVX: off for all, so that every environment computes with the same instructions."""
 
 
-class Testbed(Qemu):
-    """An AMD PC with virtualization extensions, emulated with instruction counting.
+class Testbed(Layer):
+    """An AMD PC with virtualization extensions, emulated under instruction counting.
 
-    A second in it is a fixed number of instructions: no caches, no TLB misses, and no cost of a VM exit
-    beyond the instructions it causes. It is its own baseline.
+    A second in it is a fixed number of instructions: no caches, no TLB misses, and no cost of leaving a guest beyond
+    the instructions that this causes. All that happens in it follows from what it is given, to the last bit, so it is
+    opened from a snapshot where there is one. It is a baseline of its own.
     """
 
     name: ClassVar[str] = "testbed"
     technique: ClassVar[Technique] = Technique.TYPE_2
-    summary: ClassVar[str] = "an emulated PC with instruction counting, on which KVM and Xen really run"
+    summary: ClassVar[str] = "an emulated PC under instruction counting, on which KVM and Xen really run"
     picture: ClassVar[Picture | None] = PICTURES["testbed"]
     catalogue: ClassVar[str | None] = "vbench testbed"
     clock: ClassVar[Clock | None] = "instructions"
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True
-    # SMAP and SMEP stop a paravirtualized dom0, MONITOR stops an idle vCPU under Xen, and KVM here gives its
-    # guests no XSAVE and so no AVX: all off, so that every environment computes with the same instructions.
-    cpu: ClassVar[str] = "EPYC-Rome,-smap,-smep,-monitor,-xsave,-avx,-avx2,-fma,-f16c"
-    accelerator: ClassVar[str] = "tcg"
-    seconds: ClassVar[float] = 120
-    may_use_tap: ClassVar[bool] = False  # the same network with and without root
-
-    def baseline(self, parents: tuple[str, ...]) -> None:
-        """No baseline: its seconds are not its parent's."""
-
-    def machine(self, shape: Shape) -> list[str]:
-        """A fixed PC; one vCPU, because instruction counting supports no more."""
-        return [*super().machine(Shape(1, MEMORY_MIB, shape.disk_mib)), "-icount", "shift=1,sleep=on"]
+    needs: ClassVar[AddOn | None] = boot.PROGRAMS
 
     def __init__(self, system: System | None = None) -> None:
-        self._system = system or System("", MEMORY_MIB, super().boot)
+        self._system = system or System("", MEMORY_MIB, _linux)
 
-    def boot(self, payload: Payload, like: str) -> Boot:
-        """No mitigations: the emulated processor has nothing to mitigate.
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """The capsule's QEMU must start, on the machine that vbench itself runs on; it needs no privilege."""
+        if parent.payload is None:
+            return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
+        if "/" in parent.name:
+            return Unavailable(
+                "the testbed opens on the machine itself, not in an environment", "use local/testbed"
+            )
+        done = parent.run([*emulator(parent.payload), "--version"], check=False)
+        if done.code != 0:
+            return Unavailable(f"the capsule's QEMU does not run on {parent.name}: {done.stderr.decode()}")
+        return Available(done.text.splitlines()[0])
 
-        No ASLR: it changes how many page tables a process needs, which is 1% of a fork's time. No huge pages:
-        dom0, Xen's paravirtualized guests and User Mode Linux have none either.
-        """
-        return self._system.boot(payload, "mitigations=off norandmaps transparent_hugepage=never")
+    def baseline(self, parents: tuple[str, ...]) -> None:
+        """None: its seconds are not its parent's."""
 
-    def path(self, parent: Host) -> str:
-        """The stack path, including the layer that another booted system adds."""
-        return "/".join(filter(None, (super().path(parent), self._system.layer)))
-
-    def place(self, site: Site) -> Placement:
-        """One vCPU, and its own memory, which also holds the scratch storage."""
-        return Placement(
+    @contextmanager
+    def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
+        """Takes ten seconds from power-on, and next to nothing from a snapshot."""
+        payload = self.require(parent)
+        placement = Placement(
             vcpus=1,
             memory_mib=self._system.memory_mib,
             disk=Disk(Medium.TIMED_MEMORY),
-            cpu=f"QEMU {self.cpu}",
+            clock="instructions",
+            cpu=f"QEMU {CPU}",
             slowdown=12.0,
         )
+        inside = replace(payload, directory=guest.DIRECTORY)
+        name = "/".join(filter(None, (parent.name, self.name, self._system.layer)))
+        setting = Setting(name, inside, "/scratch", placement=placement)
+        hardware, made_of = self._hardware(parent, payload)
+        with ExitStack() as opened:
+            led = opened.enter_context(console(parent, hardware, made_of, setting))
+            key, client = HostKey.generate(led.chance), HostKey.generate(led.chance)
+            led.run(["mkdir", "-p", "/root/.ssh", "/vbench"])
+            led.put(f"{client.public}\n".encode(), "/root/.ssh/authorized_keys", 0o600)
+            led.put(key.dropbear, "/vbench/hostkey", 0o600)
+            server = ["dropbear", "-F", "-E", "-s", "-k", "-m", "-r", "/vbench/hostkey", "-p", "127.0.0.1:22"]
+            process = opened.enter_context(led.spawn([*server, "-W", "1048576", "-K", "0", "-I", "0"]))
 
-    def adjust(self, site: Site, setting: Setting) -> Setting:
-        """A separate machine, which also runs the other ends of networks and can be rebooted."""
-        return replace(
-            setting,
-            peer="127.0.0.1",
-            bind="127.0.0.1",
-            peer_at="",
-            admit=None,
-            reboot=lambda system: Testbed(system).open(site.parent, site.shape),
-        )
+            def alive() -> None:
+                if (code := process.poll()) is not None:
+                    raise BootError(f"the testbed's SSH server ended with exit code {code}", process.tail())
 
-    def settle(self, site: Site, host: Host) -> None:
-        """Moves scratch storage into its own memory; takes ten seconds, including everything before."""
-        guest.load_modules(host, "tun", "kvm_amd")
-        _move_scratch(host, 3 * site.shape.disk_mib)
+            setting = replace(setting, reboot=lambda system: Testbed(system).open(parent, shape))
+            host = opened.enter_context(
+                hop.connect(
+                    led,
+                    ("127.0.0.1", 22),
+                    setting,
+                    host_key=key,
+                    client_key=client,
+                    outermost=True,
+                    deadline=60,
+                    alive=alive,
+                )
+            )
+            guest.load_modules(host, "tun", "kvm_amd")
+            _move_scratch(host, 3 * shape.disk_mib)
+            yield host
 
+    def _hardware(self, parent: Host, payload: Payload) -> tuple[Hardware, list[str]]:
+        """The machine, and what it is made of wherever that lies."""
+        part = payload.add_ons[boot.PROGRAMS.name]
+        programs = Path(part.directory) / "tree"
+        image = _in_whole_sections(Path(payload.image))
+        # No mitigations: the emulated processor has nothing to mitigate. No random addresses: on these depends how many
+        # page tables a process needs, and 1% of a fork's time. No huge pages: dom0, Xen's paravirtualized guests and
+        # User Mode Linux have none either.
+        system = self._system.boot(payload, "mitigations=off norandmaps transparent_hugepage=never")
+        initrd = boot.initrd(payload, programs, Path(part.directory))
+        capsule_initrd = payload.boot("initrd")
+        constant = [
+            *("-M", "q35,usb=off,graphics=off,memory-backend=ram", "-accel", "tcg", "-cpu", CPU, "-smp", "1"),
+            *("-icount", "shift=1,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", str(parent.seed)),
+            *("-m", f"{MEMORY_MIB}M,slots=2,maxmem=16G"),
+            *(
+                "-nodefaults",
+                "-no-user-config",
+                "-nographic",
+                "-no-reboot",
+                "-serial",
+                "stdio",
+                "-nic",
+                "none",
+            ),
+            *("-device", "virtio-pmem-pci,memdev=image"),
+        ]
+        argv = [
+            *emulator(payload),
+            *constant,
+            *("-kernel", system.kernel, "-append", system.arguments),
+            *("-initrd", system.initrd.replace(capsule_initrd, str(initrd))),
+            *("-object", _pmem(image)),
+        ]
+        booted = [part.replace(payload.tree, "") for part in (system.kernel, system.arguments, system.initrd)]
+        made_of = [payload.digest, part.digest, initrd.name, str(image.stat().st_size), *constant, *booted]
+        return Hardware(tuple(argv), MEMORY_MIB, str(programs / "gate.so")), made_of
+
+
+def _linux(payload: Payload, like: str) -> Boot:
+    """The capsule's own kernel."""
+    return Boot(payload.boot("vmlinux"), command_line(like), payload.boot("initrd"))
+
+
+def _pmem(image: Path) -> str:
+    size = image.stat().st_size
+    return f"memory-backend-file,id=image,size={size},mem-path={image},share=on,readonly=on"
+
+
+def _in_whole_sections(image: Path) -> Path:
+    """The capsule's image, whose size is made a multiple of 2 MiB, the kernel's unit of persistent memory."""
+    if over := image.stat().st_size % _SECTION:
+        image.chmod(0o644)
+        os.truncate(image, image.stat().st_size - over + _SECTION)
+        image.chmod(0o444)
+    return image
+
+
+_SECTION = 2 << 20
 
 # A real device takes time to serve a request. A timer would let the emulated processor go idle, and an idle
 # testbed's clock follows the outer machine's (500 reads then differ by 2% between runs). So the service time

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import signal
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import ClassVar
 
-from vbench.errors import BootError
+from vbench.errors import BootError, ConnectionLost
 from vbench.hosts import accounting
 from vbench.hosts.base import Boot, Host, Payload, Process, System
 from vbench.hosts.command import script
@@ -91,11 +90,12 @@ def _toolstack(dom0: Host) -> Iterator[None]:
     dom0.run(["mount", "-t", "xenfs", "xenfs", "/proc/xen"])
     dom0.run(["mkdir", "-p", "/run/xen", "/run/xenstored", "/var/log/xen"])
     with dom0.spawn([f"{TOOLS}/xenstored", "--no-fork"]) as store:
-        end = time.monotonic() + guest.patience(dom0, 10)
+        end = dom0.clock() + guest.patience(dom0, 10)
         while dom0.run(["test", "-S", "/run/xenstored/socket"], check=False).code != 0:
             guest.alive(store, "xenstored")
-            if time.monotonic() > end:
+            if dom0.clock() > end:
                 raise BootError(f"xenstored did not start on {dom0.name}", store.tail())
+            dom0.pause(0.02)
         dom0.run([f"{TOOLS}/xen-init-dom0"], timeout=guest.patience(dom0, 10))
         with dom0.spawn([f"{TOOLS}/xenconsoled", "--interactive"]):
             yield
@@ -227,7 +227,8 @@ def _loop(dom0: Host, path: str, *, direct: bool) -> Iterator[str]:
     try:
         yield device
     finally:
-        dom0.run([*dom0.program("losetup"), "--detach", device], check=False)
+        with suppress(ConnectionLost):
+            dom0.run([*dom0.program("losetup"), "--detach", device], check=False)
 
 
 class _Domain(Process):
@@ -265,4 +266,5 @@ class _Domain(Process):
 
 
 def _destroy(dom0: Host, domain: str) -> None:
-    dom0.run([f"{TOOLS}/xl", "destroy", domain], check=False, timeout=guest.patience(dom0, 30))
+    with suppress(ConnectionLost):
+        dom0.run([f"{TOOLS}/xl", "destroy", domain], check=False, timeout=guest.patience(dom0, 30))

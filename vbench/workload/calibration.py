@@ -22,6 +22,7 @@ class WorkSize(Model):
     min: Count = 1
     max: Count
     target_s: Seconds = 0.4
+    counted: Count | None = None  # the size where instructions are counted, the same in every environment
     seconds: Reading | None = None  # time in the measured part, for calibration; default: guest_seconds
 
     @model_validator(mode="after")

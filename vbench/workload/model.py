@@ -35,6 +35,7 @@ _IN_STEP = frozenset({"scratch", "tree"})
 _PROSE: dict[str, Any] = {
     **dict.fromkeys(("name", "title", "about", "groups", "sweeps"), True),
     "metrics": {"__all__": {"resolution"}},
+    "work": {"counted"},
 }
 
 _PARAM = re.compile(r"[a-z][a-z0-9_]*")

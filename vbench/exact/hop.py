@@ -1,0 +1,252 @@
+"""Machines reached over SSH from inside a deterministic machine: the client has moved in.
+
+A connection from outside brings packets at times that are not the machine's own. So its environments are led by the
+capsule's own client (dbclient), which runs on the environment's parent.
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from vbench.errors import BootError, CommandTimeout, ConnectionLost, HostError
+from vbench.hosts import accounting, trace
+from vbench.hosts.base import Address, Argv, Connection, Host, Process, Result, Setting, Usage
+from vbench.hosts.command import checked, not_started, require_success, script, shorten
+from vbench.hosts.keys import HostKey
+from vbench.hosts.ssh.wrapper import Markers, wrap
+
+_SCRIPTS = Path(__file__).parents[1] / "hosts/scripts"
+_OURS = Path(__file__).parent / "scripts"
+_PUT = script(_SCRIPTS / "put.sh")
+_END_GROUP = script(_SCRIPTS / "end-group.sh")
+_FAR, _NEAR, _SESSION = (script(_OURS / f"{name}.sh") for name in ("far", "near", "session"))
+_KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
+_TOKEN = "vbench-at-the-gate"  # noqa: S105 - nothing is secret in a machine that nobody else can reach
+_SLOW = 600.0
+
+
+@contextmanager
+def connect(
+    parent: Hop | Host,
+    address: tuple[str, int],
+    setting: Setting,
+    *,
+    host_key: HostKey,
+    client_key: HostKey | None = None,
+    outermost: bool = False,
+    deadline: float,
+    alive: Callable[[], None],
+) -> Iterator[Host]:
+    """Log in to an environment on ``parent`` from there, as soon as it answers.
+
+    ``outermost``: it is the machine itself that is logged in to, from its console, and ``client_key`` the key that all
+    its environments let in. ``deadline``: seconds of the parent's own. Raises ``BootError`` if it does not answer
+    until then, and what ``alive`` raises.
+    """
+    via = parent.stand if isinstance(parent, Hop) else parent
+    key = parent.client_key if isinstance(parent, Hop) else client_key or HostKey.generate(via.chance)
+    home = via.run(["mktemp", "-d", "/run/hop.XXXXXX"]).text
+    via.run(["mkdir", f"{home}/.ssh"])
+    via.put(f"{address[0]} {host_key.public}\n".encode(), f"{home}/.ssh/known_hosts", 0o600)
+    via.put(key.dropbear, f"{home}/id", 0o600)
+    client = [
+        "env",
+        f"HOME={home}",
+        "dbclient",
+        "-T",
+        "-i",
+        f"{home}/id",
+        "-p",
+        str(address[1]),
+        f"root@{address[0]}",
+    ]
+    host = Hop(via, tuple(client), setting, key, via if outermost else None)
+    end = via.clock() + deadline
+    while True:
+        try:
+            host.run(["true"], timeout=deadline)
+            break
+        except HostError as error:
+            alive()
+            if via.clock() > end:
+                raise BootError(f"{setting.name} does not answer: {error.message}") from error
+        via.pause(0.1)
+    with host.session(home):
+        yield host
+
+
+class Hop(Host):
+    """A machine at the other end of SSH connections that are made on ``via``.
+
+    ``stand`` is where the clients of its own environments run, with ``client_key``: itself, by default.
+    """
+
+    def __init__(
+        self,
+        via: Host,
+        client: tuple[str, ...],
+        setting: Setting,
+        client_key: HostKey,
+        stand: Host | None = None,
+    ) -> None:
+        super().__init__(setting)
+        self.via, self._client, self.client_key = via, client, client_key
+        self.stand: Host = stand or self
+        self._carrier: Process | None = None
+        self._home = ""
+
+    @property
+    def chance(self) -> random.Random:
+        """That of the machine that it is in."""
+        return self.via.chance
+
+    @contextmanager
+    def session(self, home: str) -> Iterator[None]:
+        """Keep one connection open for the commands of :meth:`run`; ``home`` is the client's folder."""
+        line = f"exec sh -c {shlex.quote(_FAR)}"
+        self.via.run(["mkfifo", f"{home}/in", f"{home}/out"])
+        with self.via.spawn(["sh", "-c", _SESSION, "session", home, *self._client, line]) as carrier:
+            self._carrier, self._home = carrier, home
+            try:
+                yield
+            finally:
+                self._carrier = None
+
+    @trace.commands
+    def run(
+        self, argv: Argv, *, check: bool = True, timeout: float | None = 60.0, input: bytes | None = None
+    ) -> Result:
+        """Run a command to its end; ``elapsed`` and ``timeout`` are seconds of the machine's own."""
+        argv, data = checked(argv), input or b""
+        try:
+            result = (
+                self._in_session(argv, data, timeout) if self._carrier else self._alone(argv, data, timeout)
+            )
+        except CommandTimeout:
+            raise CommandTimeout(f"{self.name}: {shorten(argv)} ran longer than {timeout:g} s") from None
+        return require_success(self.name, result) if check else result
+
+    def _in_session(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
+        script = f"set -- {shlex.join(argv)}\n".encode(errors="surrogateescape")
+        order = f"{len(script)} {len(data)}\n".encode() + script + data
+        try:
+            done = self.via.run(["sh", "-c", _NEAR, "near", self._home], timeout=timeout, input=order)
+        except CommandTimeout:
+            if self._carrier is None or self._carrier.poll() is not None:
+                raise self._lost(argv, self._carrier.tail() if self._carrier else "") from None
+            raise
+        head, _, rest = done.stdout.partition(b"\n")
+        code, out, err = map(int, head.split())
+        if len(rest) != out + err:
+            raise self._lost(argv, "its output broke off")
+        return Result(argv, code, rest[:out], not_started(code, rest[out:], "setsid"), done.elapsed)
+
+    def _alone(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
+        line = wrap(argv, _TOKEN, len(data))
+        done = self.via.run([*self._client, line], check=False, timeout=timeout, input=data)
+        marks = Markers(_TOKEN)
+        stderr = marks.feed(done.stderr) + marks.rest()
+        if marks.code is None:
+            raise self._lost(argv, stderr.decode(errors="replace"))
+        return Result(argv, marks.code, done.stdout, not_started(marks.code, stderr, "setsid"), done.elapsed)
+
+    def _lost(self, argv: tuple[str, ...], said: str) -> ConnectionLost:
+        last = said.strip().splitlines()[-1:] or ["no answer"]
+        return ConnectionLost(f"{self.name}: the connection dropped while {shorten(argv)} ran: {last[0]}")
+
+    @contextmanager
+    def spawn(self, argv: Argv) -> Iterator[Process]:
+        """Start a command; leaving the block ends its process group."""
+        argv = checked(argv)
+        with self.via.spawn([*self._client, wrap(argv, _TOKEN, 0)]) as carrier:
+            while (pid := _marks(carrier)[0].pid) is None:
+                if carrier.poll() is not None:
+                    raise HostError(f"{self.name}: {shorten(argv)} does not start: {carrier.tail().strip()}")
+                self.pause(0.01)
+            process = _Far(self, argv, pid, carrier)
+            with trace.life(self.name, process, process.close):
+                yield process
+
+    def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
+        """Write a file whole."""
+        argv = ["sh", "-c", _PUT, "put", f"{path}.draft", path, str(len(data)), f"{mode:o}"]
+        result = self.run(argv, check=False, timeout=_SLOW, input=data)
+        if result.code:
+            raise HostError(
+                f"{self.name}: cannot write {path}: {result.stderr.decode(errors='replace').strip()}"
+            )
+
+    def get(self, path: str) -> bytes:
+        """Read a file."""
+        result = self.run(["cat", path], check=False, timeout=_SLOW)
+        if result.code:
+            raise HostError(
+                f"{self.name}: cannot read {path}: {result.stderr.decode(errors='replace').strip()}"
+            )
+        return result.stdout
+
+    def dial(self, address: Address, timeout: float = 10.0) -> Connection:
+        """There is no network that leads out of the machine."""
+        raise HostError(f"{self.name}: no network leads out of the testbed")
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        self.via.pause(seconds)
+
+    def clock(self) -> float:
+        """Seconds by the clock of the machine that all is in."""
+        return self.via.clock()
+
+    def date(self) -> datetime:
+        """The time of day in the machine that all is in."""
+        return self.via.date()
+
+    def discard(self) -> None:
+        """Switch off the machine that all is in."""
+        self.via.discard()
+
+
+class _Far(Process):
+    def __init__(self, host: Hop, argv: tuple[str, ...], pid: int, carrier: Process) -> None:
+        self.argv, self.pid = argv, pid
+        self._host, self._carrier = host, carrier
+        self._used: Usage | None = None
+
+    def poll(self) -> int | None:
+        if (ended := self._carrier.poll()) is None:
+            return None
+        return _marks(self._carrier)[0].code or ended
+
+    def wait(self, timeout: float) -> int:
+        self._carrier.wait(timeout)
+        return self.poll() or 0
+
+    def kill(self, sig: int = signal.SIGKILL) -> None:
+        if self._carrier.poll() is None:
+            self._host.run(["sh", "-c", _KILL, "kill", str(int(sig)), str(self.pid)], check=False)
+
+    def tail(self) -> str:
+        return _marks(self._carrier)[1]
+
+    def usage(self) -> Usage | None:
+        said = self._host.run(accounting.argv(self.pid), check=False, timeout=_SLOW).text
+        if (found := accounting.usage(said)) is not None:
+            self._used = found
+        return self._used
+
+    def close(self) -> None:
+        with suppress(ConnectionLost):
+            self._host.run(["sh", "-c", _END_GROUP, "end", str(self.pid)], check=False, timeout=_SLOW)
+
+
+def _marks(carrier: Process) -> tuple[Markers, str]:
+    """What the marks in a carrier's output tell, and the output without them."""
+    marks = Markers(_TOKEN)
+    said = marks.feed(carrier.tail().encode()) + marks.rest()
+    return marks, said.decode(errors="replace")

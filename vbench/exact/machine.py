@@ -1,0 +1,196 @@
+"""A deterministic machine that runs: QEMU counting instructions, led request by request through its gate."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vbench.errors import BootError, ConnectionLost, HostError
+from vbench.exact.line import HEAD, NOTHING, Reply, Request
+from vbench.hosts.base import Host, Process
+
+_ORDER = struct.Struct("<II")
+STATE, RAM = "state", "ram"
+"""The files of a saved machine: its devices, and its memory."""
+_IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a machine is made of: the emulator's argv but for its memory, in MiB, and its gate, a plugin's path."""
+
+    argv: tuple[str, ...]
+    memory_mib: int
+    gate: str
+
+
+class Machine:
+    """A machine that has come to its gate and waits for a request."""
+
+    def __init__(self, process: Process, line: socket.socket, monitor: _Monitor) -> None:
+        self._process, self._line, self._monitor = process, line, monitor
+
+    def ask(self, request: Request) -> Reply:
+        """Have a request carried out. Raises ``ConnectionLost`` when the machine has ended instead."""
+        self._order("w", request.encode())
+        self._order("g")
+        self.await_gate()
+        self._order("q", size=HEAD)
+        size = Reply.size(self._receive(HEAD))
+        self._order("q", size=size)
+        return Reply.decode(self._receive(size))
+
+    def await_gate(self) -> None:
+        """Wait until the machine is ready for a request."""
+        self._receive(_ORDER.size)
+
+    def save(self, folder: Path) -> None:
+        """Stop at this instruction for good, and write ``state`` to a folder; the memory's file is all the rest."""
+        self._order("w", NOTHING)
+        with self._monitor.asked("stop"):
+            self._order("s")
+        self._monitor.ask("migrate-set-capabilities", capabilities=_IGNORE_SHARED)
+        self._monitor.ask("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+        self._monitor.ask("migrate", uri=f"exec:cat > '{folder / STATE}'")
+        while (status := self._monitor.ask("query-migrate")["status"]) not in {"completed", "failed"}:
+            pass
+        if status == "failed":
+            raise HostError(f"the testbed's state cannot be written to {folder}", "is the disk full?")
+
+    def _order(self, what: str, data: bytes = b"", *, size: int = 0) -> None:
+        with suppress(BrokenPipeError):  # reading will tell
+            self._line.sendall(_ORDER.pack(ord(what), size or len(data)) + data)
+
+    def _receive(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                piece = self._line.recv(size - len(data))
+            except ConnectionResetError:
+                piece = b""
+            if not piece:
+                raise ConnectionLost(f"the testbed's emulator has ended: {_last(self._process)}")
+            data += piece
+        return bytes(data)
+
+
+def _last(process: Process) -> str:
+    with suppress(HostError):
+        process.wait(5)
+    lines = [
+        line for line in process.tail().splitlines() if line.strip() and "TCG doesn't support" not in line
+    ]
+    return lines[-1] if lines else f"exit code {process.poll()}"
+
+
+class _Monitor:
+    """QEMU's monitor, which speaks the QEMU Machine Protocol (docs/interop/qmp-spec.txt)."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._file: Any = connection.makefile("rw")
+        self._file.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        with self.asked(command, **arguments) as answer:
+            pass
+        return answer[0]
+
+    @contextmanager
+    def asked(self, command: str, **arguments: object) -> Iterator[list[Any]]:
+        """Give a command, do what it needs to succeed, and take its answer."""
+        self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._file.flush()
+        answer: list[Any] = []
+        yield answer
+        while not answer:
+            try:
+                line = self._file.readline()
+            except ConnectionResetError:
+                line = ""
+            if not line:
+                raise ConnectionLost("the testbed's emulator has ended")
+            said = json.loads(line)
+            if "error" in said:
+                raise HostError(f"QEMU: {command}: {said['error']['desc']}")
+            if "return" in said:
+                answer.append(said["return"])
+
+
+@contextmanager
+def _accepted(gates: socket.socket, process: Process) -> Iterator[socket.socket]:
+    """The gate's connection, once the emulator has made it."""
+    gates.settimeout(0.1)
+    while True:
+        with suppress(TimeoutError):
+            line, _ = gates.accept()
+            line.settimeout(None)
+            with line:
+                yield line
+            return
+        if process.poll() is not None:
+            raise BootError(f"the testbed does not start: {_last(process)}", process.tail())
+
+
+@contextmanager
+def _dialled(path: str, process: Process) -> Iterator[socket.socket]:
+    """A connection to the monitor, once the emulator listens."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        while True:
+            try:
+                connection.connect(path)
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise BootError(f"the testbed does not start: {_last(process)}", process.tail()) from None
+                time.sleep(0.002)
+        yield connection
+
+
+@contextmanager
+def running(
+    parent: Host, hardware: Hardware, work: Path, files: Path, *, saved: bool, private: bool
+) -> Iterator[Machine]:
+    """A machine on ``parent``, from power-on or as it was ``saved`` in ``files``; it has gone when the block is left.
+
+    ``work`` is an empty folder for its sockets. If ``private``, the memory's file stays as it is: the machine takes
+    copies of its pages as it writes to them. Raises ``BootError`` with the end of its console.
+    """
+    with ExitStack() as opened:
+        gates = opened.enter_context(socket.socket(socket.AF_UNIX))
+        gates.bind(str(work / "gate"))
+        gates.listen(1)
+        share = "off" if private else "on"
+        memory = (
+            f"memory-backend-file,id=ram,size={hardware.memory_mib}M,mem-path={files / RAM},share={share}"
+        )
+        argv = [
+            *hardware.argv,
+            *("-object", memory),
+            *("-plugin", f"{hardware.gate},socket={work}/gate"),
+            *("-qmp", f"unix:{work}/monitor,server=on,wait=off"),
+            *(["-incoming", "defer"] if saved else []),
+        ]
+        process = opened.enter_context(parent.spawn(argv))
+        line = opened.enter_context(_accepted(gates, process))
+        control = opened.enter_context(_dialled(f"{work}/monitor", process))
+        monitor = _Monitor(control)
+        machine = Machine(process, line, monitor)
+        if saved:
+            monitor.ask("migrate-set-capabilities", capabilities=_IGNORE_SHARED)
+            monitor.ask("migrate-incoming", uri=f"exec:cat '{files / STATE}'")
+            while monitor.ask("query-status")["status"] in {"inmigrate", "prelaunch", "finish-migrate"}:
+                pass
+            monitor.ask("cont")
+        try:
+            machine.await_gate()
+        except ConnectionLost as error:
+            raise BootError(f"the testbed does not start: {error.message}", process.tail()) from None
+        yield machine

@@ -1,0 +1,54 @@
+"""Deterministic machines as layers open them: a console on a trail, with the snapshots of this user behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from vbench import paths
+from vbench.exact.console import Console
+from vbench.exact.hop import Hop
+from vbench.exact.machine import Hardware, Machine, running
+from vbench.exact.snapshots import Raw, Snapshots
+from vbench.exact.trail import Trail
+from vbench.hosts.base import Host, Setting
+from vbench.hosts.workspace import memory
+
+
+@contextmanager
+def console(parent: Host, hardware: Hardware, made_of: Sequence[str], setting: Setting) -> Iterator[Console]:
+    """The console of a machine that is off until something has to be asked of it that nobody has asked before.
+
+    ``made_of`` names all that the machine is made of, its seed included, wherever that lies: two machines of which it
+    says the same answer the same.
+    """
+    origin = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    with ExitStack() as opened:
+        folder = opened.enter_context(memory())
+        snapshots = Snapshots(paths.cache() / "snapshots", folder)
+
+        @contextmanager
+        def start(raw: Raw, saved: bool, private: bool) -> Iterator[Machine]:
+            work = Path(tempfile.mkdtemp(prefix="w", dir=folder))
+            try:
+                with running(parent, hardware, work, raw.folder, saved=saved, private=private) as machine:
+                    yield machine
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+        trail = Trail(origin, snapshots, start)
+        opened.callback(trail.discard)
+        yield Console(trail, replace(setting))
+
+
+def trail_of(host: Host) -> Trail | None:
+    """The trail of the deterministic machine that a host is in, if it is in one."""
+    while isinstance(host, Hop):
+        host = host.via
+    return host.trail if isinstance(host, Console) else None

@@ -1,0 +1,126 @@
+"""What a deterministic machine was given since power-on, and what it answered: enough to be there again at any time.
+
+From the same origin, the same requests lead to the same answers. So what was asked once need not be asked again: a
+trail answers from memory as long as it knows the way. Only then does it have a machine started, from the last snapshot
+on that way, to which it repeats what came after.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
+from vbench.errors import ConnectionLost, HostError
+from vbench.exact.line import Reply, Request, follow
+from vbench.exact.machine import Machine
+from vbench.exact.snapshots import Raw, Snapshots
+
+log = logging.getLogger(__name__)
+
+Start = Callable[[Raw, bool, bool], AbstractContextManager[Machine]]
+"""Starts a machine with its files in a folder: whether as it was saved there or from power-on, and whether it leaves
+the files as they are, taking copies of the memory's pages as it writes to them."""
+
+
+class Trail:
+    """A machine seen as the requests that it was given. ``origin`` names its hardware, its system and its seed."""
+
+    def __init__(self, origin: str, snapshots: Snapshots, start: Start) -> None:
+        self.origin, self._snapshots, self._start = origin, snapshots, start
+        self._known = snapshots.answers(origin)
+        self._states = [origin]
+        self.chance = random.Random(origin)  # noqa: S311 - the same names and keys each time are the point
+        self._marks: dict[str, object] = {}
+        self._path: list[tuple[Request, Reply]] = []
+        self._machine: Machine | None = None
+        self._raw: Raw | None = None  # the files of a machine that can become a snapshot
+        self._running = ExitStack()
+        self._back = self._over = False
+
+    @property
+    def state(self) -> str:
+        """The name of where the machine is."""
+        return self._states[-1]
+
+    @property
+    def clock(self) -> float:
+        """Seconds of the machine's monotonic clock, at its last answer."""
+        return self._path[-1][1].end / 1e9 if self._path else 0.0
+
+    def ask(self, request: Request) -> Reply:
+        """Have a request answered. Raises ``ConnectionLost`` once the machine has been discarded."""
+        if self._over:
+            raise ConnectionLost("the testbed has been switched off")
+        state = follow(self.state, request)
+        known = None if self._machine else self._known.get(state)
+        reply = known or self._live().ask(request)
+        self._states.append(state)
+        self._path.append((request, reply))
+        return reply
+
+    def mark(self) -> str:
+        """Make sure that there is a snapshot of this state, to come back to. Its name."""
+        if not self._snapshots.holds(self.state):
+            machine, raw = self._live(), self._raw
+            if raw is None:
+                raise HostError("a machine that was put back cannot become a snapshot")
+            machine.save(raw.folder)
+            self._halt()
+            self._snapshots.keep(self.state, self.origin, raw, self._answers())
+        self._marks[self.state] = self.chance.getstate()
+        return self.state
+
+    def note(self) -> None:
+        """Keep what has been answered up to here, without a snapshot."""
+        if any(state not in self._known for state in self._states[1:]):
+            self._snapshots.note(self.state, self.origin, self._answers())
+
+    def _answers(self) -> dict[str, Reply]:
+        return {state: reply for state, (_, reply) in zip(self._states[1:], self._path, strict=True)}
+
+    def back_to(self, mark: str) -> None:
+        """Be in an earlier state again. From here on, the machine cannot become a snapshot."""
+        self._halt()
+        self.chance.setstate(self._marks[mark])  # type: ignore[arg-type]
+        at = self._states.index(mark)
+        del self._states[at + 1 :], self._path[at:]
+        self._back = True
+
+    def discard(self) -> None:
+        """Switch the machine off, with all that is in it: nothing there has to be closed any more."""
+        self._over = True
+        self._halt()
+
+    def _halt(self) -> None:
+        self._machine = self._raw = None
+        self._running.close()
+
+    def _live(self) -> Machine:
+        """The machine in this state, started if it is off."""
+        if self._machine is None:
+            at, raw = self._nearest()
+            log.info("the testbed starts from %s", f"snapshot {self._states[at][:16]}" if raw else "power-on")
+            files = raw or self._snapshots.blank()
+            if not self._back:
+                self._raw = files
+            machine = self._running.enter_context(self._start(files, raw is not None, self._back))
+            for request, reply in self._path[at:]:
+                if machine.ask(request) != reply:
+                    self._halt()
+                    raise HostError(
+                        f"the testbed answered {request.argv[:3]} otherwise than before: it is not exact here",
+                        "remove its snapshots: vbench clean --snapshots",
+                    )
+            self._machine = machine
+        return self._machine
+
+    def _nearest(self) -> tuple[int, Raw | None]:
+        """The last state on the way here that there is a snapshot of, by its place on the way, and that snapshot."""
+        for at in reversed(range(len(self._states))):
+            if self._snapshots.holds(self._states[at]):
+                take = self._snapshots.raw if self._back else self._snapshots.moved
+                if (raw := take(self._states[at])) is not None:
+                    return at, raw
+        return 0, None

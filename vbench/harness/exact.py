@@ -1,0 +1,123 @@
+"""The worker for counted instructions: each invocation begins from a snapshot, so its figure is a fact.
+
+A block is a boot with a seed of its own. In it, the stack is opened once and saved, and each cell is one restore: no
+order, no calibration and nothing else that runs here can show in it. What a figure varies by is what the seed sets:
+random numbers of the kernel, where pages lie, process numbers, the phase of timers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from vbench.capsule.capsule import Capsule
+from vbench.errors import DigestMismatch, VbenchError
+from vbench.exact.opening import trail_of
+from vbench.harness.events import Began, Event, Settled
+from vbench.harness.invoke import Environment, Invocation, invoke, places, run_command
+from vbench.harness.plan import Step
+from vbench.harness.units import WorkUnit
+from vbench.harness.worker import Worker
+from vbench.workload.calibration import calibrate
+from vbench.workload.model import Workload
+
+log = logging.getLogger(__name__)
+
+# The baseline's second measurement in a block: the same boot, with process numbers, pages and the phase of timers moved.
+_PERTURB = (
+    "{ echo $(($(cat /proc/sys/kernel/ns_last_pid) + 97)) > /proc/sys/kernel/ns_last_pid; } 2> /dev/null;"
+    " dd if=/dev/zero of=/dev/shm/vbench-pages bs=4096 count=37 2> /dev/null; sleep 0.0013"
+)
+
+
+def worker_for(unit: WorkUnit, capsule: Capsule) -> Worker:
+    """The worker for a unit's clock."""
+    return Worker(unit, capsule) if unit.clock == "wall" else ExactWorker(unit, capsule)
+
+
+class ExactWorker(Worker):
+    """Carries out a unit of one stack on a deterministic machine."""
+
+    def __init__(self, unit: WorkUnit, capsule: Capsule) -> None:
+        super().__init__(unit, capsule)
+        self._known: dict[str, Any] = {}
+        self._took: dict[str, float] = {}  # seconds of ours that a cell takes
+        self._settled: set[str] = set()
+
+    def run(self) -> Iterator[Event]:
+        """Block by block, open the stack with the block's seed, and measure each step from the same state."""
+        told, given_up = False, set[str]()
+        for block in sorted({step.block for step in self._unit.steps}):
+            steps = [step for step in self._unit.steps if step.block == block]
+            with ExitStack() as opened:
+                for event in self._open(opened, seed=block + 1):
+                    if not told or isinstance(event, Began):
+                        yield event
+                told = True
+                for env in self._environments.values():
+                    trail, mark = self._saved
+                    env.failed |= given_up
+                    for number, step in enumerate(steps):
+                        if step.workload in env.failed:
+                            continue
+                        trail.back_to(mark)
+                        left = sum(self._took.get(each.workload, 0.0) for each in steps[number:])
+                        yield from self._cell(env, step, left)
+                    given_up |= env.failed
+            self._environments.clear()
+
+    def _examine(self, env: Environment, opened: ExitStack) -> dict[str, Any]:
+        """Save the machine, and look into it at the first block only: what is read stays in no cell's caches."""
+        trail = trail_of(env.host)
+        assert trail is not None  # noqa: S101 - its clock counts instructions
+        opened.callback(trail.discard)
+        self._saved = trail, trail.mark()
+        if not self._known:
+            trail.back_to(trail.state)
+            self._known = super()._examine(env, opened)
+            trail.note()  # known the next time
+        return dict(self._known)
+
+    def _cell(self, env: Environment, step: Step, left: float) -> Iterator[Event]:
+        workload = self._workloads[step.workload]
+        yield Began(
+            stage="measuring", stack=step.stack, workload=step.workload, block=step.block, remaining_s=left
+        )
+        begin = time.monotonic()
+        try:
+            once = self._once(env, workload, step)
+        except DigestMismatch:
+            raise
+        except VbenchError as error:
+            yield self._given_up(env, step.workload, "measure", error)
+            return
+        self._took[step.workload] = time.monotonic() - begin
+        if step.workload not in self._settled:
+            self._settled.add(step.workload)
+            yield Settled(stack=step.stack, workload=step.workload, work=env.work[step.workload])
+        yield self._measured(env, step, once)
+
+    def _once(self, env: Environment, workload: Workload, step: Step) -> Invocation:
+        """Set up, run once with little work so that nothing is read for the first time, and measure."""
+        if step.arm != "A":
+            env.host.run(["sh", "-c", _PERTURB], check=False)
+        if workload.setup is not None:
+            argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
+            env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
+        if workload.cycle is None:
+            run_command(env, workload, workload.work.min if workload.work else None)
+        env.work[workload.name] = self._size(env, workload)
+        return invoke(env, workload, env.work[workload.name])
+
+    def _size(self, env: Environment, workload: Workload) -> int | None:
+        """The work that all stacks do of a workload; of one that says none, what its time in this one asks for."""
+        if workload.work is None:
+            return None
+        if (size := self._sizes.get((env.stack.path, workload.name))) is not None:
+            return size.work
+        if workload.work.counted is not None:
+            return workload.work.counted
+        return calibrate(lambda work: run_command(env, workload, work), workload.work, counted=True)
