@@ -94,6 +94,16 @@ def invocations(path: Path) -> Iterator[Invocation]:
         raise Damaged(path, number + 1, f"{size - end} bytes are no whole line of output")
 
 
+def read(folder: Path, cell: Cell) -> dict[Invocation, str]:
+    """What a cell's invocations printed; the last one of each, if a run was cut short in between."""
+    path = file_of(folder, cell)
+    if not path.is_file():
+        return {}
+    with open_inside(path, os.O_RDONLY) as file:
+        lines = [json.loads(text) for _, text in _members(file)]
+    return {(line["block"], line["arm"], line["warmup"]): line["stdout"] for line in lines}
+
+
 def _members(file: Any) -> Iterator[tuple[int, bytes]]:
     """Yield the complete gzip members of a file, up to the first incomplete one: end position and content."""
     position, held = 0, b""

@@ -15,17 +15,22 @@ app = group()
 @app.command()
 def clean(
     capsules: Annotated[bool, typer.Option("--capsules", help="Remove the capsule too.")] = False,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Remove the testbed's snapshots too.")
+    ] = False,
 ) -> None:
     """Remove what killed runs and builds left behind."""
     from contextlib import nullcontext
 
     from vbench.capsule import capsule
+    from vbench.exact.snapshots import remove as remove_snapshots
     from vbench.hosts.workspace import end_orphans, nobody_else, remove_stale
 
     orphans = end_orphans()
     gone = remove_stale()
     with nobody_else("removing the capsule") if capsules else nullcontext():
         gone += capsule.remove(partial_only=not capsules)
+    gone += remove_snapshots(partial_only=not snapshots)
     for number in orphans:
         say(f"ended process {number}, left behind by a killed vbench")
     for folder in gone:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from vbench.cli.console import say, show_table
-from vbench.cli.options import Folder, Json, group
+from vbench.cli.options import Folder, Folders, Json, group, workloads_of
 from vbench.errors import VbenchError
 
 app = group()
 
 
 @app.command()
-def verify(folder: Folder, json: Json = False) -> None:
+def verify(
+    folder: Folder,
+    spot: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Also derive N random cells anew, on the testbed.")
+    ] = 0,
+    files: Folders = None,
+    json: Json = False,
+) -> None:
     """Check that a bundle is whole, and name every problem.
 
-    Checked are its schema, seals, digests, completeness and Parquet file.
+    Checked are its schema, seals, digests, completeness and Parquet file. With --spot, cells whose instructions are
+    counted are measured once more, and must come out the same to the last byte.
     """
     from vbench.bundle.store import RUN, read_info
     from vbench.bundle.verify import examine
@@ -34,3 +47,31 @@ def verify(folder: Folder, json: Json = False) -> None:
         info = read_info(folder)
         rows = info.journal.rows if info.journal else 0
         say(f"{folder}: complete, {rows} samples, capsule {str(info.capsule.get('digest', ''))[:16]}")
+    if spot:
+        _derive(folder, spot, files, json=json)
+
+
+def _derive(folder: Path, count: int, files: list[Path] | None, *, json: bool) -> None:
+    from vbench.bundle.store import read_info
+    from vbench.capsule import capsule
+    from vbench.harness.plan import Plan
+    from vbench.harness.spot import choose, derive
+
+    info = read_info(folder)
+    plan, known = Plan.model_validate(info.plan), workloads_of(files)
+    cells = choose(folder, info, count)
+    rows, different = [], 0
+    for each in derive(folder, info, plan, known, capsule.require(), cells):
+        step, result = each.step, each.difference or "exact"
+        different += bool(each.difference)
+        rows.append(
+            {"stack": step.stack, "workload": step.workload, "seed": step.block + 1, "result": result}
+        )
+        if not json:
+            say(f"{step.stack} {step.workload}, seed {step.block + 1}, {step.arm}: {result}")
+    if json:
+        show_table(rows, json=True)
+    else:
+        say(f"{len(rows) - different} of {len(rows)} cells came out exactly")
+    if different:
+        raise VbenchError(f"{folder}: {different} of {len(rows)} cells came out otherwise")

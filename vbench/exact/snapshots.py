@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pyarrow
 
+from vbench import paths
 from vbench.errors import VbenchError
 from vbench.exact.line import Reply
 from vbench.exact.machine import RAM, STATE
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 ROOM = 3 << 30
 """Bytes that all snapshots together may take."""
 _TOLD = "snapshot.json"
+_DRAFT = re.compile(r"\.draft-(\d+)-.+")
 _PIECE = 4 << 20
 _EXTENT = struct.Struct("<QII")  # offset, bytes, bytes when compressed
 _ANSWER = struct.Struct("<64sI")
@@ -165,6 +168,18 @@ class Snapshots:
                 break
             total -= size
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(home: Path | None = None, *, partial_only: bool) -> list[Path]:
+    """Delete drafts whose process has ended, or all snapshots; returns the folders."""
+    home = home or paths.cache() / "snapshots"
+    gone = []
+    for folder in sorted(home.iterdir()) if home.is_dir() else ():
+        match = _DRAFT.fullmatch(folder.name)
+        if folder.is_dir() and (not partial_only or (match and not Path(f"/proc/{match[1]}").exists())):
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(folder)
+    return gone
 
 
 def _no_room(folder: Path) -> VbenchError:

@@ -26,7 +26,7 @@ from vbench.workload.model import Workload
 
 log = logging.getLogger(__name__)
 
-# The baseline's second measurement in a block: the same boot, with process numbers, pages and the phase of timers moved.
+# The baseline's second measurement in a block: the same boot, with process numbers, pages and timers moved.
 _PERTURB = (
     "{ echo $(($(cat /proc/sys/kernel/ns_last_pid) + 97)) > /proc/sys/kernel/ns_last_pid; } 2> /dev/null;"
     " dd if=/dev/zero of=/dev/shm/vbench-pages bs=4096 count=37 2> /dev/null; sleep 0.0013"

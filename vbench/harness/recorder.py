@@ -6,7 +6,7 @@ import threading
 from dataclasses import asdict
 
 from vbench.bundle import tool_output
-from vbench.bundle.samples import samples_of
+from vbench.bundle.samples import Sample, samples_of
 from vbench.bundle.store import Bundle, Failure, Note
 from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled
 
@@ -71,24 +71,29 @@ class Recorder:
 
     def _measured(self, event: Measured) -> None:
         """Record an invocation: the tool's output first, then all its samples at once."""
-        samples = samples_of(
-            [(each.metric, each.unit, each.better, each.value) for each in event.values],
-            asdict(event.cost),
-            run=self._bundle.info.id,
-            stack=event.stack,
-            baseline=event.baseline,
-            workload=event.workload,
-            params=event.params,
-            block=event.block,
-            order=event.order,
-            arm=event.arm,
-            warmup=event.warmup,
-            work=event.work,
-            clock=event.clock,
-            guest_s=event.guest_s,
-            parent_s=event.parent_s,
-            start=event.start,
-        )
+        samples = samples_from(event, self._bundle.info.id)
         once = (event.block, event.arm, event.warmup)
         tool_output.keep(self._bundle.path, (event.stack, event.workload), once, event.stdout)
         self._bundle.append(samples)
+
+
+def samples_from(event: Measured, run: str) -> list[Sample]:
+    """The samples of an invocation, as a run's journal has them."""
+    return samples_of(
+        [(each.metric, each.unit, each.better, each.value) for each in event.values],
+        asdict(event.cost),
+        run=run,
+        stack=event.stack,
+        baseline=event.baseline,
+        workload=event.workload,
+        params=event.params,
+        block=event.block,
+        order=event.order,
+        arm=event.arm,
+        warmup=event.warmup,
+        work=event.work,
+        clock=event.clock,
+        guest_s=event.guest_s,
+        parent_s=event.parent_s,
+        start=event.start,
+    )
