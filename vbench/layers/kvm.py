@@ -14,8 +14,6 @@ from vbench.layers.qemu import Qemu, emulator
 from vbench.technique import PICTURES, Picture, Technique
 
 PROBE_SECONDS = 12.0
-# The probe's guest has no disk, and its initrd says so: by then the kernel and its first process have run.
-SIGN_OF_LIFE = "vbench: no disk found"
 _SIGNS = script(guest.SCRIPTS / "kvm-signs.sh")
 
 
@@ -78,7 +76,7 @@ class Kvm(Qemu):
         seconds = guest.patience(parent, PROBE_SECONDS)
         with parent.spawn(argv) as process:
             while time.monotonic() - start < seconds:
-                if SIGN_OF_LIFE in process.tail():
+                if guest.SIGN_OF_LIFE in process.tail():
                     return Available(f"a kernel booted in {time.monotonic() - start:.1f} s")
                 if process.poll() is not None:
                     break
