@@ -1,6 +1,6 @@
 """What happens to a run when something breaks under it, shown with real faults.
 
-Run it as root on a machine where ``vbench doctor`` says that chroot and either uml or qemu are available, with a capsule:
+Run it as root on a machine where ``vbench doctor`` says that chroot and either uml or qemu are available:
 
     python benchmarks/faults.py                    # everything: about 15 minutes
     python benchmarks/faults.py --kills 10 kills   # only kill the harness, ten times
