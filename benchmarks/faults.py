@@ -1,6 +1,6 @@
 """What happens to a run when something breaks under it, shown with real faults.
 
-Run it as root on a machine where ``vbench doctor`` says that chroot and uml are available, with a capsule built:
+Run it as root on a machine where ``vbench doctor`` says that chroot and either uml or qemu are available:
 
     python benchmarks/faults.py                    # everything: about 15 minutes
     python benchmarks/faults.py --kills 10 kills   # only kill the harness, ten times
@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from vbench.bundle.verify import examine
 from vbench.capsule import capsule
 from vbench.harness.invoke import Environment, invoke, prepare
 from vbench.hosts.command import OUTPUT_LIMIT
+from vbench.hosts.local import LocalHost
 from vbench.hosts.process import MARK, owner_lives
-from vbench.layers.base import Shape
+from vbench.layers.base import Shape, Unavailable, make_layer
 from vbench.layers.stack import Stack, open_stack
 from vbench.workload.library import load_workloads
 
@@ -58,6 +60,17 @@ GARBLED = HUNG.replace('"sleep", "1000"', '"dd", "if=/dev/urandom", "bs=4096", "
     r"(\d+)", r"^time: (\d+\.\d+)$"
 )
 HUGE = HUNG.replace('"sleep", "1000"', '"head", "-c", "1073741824", "/dev/zero"').replace("3.0", "60.0")
+
+
+PROGRAM = {"uml": "/usr/bin/linux.uml", "qemu": "/usr/bin/qemu-system-x86_64"}
+"""What the command line of a guest's process names."""
+
+
+@cache
+def kernel() -> str:
+    """A layer with a kernel of its own that opens here: User Mode Linux, or QEMU where that does not run."""
+    answer = make_layer("uml").probe(LocalHost(payload=capsule.require().payload()))
+    return "qemu" if isinstance(answer, Unavailable) else "uml"
 
 
 class Fault(Exception):
@@ -286,7 +299,7 @@ def kill(program: str) -> Callable[[subprocess.Popen[str]], None]:
 
 def killed_guest(bench: Bench) -> str:
     """A guest dies; the run continues without it, and can be completed afterwards."""
-    folder, said = broken(bench, "guest", "uml", kill("/usr/bin/linux.uml"))
+    folder, said = broken(bench, "guest", kernel(), kill(PROGRAM[kernel()]))
     require(examine(folder) == [], f"not whole: {examine(folder)}")
     before = keys(folder)
     again = bench.resume(folder, "--retry")
@@ -307,14 +320,14 @@ def cut_link(bench: Bench) -> str:
     """A guest's network link goes down: nothing exits, but nothing answers either."""
 
     def cut(process: subprocess.Popen[str]) -> None:
-        words = " ".join(" ".join(each.cmdline()) for each in inside(process, "/usr/bin/linux.uml"))
+        words = " ".join(" ".join(each.cmdline()) for each in inside(process, PROGRAM[kernel()]))
         match = re.search(r"ifname=(\w+)", words)
         require(match, "no link was found")
         assert match is not None  # noqa: S101
         subprocess.run(["ip", "link", "set", match[1], "down"], check=True)
 
     begin = time.monotonic()
-    _, said = broken(bench, "link", "uml", cut)
+    _, said = broken(bench, "link", kernel(), cut)
     return f"{said}\n(the whole run: {time.monotonic() - begin:.0f} s)"
 
 
@@ -347,8 +360,11 @@ def full_disk(bench: Bench) -> str:
 def stepped_clock(bench: Bench) -> str:
     """A guest's time of day is set an hour ahead between two measurements; the figures must not change."""
     workload = load_workloads([bench.workloads])["tiny-call"]
-    with own_cache(bench), open_stack(Stack.parse("uml"), capsule.require(), Shape(memory_mib=256)) as host:
-        env = Environment(Stack.parse("uml"), host, host, None)
+    with (
+        own_cache(bench),
+        open_stack(Stack.parse(kernel()), capsule.require(), Shape(memory_mib=256)) as host,
+    ):
+        env = Environment(Stack.parse(kernel()), host, host, None)
         prepare(env, workload)
         size = env.work["tiny-call"]
         before = invoke(env, workload, size)
@@ -397,7 +413,7 @@ def corrupted(bench: Bench) -> str:
         os.link(origin / "tree/usr/bin/vbench-probe", program)
         (copy / "image").unlink()
         (copy / "image").write_bytes(b"garbage " * 2**17)
-        done = bench.run(*bench.plan(bench.folder / "garbage", "uml", "chroot"))
+        done = bench.run(*bench.plan(bench.folder / "garbage", kernel(), "chroot"))
         require(done.returncode == 0, f"exit code {done.returncode}: {done.stderr}")
         require(examine(bench.folder / "garbage") == [], f"not whole: {examine(bench.folder / 'garbage')}")
         lines = done.stderr.splitlines()

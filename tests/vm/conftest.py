@@ -40,6 +40,15 @@ GUEST = {
     "qemu": "/usr/bin/qemu-system-x86_64",
 }
 """What the command line of an environment's own process names."""
+
+
+def a_guest() -> str:
+    """A layer with a kernel of its own that opens here: User Mode Linux, or QEMU where that does not run."""
+    built = capsule.find()
+    host = LocalHost(payload=built.payload()) if built else None
+    return "uml" if host is None or not isinstance(make_layer("uml").probe(host), Unavailable) else "qemu"
+
+
 SHAPE = Shape(memory_mib=256, disk_mib=128)
 _SET_CHILD_SUBREAPER = 36
 

@@ -19,7 +19,7 @@ from vbench.layers.environment import add_on as tree_of
 from vbench.layers.stack import Stack, add_ons_of, open_stack
 from vbench.technique import AddOn
 
-from .conftest import SHAPE
+from .conftest import SHAPE, a_guest
 
 
 class Toy(Chroot):
@@ -50,7 +50,7 @@ def toy(built: Capsule, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyP
     return wanted
 
 
-@pytest.mark.parametrize("path", ["toy", "uml/toy"])
+@pytest.mark.parametrize("path", ["toy", f"{a_guest()}/toy"])
 def test_an_add_on_reaches_the_parent(toy: AddOn, built: Capsule, path: str) -> None:
     stack = Stack.parse(path)
     assert add_ons_of([stack]) == {}

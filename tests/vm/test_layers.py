@@ -20,7 +20,7 @@ from vbench.hosts.local import LocalHost
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import facts
 
-from .conftest import LAYERS, SHAPE, Opener
+from .conftest import LAYERS, SHAPE, Opener, a_guest
 
 ON_THE_TESTBED = ("kvm", "xen", "pv", "pvh", "hvm")
 """Layers that open for real on the testbed, wherever that runs; the guests of Xen in its dom0."""
@@ -233,7 +233,7 @@ def test_writes_stay_inside(opened: Opened, built: Capsule) -> None:
     assert host.run(["echo", "still there"]).text == "still there"
 
 
-NESTED = [("uml", "chroot"), ("qemu", "bubblewrap")]
+NESTED = [(a_guest(), "chroot"), ("qemu", "bubblewrap")]
 
 
 def inventory(host: Host) -> tuple[str, ...]:

@@ -30,17 +30,19 @@ from vbench.layers.base import Layer, Shape, layer_classes
 from vbench.layers.chroot import Chroot
 from vbench.workload.library import load_workloads
 
-from .conftest import Running, Silent, guest_process, rows
+from .conftest import Running, Silent, a_guest, guest_process, rows
 
 Start = Callable[..., Running]
 Vbench = Callable[..., "subprocess.CompletedProcess[str]"]
 Keys = Counter[tuple[object, ...]]
 
-STACKS = ("local", "local/chroot", "local/uml")
+KERNEL = a_guest()
+GUEST = f"local/{KERNEL}"
+STACKS = ("local", "local/chroot", GUEST)
 SHORT: tuple[str | Path, ...] = ("--workloads", Path(__file__).parent / "workloads")
 """Two of our workloads, with a quarter of the time for each invocation."""
 SMALL: tuple[str | Path, ...] = (
-    *["-s", "chroot", "-s", "uml", "-s", "pv", "-w", "short-call", "-w", "short-int", "--seed", "5"],
+    *["-s", "chroot", "-s", KERNEL, "-s", "pv", "-w", "short-call", "-w", "short-int", "--seed", "5"],
     *SHORT,
 )
 """A plan of which one layer cannot open, wherever the machine is no dom0."""
@@ -59,7 +61,7 @@ def info(folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def whole(cache: Path, can: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed run."""
-    for layer in ("chroot", "uml"):
+    for layer in ("chroot", KERNEL):
         can(layer)
     folder = tmp_path_factory.mktemp("runs") / "whole"
     done = Running("run", *SMALL, "--blocks", "2", "--out", folder).end()
@@ -75,7 +77,7 @@ def test_run(whole: Path) -> None:
         for block in range(2):
             cell = measured[(measured["workload"] == name) & (measured["block"] == block)]
             arms = sorted(zip(cell["stack"], cell["arm"], strict=True))
-            assert arms == [("local", "A"), ("local", "A'"), ("local/chroot", "A"), ("local/uml", "A")]
+            assert arms == sorted([("local", "A"), ("local", "A'"), ("local/chroot", "A"), (GUEST, "A")])
     assert (measured["value"] > 0).all()
     assert (measured["parent_s"] > 0).all()
     paid = run.host_costs[(run.host_costs["metric"] == "host-cpu") & ~run.host_costs["warmup"]]
@@ -85,7 +87,7 @@ def test_run(whole: Path) -> None:
     assert len(digests) == 1
     # What the techniques are known for, by a wide margin.
     calls = measured[measured["workload"] == "short-call"].groupby("stack")["value"].median()
-    assert calls["local/uml"] > 3 * calls["local"]
+    assert calls[GUEST] > 3 * calls["local"]
 
 
 def test_planned_gaps_say_why(start: Start, vbench: Vbench, tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_what_is_made_of_a_run(whole: Path, vbench: Vbench, tmp_path: Path) -> N
     assert done.returncode == 0
     assert "complete" in done.stdout
     table = json.loads(vbench("report", whole, "--json", "-o", tmp_path / "json.html").stdout)
-    assert {row["stack"] for row in table} >= {"local/chroot", "local/uml"}
+    assert {row["stack"] for row in table} >= {"local/chroot", GUEST}
     done = vbench("report", whole, "-o", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
@@ -132,7 +134,7 @@ def test_what_is_made_of_a_run(whole: Path, vbench: Vbench, tmp_path: Path) -> N
 
 def test_raw_output_is_kept(whole: Path) -> None:
     for name in ("short-call", "short-int"):
-        with gzip.open(whole / f"raw/local+uml.{name}.jsonl.gz", "rt") as file:
+        with gzip.open(whole / f"raw/local+{KERNEL}.{name}.jsonl.gz", "rt") as file:
             lines = [json.loads(line) for line in file]
         assert [line["warmup"] for line in lines] == [True, False, False]
         assert all("seconds" in json.loads(line["stdout"]) for line in lines)
@@ -173,21 +175,21 @@ def test_cut_short_and_resumed(
 def test_a_guest_that_dies_is_left_out(
     start: Start, can: Callable[[str], None], vbench: Vbench, tmp_path: Path
 ) -> None:
-    for layer in ("chroot", "uml"):
+    for layer in ("chroot", KERNEL):
         can(layer)
     folder = tmp_path / "run"
     running = start("run", *SMALL, "--blocks", "3", "--out", folder)
     running.wait_for(lambda: len(rows(folder)) >= 8)
-    guest_process("uml", running.popen.pid).kill()
+    guest_process(KERNEL, running.popen.pid).kill()
     done = running.end()
     assert done.returncode == 0, done.stderr
-    assert "local/uml is left out, because " in done.stderr
+    assert f"{GUEST} is left out, because " in done.stderr
     (failure,) = (each for each in info(folder)["failures"] if each["stack"] != "local/pv")
-    assert (failure["stack"], failure["workload"], failure["stage"]) == ("local/uml", None, "measure")
+    assert (failure["stack"], failure["workload"], failure["stage"]) == (GUEST, None, "measure")
     counts = Counter(row["stack"] for row in rows(folder) if not row["warmup"])
     assert counts["local"] == 2 * 2 * 3
     assert counts["local/chroot"] == 2 * 3
-    assert counts["local/uml"] < 2 * 3
+    assert counts[GUEST] < 2 * 3
     assert vbench("report", folder, "-o", tmp_path / "report.html").returncode == 0
     assert failure["reason"].split(":")[0] in (tmp_path / "report.html").read_text()
 

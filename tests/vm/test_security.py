@@ -18,7 +18,7 @@ from vbench.hosts import keys
 from vbench.hosts.local import LocalHost
 from vbench.observe import facts
 
-from .conftest import LAYERS, Opener, Running, rows
+from .conftest import LAYERS, Opener, Running, a_guest, rows
 
 ROOT = Path(__file__).parent.parent.parent
 PRIVATE = ipaddress.ip_network("10.77.0.0/16")
@@ -64,9 +64,10 @@ def test_what_listens_is_seen() -> None:
 def test_the_other_end_of_network_workloads_listens_on_the_link_only(
     start: Callable[..., Running], can: Callable[[str], None], tmp_path: Path
 ) -> None:
-    can("uml")
+    kernel = a_guest()
+    can(kernel)
     before, seen = listening(), set[tuple[str, int]]()
-    running = start("run", "-s", "uml", "-w", "net-latency", "--blocks", "2", "--out", tmp_path / "run")
+    running = start("run", "-s", kernel, "-w", "net-latency", "--blocks", "2", "--out", tmp_path / "run")
     while running.popen.poll() is None:
         seen |= listening() - before
     assert running.end().returncode == 0
@@ -136,9 +137,10 @@ def test_faults_in_short(can: Callable[[str], None]) -> None:
 
 
 def test_facts_are_of_each_environment(opener: Opener) -> None:
-    with opener("uml") as host:
+    kernel = a_guest()
+    with opener(kernel) as host:
         inside, outside = facts.collect(host), facts.collect(LocalHost())
     assert inside.keys() >= {"kernel", "cpu", "cpu_flags", "memory_kib", "scratch_file_system", "virtualized"}
-    assert inside["virtualized"].startswith("uml")
+    assert inside["virtualized"].startswith(kernel)
     assert inside["kernel"] != outside["kernel"]
     assert not inside["scratch_file_system"].startswith("unavailable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from vbench.harness.run import new_run, units_for
 from vbench.harness.units import WorkUnit
 from vbench.workload.library import load_workloads
 
+from .conftest import GUEST, a_guest
+
 KNOWN = load_workloads()
 
 
@@ -32,24 +35,31 @@ def unit_of(folder: Path, built: Capsule, asked: Plan) -> WorkUnit:
     return units_for(new_run(asked, KNOWN, built), asked, KNOWN, results=folder)[0]
 
 
+def guests(kernel: str, before: set[int]) -> list[list[str]]:
+    """The command lines of a layer's processes that have come since."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.pid not in before and any(word.endswith(GUEST[kernel]) for word in process.cmdline()):
+                found.append(process.cmdline())
+    return found
+
+
 def test_leaving_the_events_ends_everything(
     built: Capsule, can: Callable[[str], None], tmp_path: Path
 ) -> None:
-    can("uml")
-    unit = unit_of(tmp_path / "run", built, plan("uml"))
+    kernel = a_guest()
+    can(kernel)
+    unit = unit_of(tmp_path / "run", built, plan(kernel))
     before = {process.pid for process in psutil.process_iter()}
     for place in (here(built), in_a_process):
         events = place(unit)
         opened = [next(event for event in events if isinstance(event, Opened)) for _ in unit.stacks]
-        assert [each.stack for each in opened] == ["local", "local/uml"]
-        assert any(
-            "linux.uml" in " ".join(each.cmdline())
-            for each in psutil.process_iter()
-            if each.pid not in before
-        )
+        assert [each.stack for each in opened] == ["local", f"local/{kernel}"]
+        assert guests(kernel, before)
         events.close()  # type: ignore[attr-defined]
         end = time.monotonic() + 5
-        while left := [p for p in psutil.process_iter() if p.pid not in before and "uml" in p.name()]:
+        while left := guests(kernel, before):
             assert time.monotonic() < end, left
 
 

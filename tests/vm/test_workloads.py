@@ -20,16 +20,16 @@ from vbench.layers.base import make_layer
 from vbench.layers.stack import Stack
 from vbench.workload.library import load_workloads
 
-from .conftest import LAYERS, SHAPE, Opener, rows
+from .conftest import LAYERS, SHAPE, Opener, a_guest, rows
 
 KNOWN = load_workloads()
 COMMANDS = [name for name, workload in KNOWN.items() if workload.cycle is None]
 TRUE = ["true"]
 # All of them everywhere takes half an hour: by default on the machine itself and in the slowest of the guests by
 # the wall clock, and with VBENCH_EVERYWHERE=1 in the others, too.
-STACKS = ["local", "local/uml"]
+STACKS = ["local", f"local/{a_guest()}"]
 if os.environ.get("VBENCH_EVERYWHERE"):
-    STACKS += [f"local/{layer}" for layer in LAYERS if layer != "uml"]
+    STACKS += [f"local/{layer}" for layer in LAYERS if f"local/{layer}" not in STACKS]
 
 
 @pytest.fixture(scope="module", params=STACKS)
@@ -79,7 +79,7 @@ def test_a_guest_s_parent_may_be_a_guest(opener: Opener) -> None:
     assert after.switches is not None
 
 
-@pytest.fixture(params=["bare", "chroot", "uml"])
+@pytest.fixture(params=["bare", "chroot", a_guest()])
 def another(
     request: pytest.FixtureRequest, can: Callable[[str], None], built: Capsule, tmp_path: Path
 ) -> lifecycle.Opener:
@@ -113,10 +113,11 @@ def test_an_idle_environment(another: lifecycle.Opener) -> None:
 def test_a_guest_takes_more_than_a_process(
     built: Capsule, can: Callable[[str], None], tmp_path: Path
 ) -> None:
-    can("uml")
+    kernel = a_guest()
+    can(kernel)
     host = LocalHost(payload=built.payload(), scratch=str(tmp_path))
     process = lifecycle.Opener.bare(host, counted=False)
-    guest = lifecycle.Opener(host, lambda: make_layer("uml").open(host, SHAPE), counted=False)
+    guest = lifecycle.Opener(host, lambda: make_layer(kernel).open(host, SHAPE), counted=False)
     assert lifecycle.start(guest, TRUE)["start"] > 5 * lifecycle.start(process, TRUE)["start"]
     small, large = (lifecycle.idle(another, TRUE, 0.5) for another in (process, guest))
     assert large["pss"] > 5 * small["pss"]

@@ -18,6 +18,9 @@ from vbench.layers.base import Shape
 NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
 """Leaves the kernel no deferred file system work that would run during a measurement."""
 
+SIGN_OF_LIFE = "vbench: no disk found"
+"""What the initrd of a guest without disks says: by then the kernel and its first process have run."""
+
 SCRIPTS = Path(__file__).parent / "scripts"
 
 DIRECTORY = "/capsule"

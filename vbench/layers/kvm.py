@@ -13,8 +13,6 @@ from vbench.layers.qemu import Qemu, emulator
 from vbench.technique import PICTURES, Picture, Technique
 
 PROBE_SECONDS = 12.0
-# The probe's guest has no disk, and its initrd says so: by then the kernel and its first process have run.
-SIGN_OF_LIFE = "vbench: no disk found"
 _SIGNS = script(guest.SCRIPTS / "kvm-signs.sh")
 
 
@@ -77,7 +75,7 @@ class Kvm(Qemu):
         seconds = guest.patience(parent, PROBE_SECONDS)
         with parent.spawn(argv) as process:
             while parent.clock() - start < seconds:
-                if SIGN_OF_LIFE in process.tail():
+                if guest.SIGN_OF_LIFE in process.tail():
                     return Available(f"a kernel booted in {parent.clock() - start:.1f} s")
                 if process.poll() is not None:
                     break
