@@ -20,8 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow
-
 from vbench import paths
 from vbench.errors import VbenchError
 from vbench.exact.line import Reply
@@ -31,7 +29,7 @@ log = logging.getLogger(__name__)
 
 ROOM = 3 << 30
 """Bytes that all snapshots together may take."""
-_TOLD = "snapshot.json"
+_TOLD, _MEMORY = "snapshot.json", "ram.z"
 _DRAFT = re.compile(r"\.draft-(\d+)-.+")
 _PIECE = 4 << 20
 _EXTENT = struct.Struct("<QII")  # offset, bytes, bytes when compressed
@@ -63,7 +61,7 @@ class Snapshots:
 
     def holds(self, state: str) -> bool:
         """Whether there is a snapshot of that state."""
-        return state in self._raw or (self._folder(state) / "ram.z").exists()
+        return state in self._raw or (self._folder(state) / _MEMORY).exists()
 
     def answers(self, origin: str) -> dict[str, Reply]:
         """All that machines of that origin are known to have answered, by the state that they were in then."""
@@ -88,10 +86,10 @@ class Snapshots:
         try:
             told = json.loads((folder / _TOLD).read_bytes())
             os.utime(folder / _TOLD)
-            _unpack(folder / "ram.z", raw.ram, int(told["memory"]))
-            shutil.copyfile(folder / STATE, raw.folder / STATE)
-            if (digest := _digest(raw)) != told["digest"]:
+            if (digest := _digest(folder)) != told["digest"]:
                 raise ValueError(f"its digest is {digest}, not {told['digest']}")  # noqa: TRY301
+            _unpack(folder / _MEMORY, raw.ram, int(told["memory"]))
+            shutil.copyfile(folder / STATE, raw.folder / STATE)
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             shutil.rmtree(raw.folder, ignore_errors=True)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -113,9 +111,9 @@ class Snapshots:
         self._raw[state] = raw
 
         def fill(draft: Path) -> dict[str, object]:
-            _pack(raw.ram, draft / "ram.z")
+            _pack(raw.ram, draft / _MEMORY)
             shutil.copyfile(raw.folder / STATE, draft / STATE)
-            return {"memory": raw.ram.stat().st_size, "digest": _digest(raw)}
+            return {"memory": raw.ram.stat().st_size, "digest": _digest(draft)}
 
         self._publish(self._folder(state), origin, answers, fill)
         self._make_room()
@@ -199,6 +197,8 @@ def _answers(data: bytes) -> Iterator[tuple[str, Reply]]:
 
 def _pack(source: Path, target: Path) -> None:
     """Compress what is not zero in a file with holes."""
+    import pyarrow  # noqa: PLC0415 - most of what opens a layer needs none
+
     codec = pyarrow.Codec("zstd", compression_level=1)
     with target.open("wb") as out:
         for at, data in _pieces(source):
@@ -208,6 +208,8 @@ def _pack(source: Path, target: Path) -> None:
 
 def _unpack(source: Path, target: Path, size: int) -> None:
     """The opposite of :func:`_pack`. Raises ``ValueError`` if the file is damaged."""
+    import pyarrow  # noqa: PLC0415
+
     codec = pyarrow.Codec("zstd")
     with source.open("rb") as file, target.open("wb") as out:
         out.truncate(size)
@@ -222,11 +224,12 @@ def _unpack(source: Path, target: Path, size: int) -> None:
             os.pwrite(out.fileno(), data, at)
 
 
-def _digest(raw: Raw) -> str:
-    """SHA-256 over a machine's files: what is not zero in its memory, and where, and the state of its devices."""
-    digest = hashlib.sha256((raw.folder / STATE).read_bytes())
-    for at, data in _pieces(raw.ram):
-        digest.update(at.to_bytes(8, "little") + data)
+def _digest(folder: Path) -> str:
+    """SHA-256 over a snapshot's files, as they lie in the cache."""
+    digest = hashlib.sha256()
+    for name in (_MEMORY, STATE):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -58,12 +58,10 @@ class ExactWorker(Worker):
                         yield event
                 told = True
                 for env in self._environments.values():
-                    trail, mark = self._saved
                     env.failed |= given_up
                     for number, step in enumerate(steps):
                         if step.workload in env.failed:
                             continue
-                        trail.back_to(mark)
                         left = sum(self._took.get(each.workload, 0.0) for each in steps[number:])
                         yield from self._cell(env, step, left)
                     given_up |= env.failed
@@ -102,14 +100,14 @@ class ExactWorker(Worker):
 
     def _once(self, env: Environment, workload: Workload, step: Step) -> Invocation:
         """Set up, run once with little work so that nothing is read for the first time, and measure."""
+        if workload.name not in env.work:
+            env.work[workload.name] = self._size(env, workload)
+        self._back()
         if step.arm != "A":
             env.host.run(["sh", "-c", _PERTURB], check=False)
-        if workload.setup is not None:
-            argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
-            env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
+        self._set_up(env, workload)
         if workload.cycle is None:
             run_command(env, workload, workload.work.min if workload.work else None)
-        env.work[workload.name] = self._size(env, workload)
         return invoke(env, workload, env.work[workload.name])
 
     def _size(self, env: Environment, workload: Workload) -> int | None:
@@ -120,4 +118,15 @@ class ExactWorker(Worker):
             return size.work
         if workload.work.counted is not None:
             return workload.work.counted
+        self._back()
+        self._set_up(env, workload)
         return calibrate(lambda work: run_command(env, workload, work), workload.work, counted=True)
+
+    def _back(self) -> None:
+        trail, mark = self._saved
+        trail.back_to(mark)
+
+    def _set_up(self, env: Environment, workload: Workload) -> None:
+        if workload.setup is not None:
+            argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
+            env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
