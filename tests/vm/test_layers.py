@@ -192,6 +192,9 @@ def says_hello(host: Host) -> None:
 
 def test_is_accounted(opened: Opened) -> None:
     host = opened.host
+    if opened.layer in {"testbed", "xen"}:  # what emulating it costs the machine outside is no figure of it
+        assert (host.process, host.usage()) == (None, None)
+        return
     before = host.usage()
     host.run(["sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i + 1)); done"])
     after = host.usage()

@@ -109,7 +109,7 @@ class Hop(Host):
     @contextmanager
     def session(self, home: str) -> Iterator[None]:
         """Keep one connection open for the commands of :meth:`run`; ``home`` is the client's folder."""
-        line = f"exec sh -c {shlex.quote(_FAR)}"
+        line = f"exec sh -c {shlex.quote(_FAR)} far {_far(home)}"
         self.via.run(["mkfifo", f"{home}/in", f"{home}/out"])
         with self.via.spawn(["sh", "-c", _SESSION, "session", home, *self._client, line]) as carrier:
             self._carrier, self._home = carrier, home
@@ -140,12 +140,18 @@ class Hop(Host):
         except CommandTimeout:
             if self._carrier is None or self._carrier.poll() is not None:
                 raise self._lost(argv, self._carrier.tail() if self._carrier else "") from None
+            self._give_up()
             raise
         head, _, rest = done.stdout.partition(b"\n")
         code, out, err = map(int, head.split())
         if len(rest) != out + err:
             raise self._lost(argv, "its output broke off")
         return Result(argv, code, rest[:out], not_started(code, rest[out:], "setsid"), done.elapsed)
+
+    def _give_up(self) -> None:
+        """Kill the session's command, and take what it has still to say."""
+        self._alone(("sh", "-c", 'kill -KILL "-$(cat "$1/p")"', "kill", _far(self._home)), b"", _SLOW)
+        self.via.run(["sh", "-c", _NEAR, "near", self._home], timeout=_SLOW)
 
     def _alone(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
         line = wrap(argv, _TOKEN, len(data))
@@ -243,6 +249,11 @@ class _Far(Process):
     def close(self) -> None:
         with suppress(ConnectionLost):
             self._host.run(["sh", "-c", _END_GROUP, "end", str(self.pid)], check=False, timeout=_SLOW)
+
+
+def _far(home: str) -> str:
+    """The folder at the far end of a session."""
+    return f"/dev/shm/{home.rpartition('/')[2]}"  # noqa: S108 - in a machine of our own
 
 
 def _marks(carrier: Process) -> tuple[Markers, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 
@@ -32,6 +33,7 @@ class Trail:
         self._known = snapshots.answers(origin)
         self._states = [origin]
         self.chance = random.Random(origin)  # noqa: S311 - the same names and keys each time are the point
+        self._lock = threading.Lock()
         self._marks: dict[str, object] = {}
         self._path: list[tuple[Request, Reply]] = []
         self._machine: Machine | None = None
@@ -51,14 +53,15 @@ class Trail:
 
     def ask(self, request: Request) -> Reply:
         """Have a request answered. Raises ``ConnectionLost`` once the machine has been discarded."""
-        if self._over:
-            raise ConnectionLost("the testbed has been switched off")
-        state = follow(self.state, request)
-        known = None if self._machine else self._known.get(state)
-        reply = known or self._live().ask(request)
-        self._states.append(state)
-        self._path.append((request, reply))
-        return reply
+        with self._lock:
+            if self._over:
+                raise ConnectionLost("the testbed has been switched off")
+            state = follow(self.state, request)
+            known = None if self._machine else self._known.get(state)
+            reply = known or self._live().ask(request)
+            self._states.append(state)
+            self._path.append((request, reply))
+            return reply
 
     def mark(self) -> str:
         """Make sure that there is a snapshot of this state, to come back to. Its name."""
