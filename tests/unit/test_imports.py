@@ -25,7 +25,7 @@ ORDER = [
     line.split()[0].rstrip("/")
     for line in ARCHITECTURE.partition("```\nvbench/\n")[2].partition("```")[0].splitlines()
 ]
-MACHINES = {"hosts", "capsule", "layers", "observe", "harness"}
+MACHINES = {"hosts", "capsule", "exact", "layers", "observe", "harness"}
 ANALYSIS = {"bundle", "stats", "advisor", "plot", "figures", "report", "notebook"}
 # What only the harness needs, and what hosts may never need.
 HARNESS = {"paramiko", "psutil", "cryptography"}
@@ -104,6 +104,7 @@ def test_layers_know_only_layers_below() -> None:
         if folder(module) == "layers" and module != "vbench.layers.stack":
             assert {folder(name) for name in ours(module)} <= {
                 "errors",
+                "exact",
                 "hosts",
                 "layers",
                 "technique",

@@ -9,8 +9,9 @@ trap : INT QUIT
 while read -r script input; do
     head -c "$script" > s
     head -c "$input" > i
+    # shellcheck source=/dev/null
     . ./s
-    p=$(read -r p x < /proc/self/stat; echo "$p" | tee p; cd /root; exec setsid -- "$@" < "$dir/i" > "$dir/o" 2> "$dir/e")
+    p=$(read -r p _ < /proc/self/stat; echo "$p" > p; echo "$p"; cd /root || exit; exec setsid -- "$@" < "$dir/i" > "$dir/o" 2> "$dir/e")
     c=$?
     kill -KILL "-$p" 2> /dev/null
     echo "$c $(wc -c < o) $(wc -c < e)"
