@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ def keeps_registers(registers: bytes, *hosts: Host) -> None:
     script = "cd /scratch; ./registers 100000 4000 $1 & ./registers 100000 4000 $2 && wait $!"
     for host in hosts:
         host.put(registers, "/scratch/registers", 0o755)
-    with ThreadPoolExecutor(len(hosts)) as pool:
-        runs = [
-            pool.submit(host.run, ["sh", "-c", script, "sh", f"{n}", f"{n + 5}"], check=False, timeout=180)
+    with ExitStack() as opened:
+        running = [
+            opened.enter_context(host.spawn(["sh", "-c", script, "sh", f"{n}", f"{n + 5}"]))
             for n, host in enumerate(hosts)
         ]
-    assert [run.result().text.split() for run in runs] == [["0", "wrong"] * 2] * len(hosts)
+        assert [each.wait(180) for each in running] == [0] * len(hosts)
+        assert [each.tail().split() for each in running] == [["0", "wrong"] * 2] * len(hosts)
 
 
 @pytest.fixture(scope="module")
@@ -123,22 +124,22 @@ def carried_out(folder: Path, built: Capsule, can: Callable[[str], None], place:
     return load(folder)
 
 
-def test_its_figures_repeat(ran: Run) -> None:
-    """The baseline twice in each block, chroot in a testbed of its own beside it: within 0.1%."""
-    values = ran.samples[~ran.samples["warmup"]].groupby(["stack", "workload"])["value"]
+def test_its_figures_hardly_depend_on_the_seed(ran: Run) -> None:
+    """The baseline twice in each block, once with process numbers and pages moved; two seeds; chroot beside it."""
+    values = ran.samples.groupby(["stack", "workload"])["value"]
     assert len(values) == 4
-    assert ((values.max() - values.min()) / values.min()).max() < 1e-3
+    assert ((values.max() - values.min()) / values.min()).max() < 1e-2
     assert set(ran.samples["clock"]) == {"instructions"}
+    assert not ran.samples["warmup"].any()
 
 
 def test_two_processes_make_the_bundle_that_one_makes(
     ran: Run, built: Capsule, can: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """Their events are merged: the same cells, work sizes and, within 0.1%, figures."""
+    """Their events are merged: the same cells, work sizes and, to the last digit, figures."""
     other = carried_out(tmp_path / "run", built, can, in_a_process)
     joined = ran.samples.merge(other.samples, on=KEY, how="outer", indicator=True)
     assert (joined["_merge"] == "both").all()
     assert len(joined) == len(ran.samples)
-    measured = joined[~joined["warmup"]]
-    assert (measured["work_x"] == measured["work_y"]).all()
-    assert ((measured["value_x"] / measured["value_y"] - 1).abs() < 1e-3).all()
+    for name in ("work", "value", "guest_s", "parent_s", "start"):
+        assert (joined[f"{name}_x"] == joined[f"{name}_y"]).all(), name

@@ -59,7 +59,6 @@ def connect(
         "env",
         f"HOME={home}",
         "dbclient",
-        "-T",
         "-i",
         f"{home}/id",
         "-p",
@@ -101,6 +100,10 @@ class Hop(Host):
         self._carrier: Process | None = None
         self._home = ""
 
+    def client(self, *options: str) -> list[str]:
+        """The argv prefix of the client that logs in to it; without options, with no terminal."""
+        return [*self._client[:3], *(options or ("-T",)), *self._client[3:]]
+
     @property
     def chance(self) -> random.Random:
         """That of the machine that it is in."""
@@ -111,7 +114,7 @@ class Hop(Host):
         """Keep one connection open for the commands of :meth:`run`; ``home`` is the client's folder."""
         line = f"exec sh -c {shlex.quote(_FAR)} far {_far(home)}"
         self.via.run(["mkfifo", f"{home}/in", f"{home}/out"])
-        with self.via.spawn(["sh", "-c", _SESSION, "session", home, *self._client, line]) as carrier:
+        with self.via.spawn(["sh", "-c", _SESSION, "session", home, *self.client(), line]) as carrier:
             self._carrier, self._home = carrier, home
             try:
                 yield
@@ -155,7 +158,7 @@ class Hop(Host):
 
     def _alone(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
         line = wrap(argv, _TOKEN, len(data))
-        done = self.via.run([*self._client, line], check=False, timeout=timeout, input=data)
+        done = self.via.run([*self.client(), line], check=False, timeout=timeout, input=data)
         marks = Markers(_TOKEN)
         stderr = marks.feed(done.stderr) + marks.rest()
         if marks.code is None:
@@ -170,7 +173,7 @@ class Hop(Host):
     def spawn(self, argv: Argv) -> Iterator[Process]:
         """Start a command; leaving the block ends its process group."""
         argv = checked(argv)
-        with self.via.spawn([*self._client, wrap(argv, _TOKEN, 0)]) as carrier:
+        with self.via.spawn([*self.client(), wrap(argv, _TOKEN, 0)]) as carrier:
             while (pid := _marks(carrier)[0].pid) is None:
                 if carrier.poll() is not None:
                     raise HostError(f"{self.name}: {shorten(argv)} does not start: {carrier.tail().strip()}")

@@ -1,0 +1,129 @@
+"""The testbed, exact: the same cell from other restores, rebuilt snapshots and other processes, to the last byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vbench.capsule.capsule import Capsule
+
+from .conftest import Running
+
+Vbench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def snapshots() -> list[Path]:
+    return sorted(path.parent for path in Path(os.environ["VBENCH_CACHE"]).glob("snapshots/*/ram.z"))
+
+
+def machines() -> list[Path]:
+    """What machines have in memory."""
+    return sorted(Path("/dev/shm").glob("vbench-*"))
+
+
+@pytest.fixture(scope="module")
+def bundle(built: Capsule, can: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the testbed, which leaves its snapshots in the cache."""
+    can("testbed")
+    folder = tmp_path_factory.mktemp("exact") / "run"
+    argv = ["-s", "testbed/chroot", "-w", "os-nullcall,disk-rand-read,net-latency", "--blocks", "1"]
+    done = Running("run", *argv, "--out", folder).end(300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_cells_come_out_exactly(bundle: Path, vbench: Vbench) -> None:
+    before = snapshots()
+    assert len(before) >= 2  # the testbed, and chroot on it
+    done = vbench("verify", bundle, "--spot", "3")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 cells came out exactly" in done.stdout
+    assert snapshots() == before
+
+
+def test_and_so_they_do_from_power_on(bundle: Path, vbench: Vbench) -> None:
+    """Snapshots deleted are made anew, as states of the same names."""
+    names = [path.name for path in snapshots()]
+    shutil.rmtree(Path(os.environ["VBENCH_CACHE"]) / "snapshots")
+    done = vbench("verify", bundle, "--spot", "9")
+    assert done.returncode == 0, done.stderr
+    assert "9 of 9 cells came out exactly" in done.stdout
+    assert [path.name for path in snapshots()] == names
+
+
+def test_a_changed_figure_is_found(bundle: Path, vbench: Vbench, tmp_path: Path) -> None:
+    """It breaks the seal, too: so only what is derived anew is asked about."""
+    from vbench.bundle.store import read_info
+    from vbench.harness.events import Measured
+    from vbench.harness.invoke import Cost
+    from vbench.harness.spot import _difference, choose
+
+    cell = choose(bundle, read_info(bundle), 1)[0]
+    row = next(iter(cell.rows.values()))
+    event = Measured(
+        stack=cell.step.stack,
+        baseline=row["baseline"],
+        workload=cell.step.workload,
+        params=row["params"],
+        block=cell.step.block,
+        order=cell.step.order,
+        arm=cell.step.arm,
+        warmup=False,
+        work=cell.work,
+        clock="instructions",
+        values=(),
+        guest_s=row["guest_s"],
+        parent_s=row["parent_s"],
+        cost=Cost(),
+        start=row["start"],
+        stdout=b"other",
+    )
+    assert "its output is b'other'" in _difference(bundle, cell, event)
+
+
+def test_a_damaged_snapshot_is_made_anew(bundle: Path, vbench: Vbench) -> None:
+    for folder in snapshots():
+        data = (folder / "ram.z").read_bytes()
+        (folder / "ram.z").write_bytes(data[:-100] + bytes(100))
+    done = vbench("-v", "exec", "testbed", "--", "echo", "here")
+    assert (done.returncode, done.stdout) == (0, "here\n")
+    assert "is damaged and will be made anew" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_opens_at_once_from_its_snapshot(bundle: Path, vbench: Vbench) -> None:
+    vbench("exec", "testbed", "--", "true")
+    begin = time.monotonic()
+    assert vbench("exec", "testbed", "--", "uname", "-n").stdout == "testbed\n"
+    assert time.monotonic() - begin < 10  # seven times as long from power-on
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_harness_leaves_nothing(
+    bundle: Path, start: Callable[..., Running], vbench: Vbench, sig: signal.Signals
+) -> None:
+    before = machines()
+    running = start("exec", "testbed", "--", "sleep", "100000")
+    running.wait_for(
+        lambda: any((path / "x").parent.glob("w*/gate") for path in set(machines()) - set(before))
+    )
+    running.popen.send_signal(sig)
+    running.end(20)
+    assert vbench("exec", "local", "--", "true").returncode == 0  # the next one tidies up
+    assert machines() == before
+
+
+def test_clean_removes_snapshots(bundle: Path, vbench: Vbench) -> None:
+    vbench("exec", "testbed", "--", "true")
+    found = snapshots()
+    done = vbench("clean", "--snapshots")
+    assert found
+    assert all(str(folder) in done.stdout for folder in found)
+    assert snapshots() == []
