@@ -283,6 +283,33 @@ def test_replay_says_which_cells_came_out_the_same(tmp_path: Path) -> None:
     assert set(replayed(one, base).query("not same")["why"]) == {"baseline and ratio differ"}
 
 
+def test_replay_of_what_was_measured_exactly_has_no_tolerance(tmp_path: Path) -> None:
+    stacks = {"local/testbed": 1.0, "local/testbed/kvm": 1.2, "local/testbed/uml": 9.0}
+    run = on_a_day(tmp_path / "a", stacks=stacks, sd=1e-5, blocks=2, clock="instructions")
+    info = run.info.model_copy(update={"capsule": {"digest": "c", "add_ons": {"exact": "e"}}})
+    one = replace(run, info=info)
+    again = replayed(one, replace(one, samples=one.samples[one.samples["block"] == 0]))
+    assert again["same"].all()
+    assert set(again["tolerance"]) == {0.0}
+    moved = one.samples.copy()
+    at = moved.index[
+        (moved["stack"] == "local/testbed/kvm") & (moved["workload"] == "int") & (moved["block"] == 1)
+    ]
+    moved.loc[at, "value"] += 1e-12 * moved.loc[at, "value"]
+    table = replayed(one, replace(one, samples=moved)).set_index(["stack", "workload"])
+    assert table.index[~table["same"]].tolist() == [("local/testbed/kvm", "int")]
+    assert str(table.loc[("local/testbed/kvm", "int"), "why"]).startswith("seed 2: ")
+    base = one.samples.copy()
+    base.loc[(base["stack"] == "local/testbed") & (base["workload"] == "null"), "value"] += 1e-9
+    table = replayed(one, replace(one, samples=base))
+    assert set(table.query("not same")["workload"]) == {"null"}
+    assert all("its baseline, seed 1: " in why for why in table.query("not same")["why"])
+    other = replace(
+        one, info=run.info.model_copy(update={"capsule": {"digest": "c", "add_ons": {"exact": "f"}}})
+    )
+    assert set(replayed(one, other)["tolerance"]) != {0.0}
+
+
 def test_replay_needs_counted_instructions(tmp_path: Path) -> None:
     run = on_a_day(tmp_path / "a")
     with pytest.raises(NotComparable, match="no instruction-counted cell"):

@@ -42,7 +42,21 @@ def terminal(host: Hop, kind: str, columns: int, lines: int) -> Iterator[Termina
     home = via.run(["mktemp", "-d", "/run/terminal.XXXXXX"]).text
     via.run(["mkfifo", f"{home}/in", f"{home}/out"])
     shell = f"stty rows {lines} columns {columns}; TERM={shlex.quote(kind)} exec sh -l"
-    login = shlex.join([*host.client("-t"), shell])  # the client asks for a terminal here only if it has one itself
-    argv = ["sh", "-c", _SESSION, "session", home, "script", "--quiet", "--return", "--command", login, "/dev/null"]
+    login = shlex.join(
+        [*host.client("-t"), shell]
+    )  # the client asks for a terminal here only if it has one itself
+    argv = [
+        "sh",
+        "-c",
+        _SESSION,
+        "session",
+        home,
+        "script",
+        "--quiet",
+        "--return",
+        "--command",
+        login,
+        "/dev/null",
+    ]
     with via.spawn(argv) as process:
         yield Terminal(via, home, process)
