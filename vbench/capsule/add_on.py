@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from vbench.capsule import capsule, rootfs
 from vbench.errors import VbenchError
 from vbench.hosts.base import Part
 from vbench.technique import AddOn
+
+log = logging.getLogger(__name__)
 
 LAYOUT = 1
 """Incremented when this module's output for the same packages and files changes."""
@@ -65,8 +68,17 @@ def find(wanted: AddOn) -> tuple[Part, Manifest] | None:
 
 
 def parts(wanted: Iterable[AddOn]) -> dict[str, Part]:
-    """Those of the add-ons that have been built here, by name."""
-    return {each.name: found[0] for each in wanted if (found := find(each)) is not None}
+    """The add-ons that have been built here, by name; one that is all sources of ours is built now, in a second."""
+    made = {}
+    for each in wanted:
+        if find(each) is None and each.sources and not each.packages:
+            try:
+                build(each)
+            except VbenchError as error:
+                log.warning("%s", error)
+        if (found := find(each)) is not None:
+            made[each.name] = found[0]
+    return made
 
 
 def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | None = None) -> Manifest:
