@@ -73,6 +73,7 @@ class ExactWorker(Worker):
         assert trail is not None  # noqa: S101 - its clock counts instructions
         opened.callback(trail.discard)
         self._saved = trail, trail.mark()
+        env.steals = False  # its processor waits for nothing but the hypervisor, whose instructions are counted, too
         if not self._known:
             trail.back_to(trail.state)
             self._known = super()._examine(env, opened)
