@@ -17,7 +17,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import DigestMismatch, VbenchError
 from vbench.exact.opening import trail_of
 from vbench.harness.events import Began, Event, Settled
-from vbench.harness.invoke import Environment, Invocation, invoke, places, run_command
+from vbench.harness.invoke import Environment, Invocation, invoke, places, rehearse, run_command
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.harness.worker import Worker
@@ -73,7 +73,9 @@ class ExactWorker(Worker):
         assert trail is not None  # noqa: S101 - its clock counts instructions
         opened.callback(trail.discard)
         self._saved = trail, trail.mark()
-        env.steals = False  # its processor waits for nothing but the hypervisor, whose instructions are counted, too
+        env.steals = (
+            False  # its processor waits for nothing but the hypervisor, whose instructions are counted, too
+        )
         if not self._known:
             trail.back_to(trail.state)
             self._known = super()._examine(env, opened)
@@ -108,7 +110,7 @@ class ExactWorker(Worker):
             env.host.run(["sh", "-c", _PERTURB], check=False)
         self._set_up(env, workload)
         if workload.cycle is None:
-            run_command(env, workload, workload.work.min if workload.work else None)
+            rehearse(env, workload, workload.work.min if workload.work else None)
         return invoke(env, workload, env.work[workload.name])
 
     def _size(self, env: Environment, workload: Workload) -> int | None:

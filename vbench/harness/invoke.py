@@ -105,20 +105,32 @@ def _run(
     env: Environment, workload: Workload, work: int | None
 ) -> tuple[Result, Usage | None, Usage | None, str]:
     host = env.host
-    inside = workload.server is not None and workload.server.inside
-    values: dict[str, str | int] = {**places(host), "peer": "127.0.0.1" if inside else host.peer}
-    if work is not None:
-        values["work"] = work
     for each in env.quiet:
         each.run(["sync"], timeout=120 * env.slowdown)
-    with _server(env, workload) as port:
-        if port is not None:
-            values["port"] = port
-        argv = workload.render(workload.command, host.program, **values)
+    with _ready(env, workload, work) as argv:
         start = host.date().isoformat(timespec="milliseconds")
         before = host.usage()
         result = host.run(argv, timeout=env.patience(workload))
         return result, before, host.usage(), start
+
+
+@contextmanager
+def _ready(env: Environment, workload: Workload, work: int | None) -> Iterator[list[str]]:
+    """A workload's command, while its server runs."""
+    inside = workload.server is not None and workload.server.inside
+    values: dict[str, str | int] = {**places(env.host), "peer": "127.0.0.1" if inside else env.host.peer}
+    if work is not None:
+        values["work"] = work
+    with _server(env, workload) as port:
+        if port is not None:
+            values["port"] = port
+        yield workload.render(workload.command, env.host.program, **values)
+
+
+def rehearse(env: Environment, workload: Workload, work: int | None) -> None:
+    """Run a workload's command without looking at what it costs, so that nothing of it is read for the first time."""
+    with _ready(env, workload, work) as argv:
+        env.host.run(argv, timeout=env.patience(workload))
 
 
 def places(host: Host) -> dict[str, str | int]:
