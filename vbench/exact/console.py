@@ -58,7 +58,7 @@ class Console(Host):
         if reply.status < 0:
             raise HostError(f"{self.name}: {shorten(argv)} does not start: too many processes")
         process = _Child(self, argv, reply.status, reply.number)
-        with trace.life(self.name, process, process.close):
+        with trace.unseen_life(self.name, process, process.close):
             yield process
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:

@@ -179,7 +179,7 @@ class Hop(Host):
                     raise HostError(f"{self.name}: {shorten(argv)} does not start: {carrier.tail().strip()}")
                 self.pause(0.01)
             process = _Far(self, argv, pid, carrier)
-            with trace.life(self.name, process, process.close):
+            with trace.unseen_life(self.name, process, process.close):
                 yield process
 
     def put(self, data: bytes, path: str, mode: int = 0o644) -> None:

@@ -76,6 +76,16 @@ def _tell(host: Host, argv: Argv, options: dict[str, Any], how: str, seconds: fl
 
 
 @contextmanager
+def unseen_life(host: str, process: Process, end: Callable[[], object]) -> Iterator[None]:
+    """The same as :func:`life` where looking at a process takes time that counts: only its start is logged."""
+    log.debug("%s: process %d started: %s", host, process.pid, shlex.join(process.argv))
+    try:
+        yield
+    finally:
+        end()
+
+
+@contextmanager
 def life(host: str, process: Process, end: Callable[[], object]) -> Iterator[None]:
     """End a process when the block is left; log its start, how it ended and its last output."""
     begin = time.monotonic()
