@@ -230,7 +230,8 @@ class _Far(Process):
     def poll(self) -> int | None:
         if (ended := self._carrier.poll()) is None:
             return None
-        return _marks(self._carrier)[0].code or ended
+        code = _marks(self._carrier)[0].code
+        return ended if code is None else code
 
     def wait(self, timeout: float) -> int:
         self._carrier.wait(timeout)
