@@ -54,6 +54,7 @@ def keeps_registers(registers: bytes, *hosts: Host) -> None:
 def testbed(opener: Opener) -> Iterator[Host]:
     """One testbed for the tests of this file, which leave it as it was."""
     with opener("testbed") as opened:
+        opened.run(["true"])  # it starts when something is asked that nobody has asked before
         yield opened
 
 
