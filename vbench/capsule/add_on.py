@@ -75,7 +75,7 @@ def parts(wanted: Iterable[AddOn]) -> dict[str, Part]:
             try:
                 build(each)
             except VbenchError as error:
-                log.warning("%s", error)
+                log.debug("%s", error)
         if (found := find(each)) is not None:
             made[each.name] = found[0]
     return made
