@@ -279,7 +279,7 @@ def inside(process: subprocess.Popen[str], program: str) -> list[psutil.Process]
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if any(word.endswith(program) for word in child.cmdline()[:3]) and "unshare" not in child.name():
+            if any(word.endswith(program) for word in child.cmdline()[:8]) and "unshare" not in child.name():
                 found.append(child)
     return found
 
