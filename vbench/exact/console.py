@@ -8,23 +8,24 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import ClassVar
 
 from vbench.errors import CommandTimeout, ConnectionLost, HostError
+from vbench.exact.inside import Inside
 from vbench.exact.line import Request
 from vbench.exact.trail import Trail
 from vbench.hosts import trace
-from vbench.hosts.base import Address, Argv, Connection, Host, Process, Result, Setting
-from vbench.hosts.command import checked, require_success, script, shorten
+from vbench.hosts.base import Argv, Process, Result, Setting
+from vbench.hosts.command import checked, require_success, shorten
 
-_SCRIPTS = Path(__file__).parents[1] / "hosts/scripts"
-_PUT = script(_SCRIPTS / "put.sh")
 _POWER_ON = datetime(2026, 1, 1, tzinfo=UTC)
 """What the machine's clock says at power-on."""
 
 
-class Console(Host):
+class Console(Inside):
     """Commands are children of the machine's first process. Nothing happens in it but while it answers."""
+
+    patience: ClassVar[float] = 60.0
 
     def __init__(self, trail: Trail, setting: Setting) -> None:
         super().__init__(setting)
@@ -60,28 +61,6 @@ class Console(Host):
         process = _Child(self, argv, reply.status, reply.number)
         with trace.unseen_life(self.name, process, process.close):
             yield process
-
-    def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
-        """Write a file whole."""
-        argv = ["sh", "-c", _PUT, "put", f"{path}.draft", path, str(len(data)), f"{mode:o}"]
-        result = self.run(argv, check=False, input=data)
-        if result.code:
-            raise HostError(
-                f"{self.name}: cannot write {path}: {result.stderr.decode(errors='replace').strip()}"
-            )
-
-    def get(self, path: str) -> bytes:
-        """Read a file."""
-        result = self.run(["cat", path], check=False)
-        if result.code:
-            raise HostError(
-                f"{self.name}: cannot read {path}: {result.stderr.decode(errors='replace').strip()}"
-            )
-        return result.stdout
-
-    def dial(self, address: Address, timeout: float = 10.0) -> Connection:
-        """There is no network that leads out of the machine."""
-        raise HostError(f"{self.name}: no network leads out of the testbed")
 
     def pause(self, seconds: float) -> None:
         """Let time pass in the machine."""

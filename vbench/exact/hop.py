@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 from vbench.errors import BootError, CommandTimeout, ConnectionLost, HostError
+from vbench.exact.inside import Inside
 from vbench.hosts import accounting, trace
-from vbench.hosts.base import Address, Argv, Connection, Host, Process, Result, Setting, Usage
+from vbench.hosts.base import Argv, Host, Process, Result, Setting, Usage
 from vbench.hosts.command import checked, not_started, require_success, script, shorten
 from vbench.hosts.keys import HostKey
 from vbench.hosts.ssh.wrapper import Markers, wrap
 
 _SCRIPTS = Path(__file__).parents[1] / "hosts/scripts"
 _OURS = Path(__file__).parent / "scripts"
-_PUT = script(_SCRIPTS / "put.sh")
 _END_GROUP = script(_SCRIPTS / "end-group.sh")
 _FAR, _NEAR, _SESSION = (script(_OURS / f"{name}.sh") for name in ("far", "near", "session"))
 _KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
@@ -80,11 +81,13 @@ def connect(
         yield host
 
 
-class Hop(Host):
+class Hop(Inside):
     """A machine at the other end of SSH connections that are made on ``via``.
 
     ``stand`` is where the clients of its own environments run, with ``client_key``: itself, by default.
     """
+
+    patience: ClassVar[float] = _SLOW
 
     def __init__(
         self,
@@ -181,28 +184,6 @@ class Hop(Host):
             process = _Far(self, argv, pid, carrier)
             with trace.unseen_life(self.name, process, process.close):
                 yield process
-
-    def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
-        """Write a file whole."""
-        argv = ["sh", "-c", _PUT, "put", f"{path}.draft", path, str(len(data)), f"{mode:o}"]
-        result = self.run(argv, check=False, timeout=_SLOW, input=data)
-        if result.code:
-            raise HostError(
-                f"{self.name}: cannot write {path}: {result.stderr.decode(errors='replace').strip()}"
-            )
-
-    def get(self, path: str) -> bytes:
-        """Read a file."""
-        result = self.run(["cat", path], check=False, timeout=_SLOW)
-        if result.code:
-            raise HostError(
-                f"{self.name}: cannot read {path}: {result.stderr.decode(errors='replace').strip()}"
-            )
-        return result.stdout
-
-    def dial(self, address: Address, timeout: float = 10.0) -> Connection:
-        """There is no network that leads out of the machine."""
-        raise HostError(f"{self.name}: no network leads out of the testbed")
 
     def pause(self, seconds: float) -> None:
         """Let time pass."""

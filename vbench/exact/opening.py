@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from vbench import paths
@@ -44,7 +43,7 @@ def console(parent: Host, hardware: Hardware, made_of: Sequence[str], setting: S
 
         trail = Trail(origin, snapshots, start)
         opened.callback(trail.discard)
-        yield Console(trail, replace(setting))
+        yield Console(trail, setting)
 
 
 def trail_of(host: Host) -> Trail | None:

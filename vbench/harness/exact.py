@@ -17,7 +17,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import DigestMismatch, VbenchError
 from vbench.exact.opening import trail_of
 from vbench.harness.events import Began, Event, Settled
-from vbench.harness.invoke import Environment, Invocation, invoke, places, rehearse, run_command
+from vbench.harness.invoke import Environment, Invocation, invoke, rehearse, run_command, set_up
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.harness.worker import Worker
@@ -73,9 +73,7 @@ class ExactWorker(Worker):
         assert trail is not None  # noqa: S101 - its clock counts instructions
         opened.callback(trail.discard)
         self._saved = trail, trail.mark()
-        env.steals = (
-            False  # its processor waits for nothing but the hypervisor, whose instructions are counted, too
-        )
+        env.steals = False  # all that its processor could wait for is counted
         if not self._known:
             trail.back_to(trail.state)
             self._known = super()._examine(env, opened)
@@ -108,7 +106,7 @@ class ExactWorker(Worker):
         self._back()
         if step.arm != "A":
             env.host.run(["sh", "-c", _PERTURB], check=False)
-        self._set_up(env, workload)
+        set_up(env, workload)
         if workload.cycle is None:
             rehearse(env, workload, workload.work.min if workload.work else None)
         return invoke(env, workload, env.work[workload.name])
@@ -122,14 +120,9 @@ class ExactWorker(Worker):
         if workload.work.counted is not None:
             return workload.work.counted
         self._back()
-        self._set_up(env, workload)
+        set_up(env, workload)
         return calibrate(lambda work: run_command(env, workload, work), workload.work, counted=True)
 
     def _back(self) -> None:
         trail, mark = self._saved
         trail.back_to(mark)
-
-    def _set_up(self, env: Environment, workload: Workload) -> None:
-        if workload.setup is not None:
-            argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
-            env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)

@@ -220,6 +220,13 @@ def _server(env: Environment, workload: Workload) -> Iterator[int | None]:
         yield port or chosen
 
 
+def set_up(env: Environment, workload: Workload) -> None:
+    """Run a workload's set-up, if it has one."""
+    if workload.setup is not None:
+        argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
+        env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
+
+
 def prepare(env: Environment, workload: Workload, work: int | None = None) -> Invocation:
     """Set a workload up in an environment, settle its work size, and warm it up at that size.
 
@@ -227,9 +234,7 @@ def prepare(env: Environment, workload: Workload, work: int | None = None) -> In
     """
     if env.steals:
         env.steals = bool(_steal(env))  # a guest that sees steal has waited at least once by now
-    if workload.setup is not None:
-        argv = workload.render(workload.setup.command, env.host.program, **places(env.host))
-        env.host.run(argv, timeout=workload.setup.timeout_s * env.slowdown)
+    set_up(env, workload)
     if work is None and workload.work is not None:
         counted = env.stack.clock() == "instructions"
         work = calibrate(lambda size: run_command(env, workload, size), workload.work, counted=counted)

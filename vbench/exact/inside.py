@@ -1,0 +1,39 @@
+"""What all hosts in a deterministic machine do alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from vbench.errors import HostError
+from vbench.hosts import command
+from vbench.hosts.base import Address, Connection, Host
+
+_PUT = command.script(Path(__file__).parents[1] / "hosts/scripts/put.sh")
+
+
+class Inside(Host):
+    """A host in a deterministic machine: files go by commands, and no network leads out."""
+
+    patience: ClassVar[float]
+    """Seconds that a file may take; part of what the machine is given, and so of its state."""
+
+    def put(self, data: bytes, path: str, mode: int = 0o644) -> None:
+        """Write a file whole."""
+        argv = ["sh", "-c", _PUT, "put", f"{path}.draft", path, str(len(data)), f"{mode:o}"]
+        result = self.run(argv, check=False, timeout=self.patience, input=data)
+        if result.code:
+            said = result.stderr.decode(errors="replace").strip()
+            raise HostError(f"{self.name}: cannot write {path}: {said}")
+
+    def get(self, path: str) -> bytes:
+        """Read a file."""
+        result = self.run(["cat", path], check=False, timeout=self.patience)
+        if result.code:
+            said = result.stderr.decode(errors="replace").strip()
+            raise HostError(f"{self.name}: cannot read {path}: {said}")
+        return result.stdout
+
+    def dial(self, address: Address, timeout: float = 10.0) -> Connection:
+        """There is no network that leads out of the machine."""
+        raise HostError(f"{self.name}: no network leads out of the testbed")
