@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import struct
 import time
@@ -34,8 +36,10 @@ class Hardware:
 class Machine:
     """A machine that has come to its gate and waits for a request."""
 
-    def __init__(self, process: Process, line: socket.socket, monitor: _Monitor) -> None:
-        self._process, self._line, self._monitor = process, line, monitor
+    def __init__(
+        self, process: Process, gates: socket.socket, line: socket.socket, monitor: _Monitor | None
+    ) -> None:
+        self._process, self._gates, self._line, self._monitor = process, gates, line, monitor
 
     def ask(self, request: Request) -> Reply:
         """Have a request carried out. Raises ``ConnectionLost`` when the machine has ended instead."""
@@ -47,12 +51,30 @@ class Machine:
         self._order("q", size=size)
         return Reply.decode(self._receive(size))
 
-    def await_gate(self) -> None:
-        """Wait until the machine is ready for a request."""
-        self._receive(_ORDER.size)
+    def await_gate(self) -> int:
+        """Wait until the machine is ready for a request; of one just forked, returns the process."""
+        return int(_ORDER.unpack(self._receive(_ORDER.size))[1])
+
+    @contextmanager
+    def forked(self) -> Iterator[Machine]:
+        """A second machine in the same state, for as long as this one waits; it has gone when the block is left."""
+        self._order("f")
+        with _accepted(self._gates, self._process) as line:
+            machine = Machine(self._process, self._gates, line, None)
+            pid = machine.await_gate()
+            try:
+                yield machine
+            finally:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with suppress(ConnectionLost):
+                    while True:  # the end of the connection is that of the process
+                        machine.await_gate()
 
     def save(self, folder: Path) -> None:
         """Stop at this instruction for good, and write ``state`` to a folder; the memory's file is all the rest."""
+        if self._monitor is None:
+            raise HostError("a forked machine has no monitor, which could save it")
         self._order("w", NOTHING)
         with self._monitor.asked("stop"):
             self._order("s")
@@ -182,7 +204,7 @@ def running(
         line = opened.enter_context(_accepted(gates, process))
         control = opened.enter_context(_dialled(f"{work}/monitor", process))
         monitor = _Monitor(control)
-        machine = Machine(process, line, monitor)
+        machine = Machine(process, gates, line, monitor)
         if saved:
             monitor.ask("migrate-set-capabilities", capabilities=_IGNORE_SHARED)
             monitor.ask("migrate-incoming", uri=f"exec:cat '{files / STATE}'")

@@ -72,12 +72,17 @@ class ExactWorker(Worker):
         trail = trail_of(env.host)
         assert trail is not None  # noqa: S101 - its clock counts instructions
         opened.callback(trail.discard)
-        self._saved = trail, trail.mark()
+        mark = trail.mark()
         env.steals = False  # all that its processor could wait for is counted
+        trail.back_to(mark)
         if not self._known:
-            trail.back_to(trail.state)
             self._known = super()._examine(env, opened)
             trail.note()  # known the next time
+            trail.back_to(mark)
+        for host in (*env.quiet, env.host):
+            host.run(["sync"], timeout=120 * env.slowdown)
+        env.host.usage()
+        self._saved = trail, trail.park()
         return dict(self._known)
 
     def _cell(self, env: Environment, step: Step, left: float) -> Iterator[Event]:
