@@ -34,7 +34,7 @@ _SLOW = 600.0
 
 @contextmanager
 def connect(
-    parent: Hop | Host,
+    parent: Hop | Inside,
     address: tuple[str, int],
     setting: Setting,
     *,
@@ -91,15 +91,15 @@ class Hop(Inside):
 
     def __init__(
         self,
-        via: Host,
+        via: Inside,
         client: tuple[str, ...],
         setting: Setting,
         client_key: HostKey,
-        stand: Host | None = None,
+        stand: Inside | None = None,
     ) -> None:
         super().__init__(setting)
         self.via, self._client, self.client_key = via, client, client_key
-        self.stand: Host = stand or self
+        self.stand: Inside = stand or self
         self._carrier: Process | None = None
         self._home = ""
 
@@ -139,25 +139,30 @@ class Hop(Inside):
         return require_success(self.name, result) if check else result
 
     def _in_session(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
-        script = f"set -- {shlex.join(argv)}\n".encode(errors="surrogateescape")
-        order = f"{len(script)} {len(data)}\n".encode() + script + data
+        line = f"set -- {shlex.join(argv)}".replace("\n", "'\"$n\"'").encode(errors="surrogateescape")
+        order = f"{len(data)}\n".encode() + line + b"\n" + data
         try:
-            done = self.via.run(["sh", "-c", _NEAR, "near", self._home], timeout=timeout, input=order)
+            said, elapsed = self.via.exchange(order, self._home, timeout)
         except CommandTimeout:
             if self._carrier is None or self._carrier.poll() is not None:
                 raise self._lost(argv, self._carrier.tail() if self._carrier else "") from None
             self._give_up()
             raise
-        head, _, rest = done.stdout.partition(b"\n")
+        head, _, rest = said.partition(b"\n")
         code, out, err = map(int, head.split())
         if len(rest) != out + err:
             raise self._lost(argv, "its output broke off")
-        return Result(argv, code, rest[:out], not_started(code, rest[out:], "setsid"), done.elapsed)
+        return Result(argv, code, rest[:out], not_started(code, rest[out:], "setsid"), elapsed)
+
+    def exchange(self, order: bytes, folder: str, timeout: float | None) -> tuple[bytes, float]:
+        """By a shell, over its own session."""
+        done = self.run(["sh", "-c", _NEAR, "near", folder], timeout=timeout, input=order)
+        return done.stdout, done.elapsed
 
     def _give_up(self) -> None:
         """Kill the session's command, and take what it has still to say."""
         self._alone(("sh", "-c", 'kill -KILL "-$(cat "$1/p")"', "kill", _far(self._home)), b"", _SLOW)
-        self.via.run(["sh", "-c", _NEAR, "near", self._home], timeout=_SLOW)
+        self.via.exchange(b"", self._home, _SLOW)
 
     def _alone(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
         line = wrap(argv, _TOKEN, len(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,6 +26,13 @@ class Inside(Host):
         if result.code:
             said = result.stderr.decode(errors="replace").strip()
             raise HostError(f"{self.name}: cannot write {path}: {said}")
+
+    @abstractmethod
+    def exchange(self, order: bytes, folder: str, timeout: float | None) -> tuple[bytes, float]:
+        """Have the session in a folder carry out one command: what it says of it, and seconds of the machine's own.
+
+        Raises ``CommandTimeout`` if it says nothing until then.
+        """
 
     def get(self, path: str) -> bytes:
         """Read a file."""

@@ -67,9 +67,9 @@ class Machine:
             finally:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                with suppress(ConnectionLost):
-                    while True:  # the end of the connection is that of the process
-                        machine.await_gate()
+                with suppress(ConnectionResetError):
+                    while line.recv(1 << 16):  # the end of the connection is that of the process
+                        pass
 
     def save(self, folder: Path) -> None:
         """Stop at this instruction for good, and write ``state`` to a folder; the memory's file is all the rest."""
@@ -98,7 +98,8 @@ class Machine:
             except ConnectionResetError:
                 piece = b""
             if not piece:
-                raise ConnectionLost(f"the testbed's emulator has ended: {_last(self._process)}")
+                said = _last(self._process) if self._monitor else _said(self._process)
+                raise ConnectionLost(f"the testbed's emulator has ended: {said}")
             data += piece
         return bytes(data)
 
@@ -106,6 +107,10 @@ class Machine:
 def _last(process: Process) -> str:
     with suppress(HostError):
         process.wait(5)
+    return _said(process)
+
+
+def _said(process: Process) -> str:
     lines = [
         line for line in process.tail().splitlines() if line.strip() and "TCG doesn't support" not in line
     ]

@@ -39,8 +39,7 @@ class Trail:
         self._machine: Machine | None = None
         self._raw: Raw | None = None  # the files of a machine that can become a snapshot
         self._running = ExitStack()
-        self._parked: tuple[str, Machine] | None = None
-        self._kept = ExitStack()
+        self._parked: list[tuple[str, Machine, ExitStack]] = []
         self._back = self._over = False
 
     @property
@@ -78,16 +77,20 @@ class Trail:
         return self.state
 
     def park(self) -> str:
-        """Let the machine wait here, to be forked whenever this state is come back to. The state's name.
+        """Let the machine wait here, to be forked whenever somebody comes this way again. The state's name.
 
-        That takes a hundredth of a second, and a fork has all the code translated that this machine has.
+        That takes a hundredth of a second, and a fork has all the code translated that this machine has. Of the states
+        beyond the first one parked, only the last is kept.
         """
         if not self._back:
             raise HostError("a machine that can become a snapshot cannot be parked")
-        machine = self._live()
-        self._kept.close()
-        self._parked, self._kept = (self.state, machine), self._running.pop_all()
-        self._machine = None
+        if self.state not in (state for state, _, _ in self._parked):
+            machine = self._live()
+            for _, _, running in self._parked[1:]:
+                running.close()
+            self._parked[1:] = [(self.state, machine, self._running.pop_all())]
+            self._machine = None
+            self._known |= self._answers()
         self._marks[self.state] = self.chance.getstate()
         return self.state
 
@@ -111,7 +114,8 @@ class Trail:
         """Switch the machine off, with all that is in it: nothing there has to be closed any more."""
         self._over = True
         self._halt()
-        self._kept.close()
+        while self._parked:
+            self._parked.pop()[2].close()
 
     def _halt(self) -> None:
         self._machine = self._raw = None
@@ -133,8 +137,9 @@ class Trail:
 
     def _started(self) -> tuple[int, Machine]:
         """A machine in the last state on the way here that one can be started in, and that state's place on the way."""
-        if self._parked and self._parked[0] in self._states:
-            return self._states.index(self._parked[0]), self._running.enter_context(self._parked[1].forked())
+        for state, machine, _ in reversed(self._parked):
+            if state in self._states:
+                return self._states.index(state), self._running.enter_context(machine.forked())
         at, raw = self._nearest()
         log.info("the testbed starts from %s", f"snapshot {self._states[at][:16]}" if raw else "power-on")
         files = raw or self._snapshots.blank()

@@ -26,7 +26,7 @@ from vbench.workload.model import Workload
 
 log = logging.getLogger(__name__)
 
-# The baseline's second measurement in a block: the same boot, with process numbers, pages and timers moved.
+# The baseline's second measurement in a block: the same boot and set-up, with process numbers, pages and timers moved.
 _PERTURB = (
     "{ echo $(($(cat /proc/sys/kernel/ns_last_pid) + 97)) > /proc/sys/kernel/ns_last_pid; } 2> /dev/null;"
     " dd if=/dev/zero of=/dev/shm/vbench-pages bs=4096 count=37 2> /dev/null; sleep 0.0013"
@@ -108,10 +108,9 @@ class ExactWorker(Worker):
         """Set up, run once with little work so that nothing is read for the first time, and measure."""
         if workload.name not in env.work:
             env.work[workload.name] = self._size(env, workload)
-        self._back()
+        self._set_up(env, workload)
         if step.arm != "A":
             env.host.run(["sh", "-c", _PERTURB], check=False)
-        set_up(env, workload)
         if workload.cycle is None:
             rehearse(env, workload, workload.work.min if workload.work else None)
         return invoke(env, workload, env.work[workload.name])
@@ -124,10 +123,13 @@ class ExactWorker(Worker):
             return size.work
         if workload.work.counted is not None:
             return workload.work.counted
-        self._back()
-        set_up(env, workload)
+        self._set_up(env, workload)
         return calibrate(lambda work: run_command(env, workload, work), workload.work, counted=True)
 
-    def _back(self) -> None:
+    def _set_up(self, env: Environment, workload: Workload) -> None:
+        """Go back to where all cells begin, and set up; for workloads one after the other that share it, once."""
         trail, mark = self._saved
         trail.back_to(mark)
+        if workload.setup is not None:
+            set_up(env, workload)
+            trail.park()

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -135,6 +136,44 @@ static void run(struct request *q, char **argv, struct reply *z, char *to, size_
     close(err);
 }
 
+static int ready(int fd, short what, int64_t end)
+{
+    struct pollfd one = {fd, what, 0};
+    for (int64_t left; (left = end ? end - now() : SECOND) > 0;) {
+        struct timespec t = {left / SECOND, left % SECOND};
+        if (ppoll(&one, 1, &t, NULL) > 0) return 1;
+    }
+    return 0;
+}
+
+/* Send an order into a FIFO, and take what comes out of another: a line with an exit code and two sizes, and as much as
+ * these say. Who holds both ends of a FIFO open never waits for somebody to open the other. */
+static void exchange(struct request *q, char **argv, struct reply *z, char *to, size_t room)
+{
+    int in = open(argv[0], O_RDWR | O_NONBLOCK), out = open(argv[1], O_RDWR | O_NONBLOCK);
+    int64_t end = q->ns ? z->begin + q->ns : 0;
+    const char *data = q->data + q->argv_size, *line;
+    size_t left = q->input_size, got = 0, all = SIZE_MAX, sizes[2];
+    char rest[4096], head[64] = "";
+    ssize_t n;
+    while (left && ready(in, POLLOUT, end) && (n = write(in, data, left)) > 0) data += n, left -= n;
+    while (!left && got < all && ready(out, POLLIN, end)) {
+        n = got < room ? read(out, to + got, room - got) : read(out, rest, sizeof rest);
+        if (n <= 0) break;
+        got += n;
+        if (all == SIZE_MAX && (line = memchr(to, '\n', got))) {
+            memcpy(head, to, (size_t)(line - to) < sizeof head ? (size_t)(line - to) : sizeof head - 1);
+            if (sscanf(head, "%*d %zu %zu", &sizes[0], &sizes[1]) != 2) break;
+            all = line + 1 - to + sizes[0] + sizes[1];
+        }
+    }
+    z->status = got < all ? -1 : 0;
+    z->number = got > room;
+    z->out = got < room ? got : room;
+    close(in);
+    close(out);
+}
+
 static void spawn(char **argv, struct reply *z)
 {
     int i = 0, null = open("/dev/null", O_RDONLY);
@@ -173,6 +212,7 @@ int main(void)
         uint32_t i = q->child < CHILDREN ? q->child : 0;
         switch (q->what) {
         case 'R': run(q, argv, &z, to, ROOM - sizeof z); break;
+        case 'X': exchange(q, argv, &z, to, ROOM - sizeof z); break;
         case 'S': spawn(argv, &z); break;
         case 'P': /* how a child is, and the end of what it has written; with a time: wait for its end so long */
             while (!children[i].ended && now() - z.begin < q->ns) {
