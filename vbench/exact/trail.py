@@ -40,7 +40,7 @@ class Trail:
         self._raw: Raw | None = None  # the files of a machine that can become a snapshot
         self._running = ExitStack()
         self._parked: list[tuple[str, Machine, ExitStack]] = []
-        self._back = self._over = False
+        self._back = self._left = self._over = False
 
     @property
     def state(self) -> str:
@@ -55,7 +55,7 @@ class Trail:
     def ask(self, request: Request) -> Reply:
         """Have a request answered. Raises ``ConnectionLost`` once the machine has been discarded."""
         with self._lock:
-            if self._over:
+            if self._over or self._left:
                 raise ConnectionLost("the testbed has been switched off")
             state = follow(self.state, request)
             known = None if self._machine else self._known.get(state)
@@ -102,8 +102,14 @@ class Trail:
     def _answers(self) -> dict[str, Reply]:
         return {state: reply for state, (_, reply) in zip(self._states[1:], self._path, strict=True)}
 
+    def leave(self) -> None:
+        """Switch the machine off until an earlier state is come back to: nothing in it has to be closed any more."""
+        self._left = True
+        self._halt()
+
     def back_to(self, mark: str) -> None:
         """Be in an earlier state again. From here on, the machine cannot become a snapshot."""
+        self._left = False
         self._halt()
         self.chance.setstate(self._marks[mark])  # type: ignore[arg-type]
         at = self._states.index(mark)

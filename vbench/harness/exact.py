@@ -51,7 +51,8 @@ class ExactWorker(Worker):
         """Block by block, open the stack with the block's seed, and measure each step from the same state."""
         told, given_up = False, set[str]()
         for block in sorted({step.block for step in self._unit.steps}):
-            steps = [step for step in self._unit.steps if step.block == block]
+            # In any order: those that share a set-up come one after the other.
+            steps = sorted((step for step in self._unit.steps if step.block == block), key=self._prepared)
             with ExitStack() as opened:
                 for event in self._open(opened, seed=block + 1):
                     if not told or isinstance(event, Began):
@@ -67,6 +68,11 @@ class ExactWorker(Worker):
                     given_up |= env.failed
             self._environments.clear()
 
+    def _prepared(self, step: Step) -> tuple[list[str], str]:
+        """What is done before a step's workload is run, for sorting."""
+        workload = self._workloads[step.workload]
+        return (workload.setup.command if workload.setup else []), workload.name
+
     def _examine(self, env: Environment, opened: ExitStack) -> dict[str, Any]:
         """Save the machine, and look into it at the first block only: what is read stays in no cell's caches."""
         trail = trail_of(env.host)
@@ -81,6 +87,9 @@ class ExactWorker(Worker):
             trail.back_to(mark)
         for host in (*env.quiet, env.host):
             host.run(["sync"], timeout=120 * env.slowdown)
+        env.host.run(
+            [*env.host.program("vbench-probe"), "nullcall", "--work", "1"], timeout=120 * env.slowdown
+        )
         env.host.usage()
         self._saved = trail, trail.park()
         return dict(self._known)
@@ -105,14 +114,15 @@ class ExactWorker(Worker):
         yield self._measured(env, step, once)
 
     def _once(self, env: Environment, workload: Workload, step: Step) -> Invocation:
-        """Set up, run once with little work so that nothing is read for the first time, and measure."""
+        """Set up, rehearse, and measure."""
         if workload.name not in env.work:
             env.work[workload.name] = self._size(env, workload)
         self._set_up(env, workload)
         if step.arm != "A":
             env.host.run(["sh", "-c", _PERTURB], check=False)
-        if workload.cycle is None:
-            rehearse(env, workload, workload.work.min if workload.work else None)
+        if (least := _rehearsal(workload)) is not None:
+            rehearse(env, workload, least)
+        env.leave = self._saved[0].leave
         return invoke(env, workload, env.work[workload.name])
 
     def _size(self, env: Environment, workload: Workload) -> int | None:
@@ -124,6 +134,7 @@ class ExactWorker(Worker):
         if workload.work.counted is not None:
             return workload.work.counted
         self._set_up(env, workload)
+        env.leave = None
         return calibrate(lambda work: run_command(env, workload, work), workload.work, counted=True)
 
     def _set_up(self, env: Environment, workload: Workload) -> None:
@@ -133,3 +144,14 @@ class ExactWorker(Worker):
         if workload.setup is not None:
             set_up(env, workload)
             trail.park()
+
+
+def _rehearsal(workload: Workload) -> int | None:
+    """With how much work to run a workload first, so that nothing of it is read for the first time when it is measured.
+
+    ``None``: not at all, if it warms up by itself, or if the rehearsal would do as much as what is measured.
+    """
+    work = workload.work
+    if work is None or workload.warms_up or (work.counted is not None and work.counted <= work.min):
+        return None
+    return work.min

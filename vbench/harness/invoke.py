@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,9 +23,10 @@ class Environment:
     ``work`` and ``expected`` hold, by workload, the frozen work size and the seconds that one invocation takes.
     ``opener`` opens another environment like this one; it is ``None`` for a machine of its own, whose start no
     clock that measures a stack can time. ``quiet``: the hosts, innermost first, that flush their caches to disk
-    before each invocation; where a clock counts instructions, the kernel's own write-back half a minute later
-    would run alongside a measurement and double its cost. ``steals``: its kernel has counted stolen time.
-    ``failed``: workloads that were given up. ``dead`` says why nothing more can be measured here.
+    before each invocation that uses storage; where a clock counts instructions, the kernel's own write-back half a
+    minute later would run alongside a measurement and double its cost. ``leave``: to be called when all has been
+    measured that is wanted of an invocation; what still runs then need not be ended. ``steals``: its kernel has
+    counted stolen time. ``failed``: workloads that were given up. ``dead`` says why nothing more can be measured here.
     """
 
     stack: Stack
@@ -33,6 +34,7 @@ class Environment:
     peer: Host
     opener: lifecycle.Opener | None = None
     quiet: tuple[Host, ...] = ()
+    leave: Callable[[], None] | None = None
     work: dict[str, int | None] = field(default_factory=dict)
     expected: dict[str, float] = field(default_factory=dict)
     steals: bool = True
@@ -105,13 +107,16 @@ def _run(
     env: Environment, workload: Workload, work: int | None
 ) -> tuple[Result, Usage | None, Usage | None, str]:
     host = env.host
-    for each in env.quiet:
+    for each in env.quiet if workload.stores else ():
         each.run(["sync"], timeout=120 * env.slowdown)
     with _ready(env, workload, work) as argv:
         start = host.date().isoformat(timespec="milliseconds")
         before = host.usage()
         result = host.run(argv, timeout=env.patience(workload))
-        return result, before, host.usage(), start
+        after = host.usage()
+        if env.leave is not None:
+            env.leave()
+        return result, before, after, start
 
 
 @contextmanager

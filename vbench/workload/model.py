@@ -200,6 +200,16 @@ class Workload(Model):
         return self.server is not None and not self.server.inside
 
     @property
+    def stores(self) -> bool:
+        """Whether it uses scratch storage, so that something of it may wait to be written."""
+        return any("scratch" in placeholders(argv) for _, argv, _ in self._templates())
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether an invocation does its work once before it measures: our probe does, and no other program."""
+        return self.command[0] == "@vbench-probe"
+
+    @property
     def digest(self) -> str:
         """SHA-256 over everything that determines what is measured; names, prose and groups are left out."""
         content = self.model_dump(mode="json", by_alias=True, exclude=_PROSE)
