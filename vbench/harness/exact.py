@@ -68,10 +68,10 @@ class ExactWorker(Worker):
                     given_up |= env.failed
             self._environments.clear()
 
-    def _prepared(self, step: Step) -> tuple[list[str], str]:
+    def _prepared(self, step: Step) -> tuple[tuple[str, ...], str]:
         """What is done before a step's workload is run, for sorting."""
         workload = self._workloads[step.workload]
-        return (workload.setup.command if workload.setup else []), workload.name
+        return tuple(workload.setup.command if workload.setup else ()), workload.name
 
     def _examine(self, env: Environment, opened: ExitStack) -> dict[str, Any]:
         """Save the machine, and look into it at the first block only: what is read stays in no cell's caches."""
