@@ -25,7 +25,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import Shape, Unavailable, make_layer
-from vbench.layers.stack import Stack, open_stack
+from vbench.layers.stack import Stack, open_layers
 
 # A shell starts what it runs in the background with SIGINT ignored, and that is handed on: a command that a test
 # interrupts would never notice.
@@ -194,17 +194,30 @@ def can(built: Capsule) -> Callable[[str], None]:
 
 
 Opener = Callable[[str], AbstractContextManager[Host]]
+Climber = Callable[[str], AbstractContextManager[list[Host]]]
 
 
 @pytest.fixture(scope="session")
-def opener(built: Capsule, can: Callable[[str], None]) -> Opener:
-    """Opens a stack of the small shape; skips where its lowest layer is not available."""
+def climber(built: Capsule, can: Callable[[str], None]) -> Climber:
+    """Opens a stack of the small shape, for all its hosts; skips where its lowest layer is not available."""
 
-    def opens(path: str) -> AbstractContextManager[Host]:
+    def opens(path: str) -> AbstractContextManager[list[Host]]:
         stack = Stack.parse(path)
         for name in stack.layers[:1]:
             can(name)
-        return open_stack(stack, built, SHAPE)
+        return open_layers(stack, built, SHAPE)
+
+    return opens
+
+
+@pytest.fixture(scope="session")
+def opener(climber: Climber) -> Opener:
+    """The same, for its uppermost host."""
+
+    @contextlib.contextmanager
+    def opens(path: str) -> Iterator[Host]:
+        with climber(path) as hosts:
+            yield hosts[-1]
 
     return opens
 

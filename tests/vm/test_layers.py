@@ -6,7 +6,6 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,25 +19,15 @@ from vbench.hosts.local import LocalHost
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import facts
 
-from .conftest import LAYERS, SHAPE, Opener, a_guest
+from .conftest import LAYERS, SHAPE, Climber, Opener, a_guest
 
-ON_THE_TESTBED = ("kvm", "xen", "pv", "pvh", "hvm")
-"""Layers that open for real on the testbed, wherever that runs; the guests of Xen in its dom0."""
-
-
-@pytest.fixture(scope="module")
-def testbed(opener: Opener) -> Iterator[Host]:
-    """One testbed for all layers that open on it, as long as the tests of this file."""
-    with opener("testbed") as opened:
-        opened.run(["true"])  # it starts when something is asked that nobody has asked before
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def dom0(testbed: Host) -> Iterator[Host]:
-    """The testbed under Xen."""
-    with make_layer("xen").open(testbed, SHAPE) as opened:
-        yield opened
+ON_THE_TESTBED = {
+    "testbed": "testbed",
+    "kvm": "testbed/kvm",
+    "xen": "testbed/xen",
+    **{name: f"testbed/xen/{name}" for name in ("pv", "pvh", "hvm")},
+}
+"""Layers that open for real on the testbed, wherever that runs: as these stacks."""
 
 
 class Opened(NamedTuple):
@@ -49,25 +38,18 @@ class Opened(NamedTuple):
     host: Host
 
 
-@pytest.fixture(scope="module", params=[*LAYERS, "testbed", *ON_THE_TESTBED])
-def opened(request: pytest.FixtureRequest, opener: Opener) -> Iterator[Opened]:
+@pytest.fixture(scope="module", params=[*LAYERS, *ON_THE_TESTBED])
+def opened(request: pytest.FixtureRequest, climber: Climber) -> Iterator[Opened]:
     """An open layer, shared by the tests of this file."""
-    name, get = request.param, request.getfixturevalue
-    if name in {"testbed", "xen"}:
-        with opener("local") as root:
-            below = root if name == "testbed" else get("testbed")
-            yield Opened(name, below, get("testbed" if name == "testbed" else "dom0"))
-        return
-    with ExitStack() as stack:
-        in_dom0 = name in {"pv", "pvh", "hvm"}
-        if name in ON_THE_TESTBED:
-            parent: Host = get("dom0" if in_dom0 else "testbed")
-        else:
-            parent = stack.enter_context(opener("local"))
-        answer = make_layer(name).probe(parent)
+    name = request.param
+    path = ON_THE_TESTBED.get(name)
+    if path is None:
+        with climber("local") as (root,):
+            answer = make_layer(name).probe(root)
         if isinstance(answer, Unavailable):
             pytest.skip(f"{name}: {answer.reason}")
-        yield Opened(name, parent, stack.enter_context(make_layer(name).open(parent, SHAPE)))
+    with climber(path or name) as hosts:
+        yield Opened(name, hosts[-2], hosts[-1])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from vbench.layers.base import Shape, make_layer
 from vbench.stats.run import Run
 from vbench.workload.library import load_workloads
 
-from .conftest import SHAPE, Opener, Silent
+from .conftest import SHAPE, Climber, Opener, Silent
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,9 @@ def keeps_registers(registers: bytes, *hosts: Host) -> None:
 
 
 @pytest.fixture(scope="module")
-def testbed(opener: Opener) -> Iterator[Host]:
-    """One testbed for the tests of this file, which leave it as it was."""
-    with opener("testbed") as opened:
-        opened.run(["true"])  # it starts when something is asked that nobody has asked before
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def kvm(testbed: Host) -> Iterator[Host]:
-    """A guest under KVM on it."""
-    with make_layer("kvm").open(testbed, SHAPE) as opened:
+def kvm(opener: Opener) -> Iterator[Host]:
+    """A guest under KVM on it, for the tests of this file, which leave it as it was."""
+    with opener("testbed/kvm") as opened:
         yield opened
 
 
@@ -85,11 +77,15 @@ def test_kvm_bears_interrupts(kvm: Host) -> None:
 def test_layers_stack_on_it(kvm: Host) -> None:
     with make_layer("bubblewrap").open(kvm, SHAPE) as host:
         assert host.name == "local/testbed/kvm/bubblewrap"
+        with host.spawn(["sh", "-c", "echo in there; exec sleep 1000"]) as process:
+            assert process.pid == int(host.run(["pgrep", "-o", "sleep"]).text)
+            while "in there" not in process.tail():
+                host.pause(0.01)
         verify_inside(host)
 
 
-def test_a_paravirtualized_xen_guest_really_runs_on_it(testbed: Host, registers: bytes) -> None:
-    with make_layer("xen").open(testbed, SHAPE) as dom0, make_layer("pv").open(dom0, SHAPE) as host:
+def test_a_paravirtualized_xen_guest_really_runs_on_it(climber: Climber, registers: bytes) -> None:
+    with climber("testbed/xen/pv") as (*_, dom0, host):
         assert host.run(["cat", "/sys/hypervisor/type"]).text == "xen"
         assert host.run(["cat", "/sys/hypervisor/guest_type"]).text == "PV"
         assert host.run(["virt-what"]).text.splitlines() == ["xen", "xen-domU"]

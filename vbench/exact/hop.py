@@ -28,7 +28,6 @@ _OURS = Path(__file__).parent / "scripts"
 _END_GROUP = script(_SCRIPTS / "end-group.sh")
 _FAR, _NEAR, _SESSION = (script(_OURS / f"{name}.sh") for name in ("far", "near", "session"))
 _KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
-_TOKEN = "vbench-at-the-gate"  # noqa: S105 - nothing is secret in a machine that nobody else can reach
 _SLOW = 600.0
 
 
@@ -100,6 +99,9 @@ class Hop(Inside):
         super().__init__(setting)
         self.via, self._client, self.client_key = via, client, client_key
         self.stand: Inside = stand or self
+        # Its own: each hop takes its own marks out of what passes, and no others.
+        self._depth: int = via._depth + 1 if isinstance(via, Hop) else 0
+        self._token = f"vbench-at-gate-{self._depth}"
         self._carrier: Process | None = None
         self._home = ""
 
@@ -165,9 +167,9 @@ class Hop(Inside):
         self.via.exchange(b"", self._home, _SLOW)
 
     def _alone(self, argv: tuple[str, ...], data: bytes, timeout: float | None) -> Result:
-        line = wrap(argv, _TOKEN, len(data))
+        line = wrap(argv, self._token, len(data))
         done = self.via.run([*self.client(), line], check=False, timeout=timeout, input=data)
-        marks = Markers(_TOKEN)
+        marks = Markers(self._token)
         stderr = marks.feed(done.stderr) + marks.rest()
         if marks.code is None:
             raise self._lost(argv, stderr.decode(errors="replace"))
@@ -181,14 +183,21 @@ class Hop(Inside):
     def spawn(self, argv: Argv) -> Iterator[Process]:
         """Start a command; leaving the block ends its process group."""
         argv = checked(argv)
-        with self.via.spawn([*self.client(), wrap(argv, _TOKEN, 0)]) as carrier:
-            while (pid := _marks(carrier)[0].pid) is None:
-                if carrier.poll() is not None:
+        with self.via.spawn([*self.client(), wrap(argv, self._token, 0)]) as carrier:
+            end = self.clock() + _SLOW
+            while (pid := self.marks(carrier)[0].pid) is None:
+                if carrier.poll() is not None or self.clock() > end:
                     raise HostError(f"{self.name}: {shorten(argv)} does not start: {carrier.tail().strip()}")
                 self.pause(0.01)
             process = _Far(self, argv, pid, carrier)
             with trace.unseen_life(self.name, process, process.close):
                 yield process
+
+    def marks(self, carrier: Process) -> tuple[Markers, str]:
+        """What the marks in a carrier's output tell, and the output without them."""
+        marks = Markers(self._token)
+        said = marks.feed(carrier.tail().encode()) + marks.rest()
+        return marks, said.decode(errors="replace")
 
     def pause(self, seconds: float) -> None:
         """Let time pass."""
@@ -216,7 +225,7 @@ class _Far(Process):
     def poll(self) -> int | None:
         if (ended := self._carrier.poll()) is None:
             return None
-        code = _marks(self._carrier)[0].code
+        code = self._host.marks(self._carrier)[0].code
         return ended if code is None else code
 
     def wait(self, timeout: float) -> int:
@@ -228,7 +237,7 @@ class _Far(Process):
             self._host.run(["sh", "-c", _KILL, "kill", str(int(sig)), str(self.pid)], check=False)
 
     def tail(self) -> str:
-        return _marks(self._carrier)[1]
+        return self._host.marks(self._carrier)[1]
 
     def usage(self) -> Usage | None:
         said = self._host.run(accounting.argv(self.pid), check=False, timeout=_SLOW).text
@@ -244,10 +253,3 @@ class _Far(Process):
 def _far(home: str) -> str:
     """The folder at the far end of a session."""
     return f"/dev/shm/{home.rpartition('/')[2]}"  # noqa: S108 - in a machine of our own
-
-
-def _marks(carrier: Process) -> tuple[Markers, str]:
-    """What the marks in a carrier's output tell, and the output without them."""
-    marks = Markers(_TOKEN)
-    said = marks.feed(carrier.tail().encode()) + marks.rest()
-    return marks, said.decode(errors="replace")

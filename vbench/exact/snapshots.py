@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -16,9 +17,11 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vbench import paths
 from vbench.errors import VbenchError
@@ -26,6 +29,8 @@ from vbench.exact.line import Reply
 from vbench.exact.machine import RAM, STATE
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
 
 ROOM = 3 << 30
 """Bytes that all snapshots together may take."""
@@ -199,29 +204,47 @@ def _pack(source: Path, target: Path) -> None:
     """Compress what is not zero in a file with holes."""
     import pyarrow  # noqa: PLC0415 - most of what opens a layer needs none
 
-    codec = pyarrow.Codec("zstd", compression_level=1)
+    def packed(piece: tuple[int, bytes]) -> tuple[bytes, bytes]:
+        at, data = piece
+        small = pyarrow.Codec("zstd", compression_level=1).compress(data, asbytes=True)
+        return _EXTENT.pack(at, len(data), len(small)), small
+
     with target.open("wb") as out:
-        for at, data in _pieces(source):
-            packed = codec.compress(data, asbytes=True)
-            out.write(_EXTENT.pack(at, len(data), len(packed)) + packed)
+        for head, data in _spread(packed, _pieces(source)):
+            out.write(head + data)
 
 
 def _unpack(source: Path, target: Path, size: int) -> None:
     """The opposite of :func:`_pack`. Raises ``ValueError`` if the file is damaged."""
     import pyarrow  # noqa: PLC0415
 
-    codec = pyarrow.Codec("zstd")
     with source.open("rb") as file, target.open("wb") as out:
         out.truncate(size)
-        while head := file.read(_EXTENT.size):
-            at, length, packed = _EXTENT.unpack(head)
-            if length > _PIECE or at + length > size:
-                raise ValueError("a piece of its memory lies outside")
+
+        def pieces() -> Iterator[tuple[int, int, bytes]]:
+            while head := file.read(_EXTENT.size):
+                at, length, packed = _EXTENT.unpack(head)
+                if length > _PIECE or at + length > size:
+                    raise ValueError("a piece of its memory lies outside")
+                yield at, length, file.read(packed)
+
+        def write(piece: tuple[int, int, bytes]) -> None:
+            at, length, packed = piece
             try:
-                data = codec.decompress(file.read(packed), length, asbytes=True)
+                os.pwrite(out.fileno(), pyarrow.decompress(packed, length, codec="zstd"), at)
             except pyarrow.ArrowException as error:
                 raise ValueError(error) from error
-            os.pwrite(out.fileno(), data, at)
+
+        for _ in _spread(write, pieces()):
+            pass
+
+
+def _spread(do: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
+    """What each item gives, in their order, on as many processors as there are; few of them are in memory at once."""
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        while batch := list(itertools.islice(items, 2 * workers)):
+            yield from pool.map(do, batch)
 
 
 def _digest(folder: Path) -> str:

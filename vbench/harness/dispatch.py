@@ -82,7 +82,9 @@ class Dispatcher:
                     estimate.began(unit.name, event)
                     continue
                 if isinstance(event, Failed):
-                    self._progress.say(left_out(event))
+                    self._progress.say(
+                        left_out(event.stack, [event.workload] if event.workload else [], event.reason)
+                    )
                 self._recorder.take(event)
                 if isinstance(event, Opened):
                     self._opened += 1
@@ -93,7 +95,11 @@ class Dispatcher:
         estimate.finished(unit.name)
 
 
-def left_out(event: Failed) -> str:
-    """A failure as one line for the user."""
-    what = f"{event.stack}: {event.workload}" if event.workload else event.stack
-    return f"{what} is left out, because {event.reason}"
+def left_out(stack: str, workloads: Sequence[str], reason: str) -> str:
+    """A gap as one line for the user; no workloads means the whole stack."""
+    match workloads:
+        case []:
+            return f"{stack} is left out, because {reason}"
+        case [name]:
+            return f"{stack}: {name} is left out, because {reason}"
+    return f"{stack}: {len(workloads)} workloads are left out, because {reason}"

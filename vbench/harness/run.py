@@ -160,9 +160,12 @@ def execute(
     info.status = "running"
     bundle.save()
     recorder = Recorder(bundle)
+    gaps: dict[tuple[str, str], list[str]] = {}
     for failed in planned_gaps(plan):
-        progress.say(left_out(failed))
         recorder.take(failed)
+        gaps.setdefault((failed.stack, failed.reason), []).append(str(failed.workload))
+    for (path, reason), names in gaps.items():
+        progress.say(left_out(path, names, reason))
     dispatcher = Dispatcher(
         recorder,
         progress,

@@ -150,16 +150,23 @@ def open_root(
 
 
 @contextmanager
-def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
-    """Open every layer of a stack from the root up; close them in reverse order on exit."""
+def open_layers(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[list[Host]]:
+    """Open every layer of a stack: its hosts from the root up. They are closed in reverse order on exit."""
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
-        host: Host = stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))
+        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))]
         for name in stack.layers:
-            host = stacked.enter_context(make_layer(name).open(host, shape))
-            if (trail := trail_of(host)) is not None:
+            hosts.append(stacked.enter_context(make_layer(name).open(hosts[-1], shape)))
+            if (trail := trail_of(hosts[-1])) is not None:
                 trail.mark()
-        if (trail := trail_of(host)) is not None:
+        if (trail := trail_of(hosts[-1])) is not None:
             stacked.callback(trail.discard)
             trail.back_to(trail.state)
-        yield host
+        yield hosts
+
+
+@contextmanager
+def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
+    """Open every layer of a stack, for its uppermost host."""
+    with open_layers(stack, capsule, shape) as hosts:
+        yield hosts[-1]
