@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ class Adder:
     def __init__(self, raw: Raw, *, saved: bool, wrong: bool = False) -> None:
         self.told = raw.ram.read_text() if saved else ""
         self.asked: list[str] = []
+        self.forks: list[Adder] = []
+        self.gone = False
         self.wrong = wrong
 
     def ask(self, request: Request) -> Reply:
@@ -32,6 +35,15 @@ class Adder:
         self.told += request.what
         out = ("wrong" if self.wrong else self.told).encode()
         return Reply(0, 0, 0, len(self.told), out, b"")
+
+    @contextmanager
+    def forked(self) -> Iterator[Adder]:
+        child = copy.copy(self)
+        child.asked = []
+        self.forks.append(child)
+        child.forks = []
+        yield child
+        child.gone = True
 
     def save(self, folder: Path) -> None:
         (folder / RAM).write_text(self.told)
@@ -137,6 +149,64 @@ def test_what_came_after_the_last_snapshot_is_asked_again_and_compared(bench: Be
     said(last, "abc")
     with pytest.raises(HostError, match="not exact"):
         said(last, "e")
+
+
+def test_a_parked_machine_is_forked_and_never_asked_again(bench: Bench) -> None:
+    trail = bench.trail()
+    said(trail, "a")
+    trail.back_to(trail.mark())
+    said(trail, "b")
+    mark = trail.park()
+    machine = bench.machines[-1]
+    for _ in range(2):
+        trail.back_to(mark)
+        assert said(trail, "cd") == "abcd"
+    assert [fork.asked for fork in machine.forks] == [["c", "d"]] * 2
+    assert machine.forks[0].gone
+    assert machine.asked == ["b"]
+    assert machine is bench.machines[-1]  # no other was started
+    trail.discard()
+    assert machine.forks[1].gone
+
+
+def test_a_fork_is_parked_where_others_come_by(bench: Bench) -> None:
+    """The same way gone again is known, and begins at its end; of such places only the last is kept."""
+    trail = bench.trail()
+    said(trail, "a")
+    trail.back_to(trail.mark())
+    mark = trail.park()
+    machine = bench.machines[-1]
+    for last in "xy":
+        trail.back_to(mark)
+        said(trail, "s")
+        trail.park()
+        assert said(trail, last) == f"as{last}"
+    (fork,) = machine.forks  # it set up once
+    assert [(each.asked, each.told) for each in fork.forks] == [(["x"], "asx"), (["y"], "asy")]
+    trail.back_to(mark)
+    said(trail, "t")
+    trail.park()
+    assert fork.gone
+
+
+def test_what_can_become_a_snapshot_is_not_parked(bench: Bench) -> None:
+    trail = bench.trail()
+    said(trail, "a")
+    with pytest.raises(HostError, match="cannot be parked"):
+        trail.park()
+
+
+def test_a_machine_left_answers_nothing_until_somebody_comes_back(bench: Bench) -> None:
+    trail = bench.trail()
+    said(trail, "a")
+    mark = trail.mark()
+    trail.back_to(mark)
+    said(trail, "b")
+    trail.leave()
+    with pytest.raises(ConnectionLost):
+        said(trail, "c")
+    trail.back_to(mark)
+    assert said(trail, "c") == "ac"
 
 
 def test_a_machine_switched_off_answers_nothing(bench: Bench) -> None:

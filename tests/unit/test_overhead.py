@@ -314,3 +314,57 @@ def test_many_cells_take_no_more_than_their_share_of_time() -> None:
         return time.process_time() - start
 
     assert seconds(4000) < 8 * seconds(1000)
+
+
+# --- blocks that began in the same boot ---
+
+
+def nested(boots: int, starts: int, of_boots: float, of_starts: float, seed: int = 0) -> pd.DataFrame:
+    """A child twice as costly: each boot moves all its blocks by the same, each start moves its own."""
+    rng = np.random.default_rng(seed)
+    boot = np.repeat(rng.normal(0, of_boots, boots), starts)
+    noise = rng.normal(0, of_starts, (3, boots * starts))
+    samples = frame(200 * np.exp(boot + noise[0]), 100 * np.exp(noise[1]), 100 * np.exp(noise[2]))
+    return samples.assign(boot=samples["block"] // starts)
+
+
+def test_of_blocks_that_began_in_one_boot_their_mean_counts_once() -> None:
+    samples = nested(3, 2, 0.05, 0.01)
+    row = one(samples)
+    cost = np.log(samples["value"]).groupby([samples["stack"], samples["block"]]).mean()
+    means = (cost["local/x"] - cost["local"]).to_numpy().reshape(3, 2).mean(axis=1)
+    mean, half = means.mean(), stats.t.ppf(0.975, 2) * means.std(ddof=1) / np.sqrt(3)
+    expected = np.exp([mean, mean - half, mean + half])
+    assert row[["ratio", "low", "high"]].to_list() == pytest.approx(expected)
+    assert row[["mean_ratio", "mean_low", "mean_high"]].to_list() == pytest.approx(expected)
+    assert row["p"] == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert (row["n"], row["boots"], row["attained"]) == (6, 3, 0.95)
+    again = np.log(samples["value"]).groupby([samples["arm"], samples["stack"], samples["block"]]).mean()
+    gaps = (again["A'", "local"] - again["A", "local"]).to_numpy().reshape(3, 2).mean(axis=1)
+    low, high = stats.t.interval(0.95, 2, gaps.mean(), stats.sem(gaps))
+    assert row["aa_floor"] == pytest.approx(np.expm1(max(-low, high)))
+
+
+def test_a_boot_for_each_block_is_what_no_boots_are() -> None:
+    samples = noisy(8, 1.5)
+    assert one(samples.assign(boot=samples["block"])).equals(one(samples))
+
+
+def test_blocks_of_one_boot_tell_nothing_about_others() -> None:
+    row = one(nested(1, 6, 0.05, 0.01))
+    assert (row["verdict"], row["why"]) == ("undetermined", "needs blocks from at least two boots")
+    assert np.isnan(row["low"])
+    assert (row["n"], row["boots"], row["attained"]) == (6, 1, 0.0)
+
+
+@pytest.mark.parametrize("of_boots", [0.0, 0.05])
+def test_intervals_over_boots_cover_whichever_of_the_two_varies(of_boots: float) -> None:
+    """Taken for six blocks of their own, two starts each of three boots would cover a third too seldom."""
+    runs = 1500
+    cells = [nested(3, 2, of_boots, 0.01, seed).assign(params=f"{seed}") for seed in range(runs)]
+    samples = pd.concat(cells, ignore_index=True)
+    for_boots, as_blocks = (overheads(each) for each in (samples, samples.drop(columns="boot")))
+    covered = ((for_boots["low"] <= 2) & (for_boots["high"] >= 2)).mean()
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / runs)
+    if of_boots:
+        assert ((as_blocks["low"] <= 2) & (as_blocks["high"] >= 2)).mean() < 0.85

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from vbench import load
 from vbench.capsule.capsule import Capsule
+from vbench.exact.opening import trail_of
 
-from .conftest import Running
+from .conftest import Opener, Running
 
 Vbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -33,7 +35,8 @@ def bundle(built: Capsule, can: Callable[[str], None], tmp_path_factory: pytest.
     """A run on the testbed, which leaves its snapshots in the cache."""
     can("testbed")
     folder = tmp_path_factory.mktemp("exact") / "run"
-    argv = ["-s", "testbed/chroot", "-w", "os-nullcall,disk-rand-read,net-latency", "--blocks", "1"]
+    argv = ["-s", "testbed/chroot", "-w", "os-nullcall,disk-rand-read,net-latency", "--blocks", "2"]
+    argv += ["--starts", "2"]
     done = Running("run", *argv, "--out", folder).end(300)
     assert done.returncode == 0, done.stderr
     return folder
@@ -48,13 +51,22 @@ def test_cells_come_out_exactly(bundle: Path, vbench: Vbench) -> None:
     assert snapshots() == before
 
 
+def test_starts_in_one_boot_differ(bundle: Path) -> None:
+    """Process numbers, pages and timers are moved, for the baseline's second measurement as well."""
+    samples = load(bundle).samples
+    assert set(samples["boot"]) == {0}
+    values = samples[(samples["metric"] == "latency") & (samples["stack"] == "local/testbed")]
+    times = values.groupby("workload")["parent_s"].nunique()
+    assert (times == 4).all()
+
+
 def test_and_so_they_do_from_power_on(bundle: Path, vbench: Vbench) -> None:
     """Snapshots deleted are made anew, as states of the same names."""
     names = [path.name for path in snapshots()]
     shutil.rmtree(Path(os.environ["VBENCH_CACHE"]) / "snapshots")
-    done = vbench("verify", bundle, "--spot", "9")
+    done = vbench("verify", bundle, "--spot", "18")
     assert done.returncode == 0, done.stderr
-    assert "9 of 9 cells came out exactly" in done.stdout
+    assert "18 of 18 cells came out exactly" in done.stdout
     assert [path.name for path in snapshots()] == names
 
 
@@ -86,6 +98,24 @@ def test_a_changed_figure_is_found(bundle: Path, vbench: Vbench, tmp_path: Path)
         stdout=b"other",
     )
     assert "its output is b'other'" in _difference(bundle, cell, event)
+
+
+def test_a_fork_goes_on_as_the_machine_itself_would(bundle: Path, opener: Opener) -> None:
+    """Forks of one machine, side by side with one that is restored: the same nanosecond of the same answer."""
+    ask = ["sh", "-c", "cat /proc/interrupts /proc/uptime; dd if=/dev/urandom bs=64 count=1 status=none | od"]
+    said = []
+    with opener("testbed") as host:
+        trail = trail_of(host)
+        assert trail is not None
+        mark = trail.state
+        for park in (False, True, True):
+            trail.back_to(mark)
+            host.run(["true"])
+            if park:
+                trail.park()
+            result = host.run(ask)
+            said.append((result.text, result.elapsed, trail.state))
+    assert len(set(said)) == 1
 
 
 def test_a_damaged_snapshot_is_made_anew(bundle: Path, vbench: Vbench) -> None:

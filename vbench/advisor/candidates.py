@@ -147,6 +147,8 @@ class Candidates:
         """Why the cheapest stack is not chosen although all the required data are there; empty if it is."""
         if (n := self.estimates[best].n) < (few := min_blocks(self.ranking.level)):
             return f"{n} whole blocks are too few, {few} are needed"
+        if math.isnan(self.estimates[best].low):
+            return "all blocks began in one boot, two are needed"
         if math.isnan(self.ranking.floor) and len(self.complete) > 1:
             return "the baseline was not measured twice in enough blocks, so that noise has no measure"
         if ties := self._ties():
@@ -229,8 +231,9 @@ class Candidates:
         return f"{text}; next is {second}, {against(*self.compared[second][0].ratio, str(self.best))}."
 
     def _told(self, stack: str) -> str:
-        level = attained_level(self.estimates[stack].n, self.ranking.level)
-        cost = against(*self.estimates[stack].ratio, self.ranking.baseline)
+        known = self.estimates[stack]
+        level = attained_level(known.n, self.ranking.level, known.boots)
+        cost = against(*known.ratio, self.ranking.baseline)
         return f"{stack} ({cost}{f', {level:.1%} interval' if level else ''})"
 
 

@@ -27,12 +27,13 @@ MOST_BLOCKS = 10_000  # never name a number of blocks beyond this
 
 
 class Estimate(NamedTuple):
-    """Hodges-Lehmann estimate and exact interval over ``n`` blocks, in logs; NaN: too few for an interval."""
+    """What ``vbench.stats.blocks.estimate`` tells of ``n`` blocks, in logs; NaN: too few for an interval."""
 
     n: int
     log: float
     low: float
     high: float
+    boots: int = 0
 
     @property
     def ratio(self) -> tuple[float, float, float]:
@@ -144,7 +145,7 @@ class Ranking:
         second, first = (cells_of(self._table.arms, arm).reindex(columns=cells) for arm in ("A'", "A"))
         gap = self._mixed(second - first) if self.weights else pd.Series(dtype=float)
         frame = pd.DataFrame({"of": "baseline", "effect": gap, "step": 2 * self._step(self.baseline)})
-        row = estimate(frame, ["of"], self.level)
+        row = estimate(frame.reset_index(), ["of"], self.level)
         return float(row[["log_low", "log_high"]].abs().max(axis=1).iloc[0]) if len(row) else math.nan
 
     def _step(self, stack: str) -> float:
@@ -164,7 +165,7 @@ class Ranking:
             for cell in self.weights.keys() - self.missing(stack).keys():
                 step = float(steps.get((stack, *cell), 0.0)) + float(steps.get((self.baseline, *cell), 0.0))
                 frame = pd.DataFrame({"of": stack, "effect": ratios[cell], "step": step})
-                row = estimate(frame, ["of"], self.level)
+                row = estimate(frame.reset_index(), ["of"], self.level)
                 if len(row) and row["log_high"].iloc[0] < 0 and -row["log"].iloc[0] > self._cell_floor(cell):
                     found.setdefault(cell, {})[stack] = math.exp(float(row["log"].iloc[0]))
         return {cell: found[cell] for cell in self.weights if cell in found}
@@ -175,7 +176,7 @@ class Ranking:
 
     def estimates(self) -> dict[str, Estimate]:
         """By stack, its cost over the baseline; stacks without a complete block are left out."""
-        long = self.effects.melt(var_name="stack", value_name="effect")
+        long = self.effects.melt(var_name="stack", value_name="effect", ignore_index=False).reset_index()
         base = self._step(self.baseline)
         long["step"] = (
             long["stack"].map({stack: base + self._step(stack) for stack in self.stacks}).astype(float)
@@ -184,7 +185,11 @@ class Ranking:
 
     def difference(self, stack: str, other: str) -> Floats:
         """log(``other`` / ``stack``) in each block that has both."""
-        return rounded((self.effects[other] - self.effects[stack]).dropna().to_numpy(dtype=float))
+        return np.asarray(self._difference(stack, other), dtype=np.float64)
+
+    def _difference(self, stack: str, other: str) -> pd.Series[float]:
+        gap = (self.effects[other] - self.effects[stack]).dropna()
+        return pd.Series(rounded(gap.to_numpy(dtype=float)), gap.index)
 
     def compare(
         self, best: str, others: Sequence[str], threshold: float = 0.0
@@ -198,11 +203,11 @@ class Ranking:
             return {}
         mine = self._step(best)
         long = pd.concat(
-            pd.DataFrame({"stack": o, "effect": self.difference(best, o), "step": mine + self._step(o)})
+            pd.DataFrame({"stack": o, "effect": self._difference(best, o), "step": mine + self._step(o)})
             for o in others
         )
-        out = estimate(long, ["stack"], self.level)
-        few = out["n"] < min_blocks(self.level)
+        out = estimate(long.reset_index(), ["stack"], self.level)
+        few = (out["n"] < min_blocks(self.level)) | out["log_low"].isna()
         p_holm = holm(out["p"].where(~few).to_numpy(dtype=float))
         limit = max(self.floor, math.log1p(threshold))
         same = (out["log_low"] <= 0) & (out["log_high"] >= 0)
@@ -241,7 +246,7 @@ class Ranking:
 
 
 def _by_stack(table: pd.DataFrame) -> dict[str, Estimate]:
-    columns = (table[name].to_list() for name in ("stack", "n", "log", "log_low", "log_high"))
+    columns = (table[name].to_list() for name in ("stack", "n", "log", "log_low", "log_high", "boots"))
     return {stack: Estimate(*values) for stack, *values in zip(*columns, strict=True)}
 
 

@@ -58,7 +58,9 @@ def table_of(all_costs: pd.DataFrame, ground: str, members: list[str]) -> Costs:
 
 
 def _wide(per_block: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return per_block.pivot_table(index=["run", "block"], columns=columns, values="cost", observed=True)
+    return per_block.pivot_table(
+        index=["run", "block", "boot"], columns=columns, values="cost", observed=True
+    )
 
 
 def cells_of(wide: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -27,6 +27,12 @@ def run(
     blocks: Annotated[
         int | None, typer.Option(help="Number of blocks; a 95% interval takes at least 6.")
     ] = None,
+    starts: Annotated[
+        int | None,
+        typer.Option(
+            help="Blocks that begin in the same boot, where instructions are counted; by default 1."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random order of measurements.")] = None,
     target_width: Annotated[
         float | None,
@@ -63,6 +69,7 @@ def run(
         blocks=blocks,
         seed=seed,
         target_width=target_width,
+        starts=starts,
     )
     if dry:
         dry_run.show(chosen, known, capsule.require(), json=json)

@@ -161,10 +161,10 @@ def _measured(asked: Asked) -> tuple[list[str], dict[str, str], dict[str, list[s
         return names, {}, {}, "", ""
     workload = asked.one_workload()
     cells = asked.cell(asked.overheads, workload)
-    n = cells["n"]
+    rests_on = plot.blocks_text(cells["n"], cells["boots"])
     caption = (
         f"Factors: {asked.title(workload)}, cost in the stack over cost in what it stands on, Hodges-Lehmann "
-        f"ratio; in brackets the exact signed-rank interval ({plot.level_text(cells)}), {plot.blocks_text(n)}; where "
+        f"ratio; in brackets the exact signed-rank interval ({plot.level_text(cells)}), {rests_on}; where "
         "the run does not hold the two against each other, the mean of their log-ratios and its t interval."
     )
     of = f"; factors: {asked.titles.get(workload, workload)}"

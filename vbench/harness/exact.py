@@ -1,8 +1,9 @@
 """The worker for counted instructions: each invocation begins from a snapshot, so its figure is a fact.
 
-A block is a boot with a seed of its own. In it, the stack is opened once and saved, and each cell is one restore: no
-order, no calibration and nothing else that runs here can show in it. What a figure varies by is what the seed sets:
-random numbers of the kernel, where pages lie, process numbers, the phase of timers.
+A block is a boot with a seed of its own, or one of several starts in the same boot. The stack is opened once a boot and
+saved, and each cell begins in that state: no order, no calibration and nothing else that runs here can show in it. What
+a figure varies by is what the seed sets, random numbers of the kernel and where pages lie, and what disturbs a start:
+process numbers, pages in use, the phase of timers.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from vbench.workload.model import Workload
 
 log = logging.getLogger(__name__)
 
-# The baseline's second measurement in a block: the same boot and set-up, with process numbers, pages and timers moved.
-_PERTURB = (
-    "{ echo $(($(cat /proc/sys/kernel/ns_last_pid) + 97)) > /proc/sys/kernel/ns_last_pid; } 2> /dev/null;"
-    " dd if=/dev/zero of=/dev/shm/vbench-pages bs=4096 count=37 2> /dev/null; sleep 0.0013"
+# Another start from the same boot and set-up: process numbers, pages and timers are moved, each start further.
+_DISTURB = (
+    "{ echo $(($(cat /proc/sys/kernel/ns_last_pid) + $1)) > /proc/sys/kernel/ns_last_pid; } 2> /dev/null;"
+    ' dd if=/dev/zero of=/dev/shm/vbench-pages bs=4096 count="$2" 2> /dev/null; sleep "$3"'
 )
+_PROCESSES, _PAGES, _SECONDS = 97, 37, 0.0013
 
 
 def worker_for(unit: WorkUnit, capsule: Capsule) -> Worker:
@@ -48,13 +50,14 @@ class ExactWorker(Worker):
         self._settled: set[str] = set()
 
     def run(self) -> Iterator[Event]:
-        """Block by block, open the stack with the block's seed, and measure each step from the same state."""
-        told, given_up = False, set[str]()
-        for block in sorted({step.block for step in self._unit.steps}):
+        """Boot by boot, open the stack with the boot's seed, and measure each step from the same state."""
+        told, given_up, starts = False, set[str](), self._unit.starts
+        for boot in sorted({step.block // starts for step in self._unit.steps}):
             # In any order: those that share a set-up come one after the other.
-            steps = sorted((step for step in self._unit.steps if step.block == block), key=self._prepared)
+            steps = [step for step in self._unit.steps if step.block // starts == boot]
+            steps.sort(key=self._prepared)
             with ExitStack() as opened:
-                for event in self._open(opened, seed=block + 1):
+                for event in self._open(opened, seed=boot + 1):
                     if not told or isinstance(event, Began):
                         yield event
                 told = True
@@ -118,8 +121,10 @@ class ExactWorker(Worker):
         if workload.name not in env.work:
             env.work[workload.name] = self._size(env, workload)
         self._set_up(env, workload)
-        if step.arm != "A":
-            env.host.run(["sh", "-c", _PERTURB], check=False)
+        # The baseline's second measurement is one start more.
+        if n := 2 * (step.block % self._unit.starts) + (step.arm != "A"):
+            moved = [str(n * _PROCESSES), str(n * _PAGES), f"{n * _SECONDS:.4f}"]
+            env.host.run(["sh", "-c", _DISTURB, "disturb", *moved], check=False)
         if (least := _rehearsal(workload)) is not None:
             rehearse(env, workload, least)
         env.leave = self._saved[0].leave

@@ -40,6 +40,9 @@ class Plan(BaseModel, extra="forbid"):
     # Add blocks until every interval's half-width is below this (0.02: 2%), up to max_blocks; wall-clock stacks only.
     target_width: float | None = Field(default=None, gt=0, le=10)
     max_blocks: int = Field(default=30, ge=1, le=10_000)
+    # Where instructions are counted, a block begins in a boot with a seed of its own; or so many blocks begin in the
+    # same boot, each with the machine disturbed otherwise. What is told of a figure then rests on the boots.
+    starts: int = Field(default=1, ge=1, le=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
     vcpus: int = Field(default=1, ge=1, le=4096)
     memory_mib: int = Field(default=512, ge=192, le=2**24)
@@ -127,6 +130,7 @@ def load_plan(
     blocks: int | None = None,
     seed: int | None = None,
     target_width: float | None = None,
+    starts: int | None = None,
 ) -> Plan:
     """A plan from a file, or from ``begin`` (a bundle's plan); the other arguments override it.
 
@@ -147,6 +151,7 @@ def load_plan(
         "blocks": blocks,
         "seed": seed,
         "target_width": target_width,
+        "starts": starts,
     }
     raw |= {key: value for key, value in given.items() if value is not None}
     swept = _swept(path, known, raw.pop("sweep", []))

@@ -130,6 +130,7 @@ def units_for(
         [Size(stack=s, workload=w, work=work, recorded=done) for (s, w), (work, done) in known.items()],
         shape=plan.shape(),
         capsule=str(info.capsule.get("digest")),
+        starts=plan.starts,
         results=None if results is None else str(results),
         needed=most.keys() - info.hosts.keys(),
     )

@@ -89,6 +89,7 @@ def derive(
         [Size(stack=c.step.stack, workload=c.step.workload, work=c.work) for c in cells],
         shape=plan.shape(),
         capsule=str(info.capsule.get("digest")),
+        starts=plan.starts,
     )
     for unit in units:
         for event in worker_for(unit, capsule).run():

@@ -45,6 +45,9 @@ class WorkUnit(Frozen):
     workloads: tuple[Workload, ...]
     steps: tuple[Step, ...]
     sizes: tuple[Size, ...] = ()
+    starts: int = Field(
+        default=1, ge=1
+    )  # blocks that begin in the same boot, where a clock counts instructions
     shape: Shape
     capsule: str  # digest
     results: str | None = None
@@ -68,6 +71,7 @@ def units_of(
     *,
     shape: Shape,
     capsule: str,
+    starts: int = 1,
     results: str | None = None,
     needed: Set[str] = frozenset(),
 ) -> list[WorkUnit]:
@@ -93,6 +97,7 @@ def units_of(
                 workloads=tuple(each for name, each in workloads.items() if name in used),
                 steps=mine,
                 sizes=tuple(size for size in sizes if size.stack in paths and size.workload in used),
+                starts=starts,
                 shape=shape,
                 capsule=capsule,
                 results=results,

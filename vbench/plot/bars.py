@@ -158,7 +158,8 @@ def _caption(frame: pd.DataFrame, baselines: str, scale: Scale) -> str:
         text += f"Whiskers: exact signed-rank interval ({level_text(frame)}); "
     if (frame["low"].isna() & frame["ratio"].notna()).any():
         text += "No whisker: too few blocks for an interval; "
-    blocks = blocks_text(frame.loc[frame["ratio"].notna(), "n"])
+    known = frame[frame["ratio"].notna()]
+    blocks = blocks_text(known["n"], known.get("boots", ()))
     return text + f"{blocks}. n/a: not measured, see the table."
 
 

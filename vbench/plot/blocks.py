@@ -54,12 +54,12 @@ def convergence(grown: pd.DataFrame, *, title: str, stacks: Sequence[str] | None
     names, palette = in_order(grown, stacks)
     level = level_text(grown[grown["blocks"] == grown["blocks"].max()])
     last = grown[grown["blocks"] == grown["blocks"].max()]
-    points = grown["blocks"].nunique()
+    points, basis = grown["blocks"].nunique(), blocks_text(last["n"], last.get("boots", ()))
     sheet, panels = _grid(
         f"How the interval closes: {title}",
         len(names),
         caption=f"Line: Hodges-Lehmann ratio of the blocks so far; band: exact signed-rank interval ({level}), which "
-        f"begins at the fewest blocks that carry one; {blocks_text(last['n'])} in all. Dashed: the last estimate. "
+        f"begins at the fewest blocks that carry one; {basis} in all. Dashed: the last estimate. "
         "Dotted: the A/A floor, what the baseline differs from itself. Blocks are looked at in the order measured"
         + (f", at {points} numbers of blocks." if points < grown["blocks"].max() else "."),
         clock=clock,

@@ -177,6 +177,7 @@ def _scale(sheet: Sheet, shade: Any, reach: float, x: float, y: float, height: f
 
 def _caption(frame: pd.DataFrame) -> str:
     text = f"Hodges-Lehmann ratio and exact signed-rank interval ({level_text(frame)}) over blocks, "
-    text += f"{blocks_text(frame.loc[frame['ratio'].notna(), 'n'])}. "
+    known = frame[frame["ratio"].notna()]
+    text += f"{blocks_text(known['n'], known.get('boots', ()))}. "
     text += "Coloured and bold: the difference is called. Grey, ≈: not distinguishable from the baseline. "
     return text + "Grey, ?: undetermined (too few blocks). Hatched, n/a: not measured."

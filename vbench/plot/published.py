@@ -119,12 +119,13 @@ def beside_published(
     height = _ROW * len(names)
     head = 0.2 * len(techniques) + 0.35
     counted = clock == "instructions"
+    basis = blocks_text(ours["n"], ours.get("boots", ()))
     sheet = Sheet(
         f"{published.title}: ours beside {published.label}",
         head + height + 0.42,
         caption=f"Left, hollow: published, {published.citation}, {published.place}; {published.setting}; wall clock; "
         "single figures without an interval. Right, filled: ours, Hodges-Lehmann ratio, whiskers the exact "
-        f"signed-rank interval ({level_text(ours)}) over blocks, {blocks_text(ours['n'])}. Programs, kernels "
+        f"signed-rank interval ({level_text(ours)}) over blocks, {basis}. Programs, kernels "
         "and machines differ: rows ask a like question, and are not the same test. n/a: nothing of ours to set there.",
         clock=clock if counted else None,
         lead="Cost over native: 1 is native, further right is costlier. Rows share one logarithmic scale.",

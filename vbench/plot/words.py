@@ -67,12 +67,21 @@ def interval_text(low: float, high: float) -> str:
     return f"[{bare(low)}, {bare(high)}]" if np.isfinite(low) and np.isfinite(high) else "(no interval)"
 
 
-def blocks_text(counts: Iterable[int]) -> str:
-    """How many blocks a figure is based on: "n = 12 blocks", "n = 6 to 12 blocks"."""
-    known = sorted({int(count) for count in counts})
+def blocks_text(counts: Iterable[int], boots: Iterable[float] = ()) -> str:
+    """How many blocks a figure is based on: "n = 12 blocks", "n = 6 to 12 blocks".
+
+    ``boots``: those in which the blocks of each cell began; where they are fewer, that is what the figure rests on.
+    """
+    counts = [int(count) for count in counts]
+    known = sorted(set(counts))
     if not known:
         return "n = no blocks"
-    return f"n = {known[0]} blocks" if len(known) == 1 else f"n = {known[0]} to {known[-1]} blocks"
+    text = f"n = {known[0]} blocks" if len(known) == 1 else f"n = {known[0]} to {known[-1]} blocks"
+    fewer = sorted({int(few) for few, n in zip(boots, counts, strict=False) if 0 < few < n})
+    if not fewer:
+        return text
+    span = f"{fewer[0]}" if len(fewer) == 1 else f"{fewer[0]} to {fewer[-1]}"
+    return f"{text}, counted ones from {span} boots: of these the mean over boots, and its t interval"
 
 
 def level_text(frame: pd.DataFrame) -> str:

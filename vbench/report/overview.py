@@ -154,7 +154,9 @@ def _told(rows: Sequence[Row]) -> str:
     span = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}" if blocks else "no"
     levels = [row["attained"] for row in cells if row["attained"]]
     sure = f", intervals of {min(levels):.1%} or more" if levels else ""
-    return f"{len(called)} of {len(cells)} differences are told, from {span} blocks{sure}."
+    boots = sorted({row["boots"] for row in cells if 0 < row["boots"] < row["n"]})
+    begun = f" begun in {boots[0]} boots" if len(boots) == 1 else ""
+    return f"{len(called)} of {len(cells)} differences are told, from {span} blocks{begun}{sure}."
 
 
 def _extremes(rows: Sequence[Row]) -> Iterator[str]:

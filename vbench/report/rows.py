@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 _KEPT = (
-    "stack", "baseline", "kind", "workload", "params", "metric", "clock", "n", "ratio", "low", "high",
+    "stack", "baseline", "kind", "workload", "params", "metric", "clock", "n", "boots", "ratio", "low", "high",
     "attained", "aa_floor", "verdict", "why", "flag", "child", "base", "unit", "better",
 )  # fmt: skip
 _NUMBERS = ("ratio", "low", "high", "attained", "aa_floor", "child", "base")
@@ -57,6 +57,7 @@ def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
                 "title": known.title if known else failure.workload or "(every workload)",
                 "kind": known.kind if known else "",
                 "n": 0,
+                "boots": 0,
                 "primary": True,
                 "verdict": Verdict.UNAVAILABLE.value,
                 "why": failure.reason,

@@ -3,14 +3,22 @@
 The cost of an invocation is the log of its value, negated where higher is better, so that more is always costlier.
 Blocks are the unit of all statistics; warm-ups are excluded. Values at or below 0 have no logarithm and drop out of
 their block.
+
+Blocks that began in the same boot of a deterministic machine are alike: their noise is that of the start, while the
+boot's is common to all of them. There the boot is the unit: estimates are of the means of boots, by Student's t with as
+many degrees of freedom as there are boots less one. Of a balanced nested design with random boots and starts this is
+the exact interval (Searle, Casella & McCulloch, "Variance Components" (1992), section 3.5), and no assumption is made
+about which of the two varies more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from vbench.stats.intervals import Floats, signed_rank, student
 
@@ -45,13 +53,16 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
     """Mean log cost per run, stack, cell, block and arm.
 
     Columns: run, stack, baseline, workload, params, metric, block, arm, cost (NaN without a positive value),
-    clock, peer, step; text columns are categories, with one dtype for stack and baseline. ``peer``: where the other end
-    ran; ``step``: log of (reading plus one step of its resolution) over the reading (see ``workload/resolution.py``).
-    Samples without the columns ``peer`` and ``resolution`` are taken to share one peer and to be read exactly.
+    clock, peer, boot, step; text columns are categories, with one dtype for stack and baseline. ``peer``: where the
+    other end ran; ``step``: log of (reading plus one step of its resolution) over the reading (see
+    ``workload/resolution.py``). Samples without the columns ``peer``, ``boot`` and ``resolution`` are taken to share
+    one peer, to begin in a boot each block, and to be read exactly.
     """
     columns = ["run", "stack", "baseline", *CELL, "block", "arm", "clock", "value", "better"]
     s = measured(samples)
-    extra = s.assign(peer=s.get("peer", ""), step=np.log1p(s.get("resolution", 0.0)))[["peer", "step"]]
+    extra = s.assign(
+        peer=s.get("peer", ""), boot=s.get("boot", s["block"]), step=np.log1p(s.get("resolution", 0.0))
+    )[["peer", "boot", "step"]]
     s = _coded(s[columns].join(extra.astype({"peer": "category"})))
     value = s["value"].to_numpy(dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -59,7 +70,11 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
     s = s.assign(cost=np.where(s["better"] == "higher", -log, log))
     by = ["run", "stack", "baseline", *CELL, "block", "arm"]
     return s.groupby(by, sort=False, as_index=False, observed=True).agg(
-        cost=("cost", "mean"), clock=("clock", "first"), peer=("peer", "first"), step=("step", "max")
+        cost=("cost", "mean"),
+        clock=("clock", "first"),
+        peer=("peer", "first"),
+        boot=("boot", "first"),
+        step=("step", "max"),
     )
 
 
@@ -71,7 +86,11 @@ def stack_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """
     by = ["run", "stack", "baseline", *CELL, "block"]
     return costs.groupby(by, sort=False, as_index=False, observed=True).agg(
-        cost=("cost", "mean"), clock=("clock", "first"), peer=("peer", "first"), step=("step", "max")
+        cost=("cost", "mean"),
+        clock=("clock", "first"),
+        peer=("peer", "first"),
+        boot=("boot", "first"),
+        step=("step", "max"),
     )
 
 
@@ -83,9 +102,11 @@ def rounded(effect: Floats) -> Floats:
 def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
     """One row per group of ``effects`` (columns ``by`` + effect), text as plain text: n, then ESTIMATES, in log units.
 
-    log, log_low, log_high: the Hodges-Lehmann estimate and its exact signed-rank interval; mean, mean_low, mean_high,
-    p: the mean with its t interval and t test. If ``effects`` has a column ``step`` (the resolution of its readings),
-    every interval reaches at least its median to either side; that median is returned as ``step``.
+    n: blocks. log, log_low, log_high: the Hodges-Lehmann estimate and its exact signed-rank interval; mean, mean_low,
+    mean_high, p: the mean with its t interval and t test. ``boots``: those in which the blocks began. If ``effects``
+    has a column ``boot``, and a group fewer boots than blocks, both are the mean over boots with its t interval. If
+    ``effects`` has a column ``step`` (the resolution of its readings), every interval reaches at least its median to
+    either side; that median is returned as ``step``.
     """
     effects = effects.dropna(subset=["effect"])
     x = rounded(effects["effect"].to_numpy(dtype=float))
@@ -100,11 +121,24 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
         rows = np.flatnonzero(sizes == n)
         matrix = x[starts[rows][:, None] + np.arange(n)]
         values[rows] = np.hstack([signed_rank(matrix, level), student(matrix, level)])
+    out["boots"] = groups["boot"].nunique().to_numpy() if "boot" in effects else sizes
+    if (nested := np.flatnonzero(out["boots"].to_numpy() < sizes)).size:
+        boot = effects["boot"].to_numpy()[np.argsort(cell, kind="stable")]
+        for row in nested:
+            mine = slice(starts[row], starts[row] + sizes[row])
+            told = student(_by_boot(x[mine], boot[mine])[None, :], level)[0]
+            values[row] = [*told[:3], *told]
     out[ESTIMATES] = values
     if "step" in effects:
         step = groups["step"].median().to_numpy(dtype=float)
         out = no_narrower(no_narrower(out, "log", step), "mean", step).assign(step=step)
     return texts(out)
+
+
+def _by_boot(effect: Floats, boot: NDArray[Any]) -> Floats:
+    """The mean effect of each boot."""
+    _, of = np.unique(boot, return_inverse=True)
+    return np.bincount(of, weights=effect) / np.bincount(of)
 
 
 def no_narrower(out: pd.DataFrame, middle: str, step: Floats) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from vbench.errors import UsageError
 from vbench.stats.blocks import CELL, ESTIMATES, costs, estimate, measured, rounded, stack_costs, texts
 from vbench.stats.intervals import holm, min_blocks
 from vbench.stats.overhead import floors_of
-from vbench.stats.verdict import ELSEWHERE, Texts, Verdict, first_that_holds
+from vbench.stats.verdict import ELSEWHERE, ONE_BOOT, Texts, Verdict, first_that_holds
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
@@ -91,7 +91,7 @@ def decompose(run: Run | pd.DataFrame, stack: str, *, level: float = 0.95) -> pd
     cells = known_of.to_frame().join(far_of).reset_index()
     cells = cells.assign(far=cells["far"].where(cells["far"].notna(), frozenset()))
     mine = mine[near]
-    by = ["run", *CELL, "block"]
+    by = ["run", *CELL, "block", "boot"]
     wide = mine.pivot_table(index=by, columns="stack", values="cost", aggfunc="first")
     steps = mine.pivot_table(index=by, columns="stack", values="step", aggfunc="first").add_prefix(_STEP)
     wide = wide.join(steps)
@@ -222,7 +222,7 @@ def _estimated(
         step = sum(
             (abs(sign) * whole[_STEP + name].to_numpy() for name, sign in term.signs), np.zeros(len(whole))
         )
-        part = estimate(whole[CELL].assign(effect=rounded(effect), step=step), CELL, level)
+        part = estimate(whole[[*CELL, "boot"]].assign(effect=rounded(effect), step=step), CELL, level)
         part["log"], part["log_low"], part["log_high"] = part["mean"], part["mean_low"], part["mean_high"]
         parts.append(part.assign(role=term.role, term=term.name, stack=term.stack, over=term.over))
         parts[-1]["position"] = position
@@ -255,6 +255,7 @@ def _verdicts(out: pd.DataFrame, level: float) -> tuple[Texts, Texts]:
         [
             (~together, "", out["why"]),
             (few, undetermined, f"needs at least {min_blocks(level)} blocks"),
+            (out["log_low"].isna(), undetermined, ONE_BOOT),
             (np.isnan(floor), undetermined, "needs the baseline measured twice a block"),
             (out["p_holm"] > 1 - level, same, multiply),
             (out["log"].abs() <= floor, same, "within the A/A floor"),

@@ -151,6 +151,7 @@ def host_overheads(
     out = overheads(told, level=level, threshold=threshold, kinds=kinds)
     gaps = absolutes(per_work, lacking[[*cell, "clock", "why"]]).assign(
         n=0,
+        boots=0,
         verdict=Verdict.UNAVAILABLE.value,
         flag="",
         kind=[(kinds or {}).get(name, "other") for name in lacking["workload"]],

@@ -73,8 +73,13 @@ def interval_rank(n: int, level: float = 0.95) -> int:
     return int(np.searchsorted(_null_cdf(n), alpha * (1 + 1e-12), side="right"))
 
 
-def attained_level(n: int, level: float = 0.95) -> float:
-    """The actual confidence of the exact interval of n values: at least ``level``; 0 if there is none."""
+def attained_level(n: int, level: float = 0.95, boots: int | None = None) -> float:
+    """The actual confidence of the exact interval of n values: at least ``level``; 0 if there is none.
+
+    That of n values from fewer ``boots`` is a t interval, which has the level asked for.
+    """
+    if boots is not None and boots < n:
+        return level if boots > 1 else 0.0
     rank = interval_rank(n, level)
     if rank == 0:
         return 0.0

@@ -19,6 +19,7 @@ from vbench.stats.verdict import (
     ELSEWHERE,
     FINER,
     INCLUDES_ONE,
+    ONE_BOOT,
     WITHIN_FLOOR,
     Texts,
     Verdict,
@@ -59,6 +60,7 @@ def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
     key = ["run", "stack", *CELL, "block"]
     first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step"]] for arm in ("A", "A'"))
     pairs = first.merge(second, on=key, suffixes=("_a", "_b"))
+    pairs = pairs.merge(blocks[[*key, "boot"]].drop_duplicates(key), on=key)
     pairs["effect"] = pairs["cost_b"] - pairs["cost_a"]
     pairs["step"] = pairs["step_a"] + pairs["step_b"]
     out = estimate(pairs, ["stack", *CELL], level)
@@ -80,8 +82,10 @@ def overheads(
 
     Columns:
         n                             blocks in which child and baseline were both measured
+        boots                         boots in which these began; ``n``, unless several began in the same one
         ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier. Its
-                                      confidence is at least ``level``: see ``attained`` (6 blocks: 96.9% for 95%)
+                                      confidence is at least ``level``: see ``attained`` (6 blocks: 96.9% for 95%).
+                                      With fewer boots than blocks: as the next three
         mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval; mean ratios multiply exactly
                                       along a stack
         p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or over
@@ -134,7 +138,10 @@ def overheads(
     family = out.groupby(list(families), sort=False).ngroup().to_numpy() if families else None
     out["p_holm"] = holm(out["p"].to_numpy(dtype=float), family)
     out["level"] = level
-    out["attained"] = [attained_level(n, level) for n in out["n"]]
+    out["boots"] = out["boots"].fillna(0).astype(int)
+    out["attained"] = [
+        attained_level(n, level, boots) for n, boots in zip(out["n"], out["boots"], strict=True)
+    ]
     out["resolution"] = np.expm1(out["step"])
     out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
     out = absolutes(samples, out)
@@ -144,7 +151,7 @@ def overheads(
     ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
     out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
     tail = ["child", "base", "unit", "better", "kind", "clock", "level", "attained"]
-    shown = ["n", *ratios, "p", "p_holm", "aa_floor", "resolution"]
+    shown = ["n", "boots", *ratios, "p", "p_holm", "aa_floor", "resolution"]
     out = out[[*cell, *shown, "verdict", "why", "flag", *tail]]
     return out.sort_values(cell, ignore_index=True)  # the journal's order is random
 
@@ -174,6 +181,7 @@ def _verdicts(out: pd.DataFrame, level: float, threshold: float) -> tuple[Texts,
             (out["alone"], undetermined, alone),
             (out["n"] == 0, undetermined, "no value above 0, so no ratio"),
             (out["n"] < need, undetermined, f"needs at least {need} blocks"),
+            (out["log_low"].isna(), undetermined, ONE_BOOT),
             (out["aa_floor"].isna(), undetermined, once),
             ((out["step"] > 0) & (out["log"].abs() <= out["step"]), same, FINER),
             ((out["log_low"] <= 0) & (out["log_high"] >= 0), same, INCLUDES_ONE),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from vbench.bundle.store import RunInfo, read_info, read_samples
+from vbench.bundle.store import RUN, RunInfo, read_info, read_samples
+from vbench.errors import BundleError, brief
 from vbench.stats.host_cost import cost_resolutions, host_overheads
 from vbench.stats.overhead import overheads
 from vbench.workload.resolution import resolutions
@@ -22,8 +23,9 @@ class Run:
     metrics are host-cpu (s), host-memory (MiB), host-switches, host-read and host-written (MiB), and steal (s). Both
     cover a whole invocation.
 
-    Columns: those of Sample; ``peer``, where the workload's other end ran (empty if it has none); and ``resolution``,
-    how finely the value was read, as a share of it (0.001: 0.1%), 0 if the tool reports all it knows.
+    Columns: those of Sample; ``peer``, where the workload's other end ran (empty if it has none); ``boot``,
+    the same for blocks that began in the same boot of a deterministic machine, and the block itself anywhere else; and
+    ``resolution``, how finely the value was read, as a share of it (0.001: 0.1%), 0 if the tool reports all it knows.
     """
 
     path: Path
@@ -57,6 +59,7 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     info = read_info(folder)
     rows = read_samples(folder, info, check=check)
     rows["peer"] = _peers(rows, info)
+    rows["boot"] = rows["block"] // rows["clock"].map(lambda clock: 1 if clock == "wall" else starts_of(info))
     samples, costs = (rows[rows["side"] == side].reset_index(drop=True) for side in ("workload", "host"))
     known = {
         (name, metric): step
@@ -66,6 +69,14 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     samples["resolution"] = resolutions(samples, known)
     costs["resolution"] = cost_resolutions(costs)
     return Run(folder, info, samples, costs)
+
+
+def starts_of(info: RunInfo) -> int:
+    """How many blocks of a bundle begin in the same boot, where instructions are counted. Raises ``BundleError``."""
+    starts = info.plan.get("starts", 1)
+    if not isinstance(starts, int) or starts < 1:
+        raise BundleError(f"{RUN}: plan.starts is {brief(starts)}, not a number from 1")
+    return starts
 
 
 def _peers(samples: pd.DataFrame, info: RunInfo) -> pd.Series[str]:

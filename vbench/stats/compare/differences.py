@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from vbench.stats.blocks import CELL, costs, measured, no_narrower, rounded, stack_costs, texts
-from vbench.stats.intervals import holm, min_blocks, shift, signed_rank, welch
+from vbench.stats.intervals import Floats, holm, min_blocks, shift, signed_rank, welch
 from vbench.stats.overhead import floors_of, ground_of
 from vbench.stats.verdict import (
     CORRECTED_AWAY,
     FINER,
     INCLUDES_ONE,
+    ONE_BOOT,
     WITHIN_FLOOR,
     Verdict,
     first_that_holds,
@@ -56,7 +57,11 @@ class Side:
         above["step"] += above["base_step"]
         by = ["run", "against", *CELL, "block"]
         others = above.groupby(by, as_index=False).agg(
-            cost=("cost", "mean"), base=("base", "first"), size=("cost", "count"), step=("step", "max")
+            cost=("cost", "mean"),
+            base=("base", "first"),
+            size=("cost", "count"),
+            boot=("boot", "first"),
+            step=("step", "max"),
         )
         most = others.groupby(["against", *CELL])["size"].transform("max")
         roots_ = others[others["size"] == most].assign(stack=others["against"])
@@ -78,24 +83,38 @@ class Side:
 
 
 def changes(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataFrame:
-    """One row per cell in both bundles, all in logs: each side's estimate, and the shift between them."""
+    """One row per cell in both bundles, all in logs: each side's estimate, and the shift between them.
+
+    Where blocks of either side began in the same boot, these are means over boots and Welch's interval.
+    """
     one, two = (
-        {key: effect.to_numpy(dtype=float)[None, :] for key, effect in groups}
-        for groups in (each.dropna(subset=["effect"]).groupby(KEY)["effect"] for each in (before, after))
+        {key: (len(rows), *_units(rows)) for key, rows in each.dropna(subset=["effect"]).groupby(KEY)}
+        for each in (before, after)
     )
-    rows = [
-        (
-            *key, x.shape[1], y.shape[1], signed_rank(x, level)[0, 0], signed_rank(y, level)[0, 0],
-            *shift(x, y, level)[0], welch(x, y, level)[0, 3],
-        )
-        for key, x in one.items() if (y := two.get(key)) is not None
-    ]  # fmt: skip
+    rows = []
+    for key, (m, x, of_boots) in one.items():
+        if key not in two:
+            continue
+        n, y, others_too = two[key]
+        told = welch(x, y, level)[0]
+        if of_boots or others_too:
+            found = x.mean(), y.mean(), *told
+        else:
+            found = signed_rank(x, level)[0, 0], signed_rank(y, level)[0, 0], *shift(x, y, level)[0], told[3]
+        rows.append((*key, m, n, *found))
     names = ["n_before", "n_after", "log_before", "log_after", "log", "log_low", "log_high", "p"]
     out = pd.DataFrame(rows, columns=[*KEY, *names])
     steps = [side.groupby(KEY)["step"].median() for side in (before, after)]
     step = out[KEY].merge((steps[0] + steps[1]).reset_index(), on=KEY, how="left")["step"]
     out["step"] = step
     return no_narrower(out, "log", step.to_numpy(dtype=float))
+
+
+def _units(rows: pd.DataFrame) -> tuple[Floats, bool]:
+    """A cell's independent effects, as one row, and whether they are means of boots."""
+    means = rows.groupby(["run", "boot"])["effect"].mean()
+    nested = len(means) < len(rows)
+    return (means if nested else rows["effect"]).to_numpy(dtype=float)[None, :], nested
 
 
 def judge(cells: pd.DataFrame, changes: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
@@ -114,6 +133,7 @@ def judge(cells: pd.DataFrame, changes: pd.DataFrame, level: float, threshold: f
         [
             (out["log"].isna(), undetermined, lacking),
             (few, undetermined, f"needs at least {min_blocks(level)} blocks in both"),
+            (out["log_low"].isna(), undetermined, f"{ONE_BOOT} in both"),
             (out["floor"].isna(), undetermined, "needs the baseline measured twice a block in both"),
             ((out["step"] > 0) & (out["log"].abs() <= out["step"]), same, FINER),
             ((out["log_low"] <= 0) & (out["log_high"] >= 0), same, INCLUDES_ONE),
