@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -239,9 +239,11 @@ class Running:
 
     all: list[subprocess.Popen[str]] = []  # noqa: RUF012 - shared on purpose
 
-    def __init__(self, *argv: str | Path, module: str = "vbench.cli.main") -> None:
+    def __init__(
+        self, *argv: str | Path, module: str = "vbench.cli.main", through: Sequence[str] = ()
+    ) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, argv)],
+            [*through, sys.executable, "-m", module, *map(str, argv)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -288,8 +290,8 @@ def start() -> Iterator[Callable[..., Running]]:
     """Starts vbench commands, and ends them with the test."""
     started: list[Running] = []
 
-    def begin(*argv: str | Path) -> Running:
-        started.append(Running(*argv))
+    def begin(*argv: str | Path, through: Sequence[str] = ()) -> Running:
+        started.append(Running(*argv, through=through))
         return started[-1]
 
     yield begin

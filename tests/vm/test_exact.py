@@ -150,10 +150,41 @@ def test_a_killed_harness_leaves_nothing(
     assert machines() == before
 
 
+def in_little_memory(start: Callable[..., Running]) -> subprocess.CompletedProcess[str]:
+    """A command on the testbed, with room for 200 MiB where its memory lies."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: /dev/shm is made small in a mount namespace")
+    small = 'mount -t tmpfs -o size=200m tmpfs /dev/shm && exec "$@"'
+    return start(
+        "exec", "testbed", "--", "true", through=["unshare", "--mount", "sh", "-c", small, "sh"]
+    ).end()
+
+
+def test_no_room_for_a_snapshot_is_said_in_one_line(
+    bundle: Path, vbench: Vbench, start: Callable[..., Running]
+) -> None:
+    vbench("exec", "testbed", "--", "true")
+    found = snapshots()
+    done = in_little_memory(start)
+    assert done.returncode == 1
+    assert done.stderr.startswith("vbench: no room in /dev/shm/vbench-")
+    assert "Traceback" not in done.stderr
+    assert snapshots() == found
+
+
 def test_clean_removes_snapshots(bundle: Path, vbench: Vbench) -> None:
     vbench("exec", "testbed", "--", "true")
     found = snapshots()
     done = vbench("clean", "--snapshots")
     assert found
     assert all(str(folder) in done.stdout for folder in found)
+    assert snapshots() == []
+
+
+def test_no_room_for_a_machine_is_said_in_one_line(bundle: Path, start: Callable[..., Running]) -> None:
+    """From power-on, as there is no snapshot any more: the emulator dies of it while the machine boots."""
+    done = in_little_memory(start)
+    assert done.returncode == 1
+    assert "there is no room left for its memory" in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
     assert snapshots() == []

@@ -21,6 +21,7 @@ from vbench.hosts.base import Host, Process
 _ORDER = struct.Struct("<II")
 STATE, RAM = "state", "ram"
 """The files of a saved machine: its devices, and its memory."""
+_NO_MEMORY = {-signal.SIGBUS, 128 + signal.SIGBUS}
 _IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 
 
@@ -111,10 +112,17 @@ def _last(process: Process) -> str:
 
 
 def _said(process: Process) -> str:
-    lines = [
-        line for line in process.tail().splitlines() if line.strip() and "TCG doesn't support" not in line
-    ]
+    """The last that it said; or how it ended, if that tells more."""
+    if process.poll() in _NO_MEMORY:
+        return "there is no room left for its memory: what lies in /dev/shm may fill it"
+    lines = _console(process).splitlines()
     return lines[-1] if lines else f"exit code {process.poll()}"
+
+
+def _console(process: Process) -> str:
+    """The end of its console, without QEMU's list of what its processor cannot do."""
+    lines = process.tail().splitlines()
+    return "\n".join(line for line in lines if line.strip() and "TCG doesn't support" not in line)
 
 
 class _Monitor:
@@ -163,7 +171,7 @@ def _accepted(gates: socket.socket, process: Process) -> Iterator[socket.socket]
                 yield line
             return
         if process.poll() is not None:
-            raise BootError(f"the testbed does not start: {_last(process)}", process.tail())
+            raise BootError(f"the testbed does not start: {_last(process)}", _console(process))
 
 
 @contextmanager
@@ -176,7 +184,9 @@ def _dialled(path: str, process: Process) -> Iterator[socket.socket]:
                 break
             except OSError:
                 if process.poll() is not None:
-                    raise BootError(f"the testbed does not start: {_last(process)}", process.tail()) from None
+                    raise BootError(
+                        f"the testbed does not start: {_last(process)}", _console(process)
+                    ) from None
                 time.sleep(0.002)
         yield connection
 
@@ -219,5 +229,5 @@ def running(
         try:
             machine.await_gate()
         except ConnectionLost as error:
-            raise BootError(f"the testbed does not start: {error.message}", process.tail()) from None
+            raise BootError(f"the testbed does not start: {error.message}", _console(process)) from None
         yield machine

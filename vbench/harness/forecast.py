@@ -88,7 +88,9 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
         for path in unit.stacks:
             steps = [step for step in unit.steps if step.stack == path]
             names = dict.fromkeys(step.workload for step in steps)
-            base = Stack.parse(path).baseline()
+            base, opening = Stack.parse(path).baseline(), times.opening.get(path)
+            if opening is not None and unit.clock != "wall":
+                opening *= len({step.block // unit.starts for step in steps})  # a boot each
             once: Mapping[str, float] = {
                 name: times.measuring[path, name] for name in names if (path, name) in times.measuring
             }
@@ -99,7 +101,7 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
                     clock=unit.clock,
                     workloads=len(names),
                     invocations=len(steps),
-                    opening_s=times.opening.get(path),
+                    opening_s=opening,
                     preparing_s=sum(
                         times.preparing.get((path, name), 3 * seconds) for name, seconds in once.items()
                     )
