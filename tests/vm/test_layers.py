@@ -49,6 +49,7 @@ def opened(request: pytest.FixtureRequest, climber: Climber) -> Iterator[Opened]
         if isinstance(answer, Unavailable):
             pytest.skip(f"{name}: {answer.reason}")
     with climber(path or name) as hosts:
+        hosts[-1].run(["true"])  # a testbed starts when something is asked that nobody has asked before
         yield Opened(name, hosts[-2], hosts[-1])
 
 

@@ -64,11 +64,15 @@ def _derive(folder: Path, count: int, files: list[Path] | None, *, json: bool) -
     for each in derive(folder, info, plan, known, capsule.require(), cells):
         step, result = each.step, each.difference or "exact"
         different += bool(each.difference)
-        rows.append(
-            {"stack": step.stack, "workload": step.workload, "seed": step.block + 1, "result": result}
-        )
+        where = {
+            "seed": step.block // plan.starts + 1,
+            "start": step.block % plan.starts + 1,
+            "arm": step.arm,
+        }
+        rows.append({"stack": step.stack, "workload": step.workload, **where, "result": result})
         if not json:
-            say(f"{step.stack} {step.workload}, seed {step.block + 1}, {step.arm}: {result}")
+            start = f", start {where['start']}" if plan.starts > 1 else ""
+            say(f"{step.stack} {step.workload}, seed {where['seed']}{start}, {step.arm}: {result}")
     if json:
         show_table(rows, json=True)
     else:
