@@ -141,8 +141,9 @@ def test_every_reason_of_a_verdict() -> None:
         "log": 0.5, "log_low": 0.4, "log_high": 0.6, "p_holm": 0.001,
     }  # fmt: skip
     odd: list[dict[str, Any]] = [
-        {"alien": True}, {"apart": True}, {"alone": True}, {"n": 0}, {"n": 3}, {"aa_floor": np.nan}, {"step": 0.7},
-        {"log_low": -0.1}, {"aa_floor": 2.0}, {"p_holm": 0.2}, {}, {"log": -0.5, "log_low": -0.6, "log_high": -0.4},
+        {"alien": True}, {"apart": True}, {"alone": True}, {"n": 0}, {"n": 3}, {"log_low": np.nan},
+        {"aa_floor": np.nan}, {"step": 0.7}, {"log_low": -0.1}, {"aa_floor": 2.0}, {"p_holm": 0.2}, {},
+        {"log": -0.5, "log_low": -0.6, "log_high": -0.4},
     ]  # fmt: skip
     frame = pd.DataFrame([{**plain, **each} for each in odd])
     verdicts, whys = overhead._verdicts(frame, 0.95, 0.0)

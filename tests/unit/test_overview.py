@@ -20,7 +20,7 @@ REFERENCE, BUSY = ROOT / "results/reference-testbed", ROOT / "notebooks/busy-mac
 Call = Callable[..., tuple[int, str, str]]
 ROW: dict[str, Any] = {
     "stack": "local/uml", "baseline": "local", "workload": "os-nullcall", "params": "{}", "metric": "time",
-    "primary": True, "clock": "wall", "n": 6, "attained": 0.96875, "ratio": 2.8, "verdict": "costlier",
+    "primary": True, "clock": "wall", "n": 6, "boots": 6, "attained": 0.96875, "ratio": 2.8, "verdict": "costlier",
 }  # fmt: skip
 
 
@@ -82,6 +82,8 @@ def test_sentences_claim_nothing_of_what_is_not_decided() -> None:
         ROW | {"verdict": "undetermined", "n": 1, "attained": 0.0, "stack": s} for s in ("local/a", "local/b")
     ]
     assert overview.sentences(undecided, []) == ["0 of 2 differences are told, from 1 blocks."]
+    few = "1 of 1 differences are told, from 6 blocks begun in 2 boots, intervals of 95.0% or more."
+    assert overview.sentences([ROW | {"boots": 2, "attained": 0.95}], [])[0] == few
     odd = [ROW | {"ratio": 0.04, "verdict": "cheaper"}, ROW | {"stack": "local/b", "ratio": 3.0}]
     told = " ".join(overview.sentences(odd, [Failure(stack="local/c", stage="open", reason="it is gone")]))
     assert "Usually an artefact, as it beats its baseline: os-nullcall in local/uml." in told

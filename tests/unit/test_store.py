@@ -37,7 +37,7 @@ from vbench.workload.resolution import Resolution
 def test_round_trip(tmp_path: Path) -> None:
     write_journal(tmp_path / "b", finish=True)
     run = vbench.load(tmp_path / "b")
-    assert tuple(run.samples.columns) == (*COLUMNS, "peer", "resolution")
+    assert tuple(run.samples.columns) == (*COLUMNS, "peer", "boot", "resolution")
     assert len(run.samples) == 12
     assert run.samples["value"].dtype == "float64"
     assert run.samples["warmup"].dtype == "bool"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vbench.bundle.store import RUN, RunInfo, read_info, read_samples
@@ -59,7 +60,7 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     info = read_info(folder)
     rows = read_samples(folder, info, check=check)
     rows["peer"] = _peers(rows, info)
-    rows["boot"] = rows["block"] // rows["clock"].map(lambda clock: 1 if clock == "wall" else starts_of(info))
+    rows["boot"] = rows["block"] // np.where(rows["clock"] == "wall", 1, starts_of(info))
     samples, costs = (rows[rows["side"] == side].reset_index(drop=True) for side in ("workload", "host"))
     known = {
         (name, metric): step

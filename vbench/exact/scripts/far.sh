@@ -5,6 +5,7 @@
 # to take it. As little as possible is started here: the emulator has to take each step of it.
 # $1 is its folder; p in there holds the number of the command's process group.
 dir=$1
+# shellcheck disable=SC2034 # lines of arguments use it
 n='
 '
 mkdir "$dir" && cd "$dir" || exit 1
