@@ -350,6 +350,13 @@ def test_a_boot_for_each_block_is_what_no_boots_are() -> None:
     assert one(samples.assign(boot=samples["block"])).equals(one(samples))
 
 
+def test_each_run_has_boots_of_its_own() -> None:
+    twice = pd.concat([nested(3, 2, 0.05, 0.01, seed).assign(run=f"{seed}") for seed in (1, 2)])
+    assert one(twice)[["n", "boots"]].to_list() == [12, 6]
+    single = pd.concat([noisy(4, seed=seed).assign(run=f"{seed}") for seed in (1, 2)])
+    assert one(single)[["n", "boots"]].to_list() == [8, 8]
+
+
 def test_blocks_of_one_boot_tell_nothing_about_others() -> None:
     row = one(nested(1, 6, 0.05, 0.01))
     assert (row["verdict"], row["why"]) == ("undetermined", "needs blocks from at least two boots")

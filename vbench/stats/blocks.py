@@ -64,6 +64,8 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
         peer=s.get("peer", ""), boot=s.get("boot", s["block"]), step=np.log1p(s.get("resolution", 0.0))
     )[["peer", "boot", "step"]]
     s = _coded(s[columns].join(extra.astype({"peer": "category"})))
+    # Each run has boots of its own.
+    s["boot"] = s.groupby(["run", "boot"], sort=False, observed=True).ngroup()
     value = s["value"].to_numpy(dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         log = np.where(value > 0, np.log(value), np.nan)
@@ -126,7 +128,7 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
         boot = effects["boot"].to_numpy()[np.argsort(cell, kind="stable")]
         for row in nested:
             mine = slice(starts[row], starts[row] + sizes[row])
-            told = student(_by_boot(x[mine], boot[mine])[None, :], level)[0]
+            told = student(by_boot(x[mine], boot[mine])[None, :], level)[0]
             values[row] = [*told[:3], *told]
     out[ESTIMATES] = values
     if "step" in effects:
@@ -135,7 +137,7 @@ def estimate(effects: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
     return texts(out)
 
 
-def _by_boot(effect: Floats, boot: NDArray[Any]) -> Floats:
+def by_boot(effect: Floats, boot: NDArray[Any]) -> Floats:
     """The mean effect of each boot."""
     _, of = np.unique(boot, return_inverse=True)
     return np.bincount(of, weights=effect) / np.bincount(of)

@@ -58,9 +58,8 @@ def ground_of(known: Mapping[str, str], stack: str) -> str:
 def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
     """:func:`aa_floors` for costs already computed."""
     key = ["run", "stack", *CELL, "block"]
-    first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step"]] for arm in ("A", "A'"))
-    pairs = first.merge(second, on=key, suffixes=("_a", "_b"))
-    pairs = pairs.merge(blocks[[*key, "boot"]].drop_duplicates(key), on=key)
+    first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step", "boot"]] for arm in ("A", "A'"))
+    pairs = first.merge(second.drop(columns="boot"), on=key, suffixes=("_a", "_b"))
     pairs["effect"] = pairs["cost_b"] - pairs["cost_a"]
     pairs["step"] = pairs["step_a"] + pairs["step_b"]
     out = estimate(pairs, ["stack", *CELL], level)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vbench.stats.blocks import CELL, costs, measured, no_narrower, rounded, stack_costs, texts
+from vbench.stats.blocks import CELL, by_boot, costs, measured, no_narrower, rounded, stack_costs, texts
 from vbench.stats.intervals import Floats, holm, min_blocks, shift, signed_rank, welch
 from vbench.stats.overhead import floors_of, ground_of
 from vbench.stats.verdict import (
@@ -112,9 +112,10 @@ def changes(before: pd.DataFrame, after: pd.DataFrame, level: float) -> pd.DataF
 
 def _units(rows: pd.DataFrame) -> tuple[Floats, bool]:
     """A cell's independent effects, as one row, and whether they are means of boots."""
-    means = rows.groupby(["run", "boot"])["effect"].mean()
-    nested = len(means) < len(rows)
-    return (means if nested else rows["effect"]).to_numpy(dtype=float)[None, :], nested
+    effect = rows["effect"].to_numpy(dtype=float)
+    means = by_boot(effect, rows["boot"].to_numpy())
+    nested = means.size < effect.size
+    return (means if nested else effect)[None, :], nested
 
 
 def judge(cells: pd.DataFrame, changes: pd.DataFrame, level: float, threshold: float) -> pd.DataFrame:
