@@ -33,7 +33,7 @@ _SLOW = 600.0
 
 @contextmanager
 def connect(
-    parent: Hop | Inside,
+    parent: Inside,
     address: tuple[str, int],
     setting: Setting,
     *,

@@ -51,10 +51,10 @@ class ExactWorker(Worker):
 
     def run(self) -> Iterator[Event]:
         """Boot by boot, open the stack with the boot's seed, and measure each step from the same state."""
-        told, given_up, starts = False, set[str](), self._unit.starts
-        for boot in sorted({step.block // starts for step in self._unit.steps}):
+        told, given_up = False, set[str]()
+        for boot in sorted({self._unit.boot(step) for step in self._unit.steps}):
             # In any order: those that share a set-up come one after the other.
-            steps = [step for step in self._unit.steps if step.block // starts == boot]
+            steps = [step for step in self._unit.steps if self._unit.boot(step) == boot]
             steps.sort(key=self._prepared)
             with ExitStack() as opened:
                 for event in self._open(opened, seed=boot + 1):
@@ -146,9 +146,8 @@ class ExactWorker(Worker):
         """Go back to where all cells begin, and set up; for workloads one after the other that share it, once."""
         trail, mark = self._saved
         trail.back_to(mark)
-        if workload.setup is not None:
-            set_up(env, workload)
-            trail.park()
+        set_up(env, workload)
+        trail.park()
 
 
 def _rehearsal(workload: Workload) -> int | None:

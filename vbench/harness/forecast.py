@@ -90,7 +90,7 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
             names = dict.fromkeys(step.workload for step in steps)
             base, opening = Stack.parse(path).baseline(), times.opening.get(path)
             if opening is not None and unit.clock != "wall":
-                opening *= len({step.block // unit.starts for step in steps})  # a boot each
+                opening *= len({unit.boot(step) for step in steps})  # a boot each
             once: Mapping[str, float] = {
                 name: times.measuring[path, name] for name in names if (path, name) in times.measuring
             }

@@ -45,9 +45,7 @@ class WorkUnit(Frozen):
     workloads: tuple[Workload, ...]
     steps: tuple[Step, ...]
     sizes: tuple[Size, ...] = ()
-    starts: int = Field(
-        default=1, ge=1
-    )  # blocks that begin in the same boot, where a clock counts instructions
+    starts: int = Field(default=1, ge=1)  # blocks that begin in the same boot; see ``boot``
     shape: Shape
     capsule: str  # digest
     results: str | None = None
@@ -56,6 +54,10 @@ class WorkUnit(Frozen):
     def name(self) -> str:
         """What distinguishes it from the other units of its run."""
         return "wall clock" if self.clock == "wall" else self.stacks[0]
+
+    def boot(self, step: Step) -> int:
+        """The boot of a deterministic machine in which a step's block begins, from 0."""
+        return step.block // self.starts
 
     @property
     def depth(self) -> int:
