@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import stat
 import subprocess
@@ -18,9 +19,8 @@ from vbench.errors import BootError, ConnectionLost, HostError
 from vbench.hosts import keys
 from vbench.hosts.keys import HostKey, KeyPair
 from vbench.hosts.local import LocalHost
-from vbench.hosts.ssh import host as sshhost
 from vbench.hosts.ssh.connect import remote
-from vbench.hosts.ssh.wrapper import Markers, new_token
+from vbench.hosts.ssh.wrapper import Markers, new_token, signal_group
 
 from .conftest import Server, Subject, free_port, program
 
@@ -148,7 +148,7 @@ def test_kill_before_there_is_a_group() -> None:
     with LocalHost().spawn(["sh", "-c", "sleep 1000 & echo $!; wait; echo gone"]) as process:
         while not process.tail():
             time.sleep(0.02)
-        LocalHost().run(["sh", "-c", sshhost._KILL, "kill", "9", process.tail().strip()])
+        LocalHost().run(signal_group(int(process.tail()), signal.SIGKILL))
         process.wait(5)
         assert "gone" in process.tail()
 

@@ -21,13 +21,10 @@ from vbench.hosts import accounting, trace
 from vbench.hosts.base import Argv, Host, Process, Result, Setting, Usage
 from vbench.hosts.command import checked, not_started, require_success, script, shorten
 from vbench.hosts.keys import HostKey
-from vbench.hosts.ssh.wrapper import Markers, wrap
+from vbench.hosts.ssh.wrapper import Markers, end_group, signal_group, wrap
 
-_SCRIPTS = Path(__file__).parents[1] / "hosts/scripts"
-_OURS = Path(__file__).parent / "scripts"
-_END_GROUP = script(_SCRIPTS / "end-group.sh")
-_FAR, _NEAR, _SESSION = (script(_OURS / f"{name}.sh") for name in ("far", "near", "session"))
-_KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
+_SCRIPTS = Path(__file__).parent / "scripts"
+_FAR, _NEAR, _SESSION = (script(_SCRIPTS / f"{name}.sh") for name in ("far", "near", "session"))
 _SLOW = 600.0
 
 
@@ -234,7 +231,7 @@ class _Far(Process):
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
         if self._carrier.poll() is None:
-            self._host.run(["sh", "-c", _KILL, "kill", str(int(sig)), str(self.pid)], check=False)
+            self._host.run(signal_group(self.pid, sig), check=False)
 
     def tail(self) -> str:
         return self._host.marks(self._carrier)[1]
@@ -247,7 +244,7 @@ class _Far(Process):
 
     def close(self) -> None:
         with suppress(ConnectionLost):
-            self._host.run(["sh", "-c", _END_GROUP, "end", str(self.pid)], check=False, timeout=_SLOW)
+            self._host.run(end_group(self.pid), check=False, timeout=_SLOW)
 
 
 def _far(home: str) -> str:

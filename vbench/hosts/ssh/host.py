@@ -28,15 +28,13 @@ from vbench.hosts.command import (
     shorten,
 )
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
+from vbench.hosts.ssh.wrapper import end_group, signal_group
 
 log = logging.getLogger(__name__)
 
 _SLOW = 600.0  # seconds that an emulated guest may take for one step of the protocol
 
-_KILL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
-_SCRIPTS = Path(__file__).parents[1] / "scripts"
-_END_GROUP = script(_SCRIPTS / "end-group.sh")
-_PUT = script(_SCRIPTS / "put.sh")
+_PUT = script(Path(__file__).parents[1] / "scripts/put.sh")
 
 
 class SshHost(Host):
@@ -183,7 +181,7 @@ class SshHost(Host):
     def _end(self, command: RemoteCommand, pid: int) -> None:
         """End a process group, with TERM and then KILL; if the environment is gone, so are its processes."""
         try:
-            result = self.run(["sh", "-c", _END_GROUP, "end", str(pid)], check=False, timeout=_SLOW)
+            result = self.run(end_group(pid), check=False, timeout=_SLOW)
         except ConnectionLost:
             return
         if result.code:
@@ -194,7 +192,7 @@ class SshHost(Host):
 
     def _signal(self, pid: int, sig: int) -> None:
         """Signal a process group, which may be gone; does not wait forever."""
-        command = self._start(("sh", "-c", _KILL, "kill", f"{int(sig)}", f"{pid}"), _ignore, _ignore)
+        command = self._start(signal_group(pid, sig), _ignore, _ignore)
         try:
             if self._await(command, command.done, time.monotonic() + 60.0):
                 self._code(command, bytes)

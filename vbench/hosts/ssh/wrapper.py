@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import secrets
 import shlex
+from pathlib import Path
+
+from vbench.hosts.command import script
 
 # The shell itself is not in the group, so it survives every signal sent to the group. Its own standard error
 # goes to /dev/null: it would add "Killed" to the command's. Without the trap, bash would also exit when its
@@ -22,6 +25,19 @@ _SCRIPT = (
     'exec setsid -- "$@" >&4 4>&-{stdin}; }}); '
     'c=$?; kill -KILL "-$p"; echo "{token} X $c" >&3; {wait}'
 )
+
+_SIGNAL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
+_END_GROUP = script(Path(__file__).parents[1] / "scripts/end-group.sh")
+
+
+def signal_group(pid: int, sig: int) -> tuple[str, ...]:
+    """The command that signals the process group at the far end, or its process if there is no such group yet."""
+    return "sh", "-c", _SIGNAL, "kill", f"{int(sig)}", f"{pid}"
+
+
+def end_group(pid: int) -> tuple[str, ...]:
+    """The command that ends the process group at the far end, with TERM and then KILL; it fails if some is left."""
+    return "sh", "-c", _END_GROUP, "end", f"{pid}"
 
 
 def new_token() -> str:
