@@ -298,12 +298,12 @@ def test_replay_of_what_was_measured_exactly_has_no_tolerance(tmp_path: Path) ->
     moved.loc[at, "value"] += 1e-12 * moved.loc[at, "value"]
     table = replayed(one, replace(one, samples=moved)).set_index(["stack", "workload"])
     assert table.index[~table["same"]].tolist() == [("local/testbed/kvm", "int")]
-    assert str(table.loc[("local/testbed/kvm", "int"), "why"]).startswith("seed 2: ")
+    assert str(table.loc[("local/testbed/kvm", "int"), "why"]).startswith("seed 2, block 2: ")
     base = one.samples.copy()
     base.loc[(base["stack"] == "local/testbed") & (base["workload"] == "null"), "value"] += 1e-9
     table = replayed(one, replace(one, samples=base))
     assert set(table.query("not same")["workload"]) == {"null"}
-    assert all("its baseline, seed 1: " in why for why in table.query("not same")["why"])
+    assert all("its baseline, seed 1, block 1: " in why for why in table.query("not same")["why"])
     other = replace(
         one, info=run.info.model_copy(update={"capsule": {"digest": "c", "add_ons": {"exact": "f"}}})
     )

@@ -52,27 +52,18 @@ def verify(
 
 
 def _derive(folder: Path, count: int, files: list[Path] | None, *, json: bool) -> None:
-    from vbench.bundle.store import read_info
     from vbench.capsule import capsule
-    from vbench.harness.plan import Plan
     from vbench.harness.spot import choose, derive
 
-    info = read_info(folder)
-    plan, known = Plan.model_validate(info.plan), workloads_of(files)
-    cells = choose(folder, info, count)
+    known = workloads_of(files)
     rows, different = [], 0
-    for each in derive(folder, info, plan, known, capsule.require(), cells):
-        step, result = each.step, each.difference or "exact"
+    for each in derive(folder, choose(folder, count), known, capsule.require()):
         different += bool(each.difference)
-        where = {
-            "seed": step.block // plan.starts + 1,
-            "start": step.block % plan.starts + 1,
-            "arm": step.arm,
-        }
-        rows.append({"stack": step.stack, "workload": step.workload, **where, "result": result})
+        where = {"stack": each.step.stack, "workload": each.step.workload}
+        begun = {"seed": each.seed, "start": each.start, "arm": each.step.arm}
+        rows.append({**where, **begun, "result": each.difference or "exact"})
         if not json:
-            start = f", start {where['start']}" if plan.starts > 1 else ""
-            say(f"{step.stack} {step.workload}, seed {where['seed']}{start}, {step.arm}: {result}")
+            say(str(each))
     if json:
         show_table(rows, json=True)
     else:

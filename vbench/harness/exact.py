@@ -122,7 +122,7 @@ class ExactWorker(Worker):
             env.work[workload.name] = self._size(env, workload)
         self._set_up(env, workload)
         # The baseline's second measurement is one start more.
-        if n := 2 * (step.block % self._unit.starts) + (step.arm != "A"):
+        if n := 2 * self._unit.start(step) + (step.arm != "A"):
             moved = [str(n * _PROCESSES), str(n * _PAGES), f"{n * _SECONDS:.4f}"]
             env.host.run(["sh", "-c", _DISTURB, "disturb", *moved], check=False)
         if (least := _rehearsal(workload)) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vbench.bundle import tool_output
 from vbench.bundle.journal import read_table
-from vbench.bundle.store import JOURNAL, RunInfo
+from vbench.bundle.store import JOURNAL, read_info
 from vbench.capsule.capsule import Capsule
 from vbench.errors import NotComparable
 from vbench.exact import boot
@@ -40,14 +40,23 @@ class Derived:
     """What came of a cell: ``difference`` is the first one from the bundle, or empty."""
 
     step: Step
+    seed: int
+    start: int  # in the boot of that seed, from 1
     difference: str
 
+    def __str__(self) -> str:
+        cell = (
+            f"{self.step.stack} {self.step.workload}, seed {self.seed}, start {self.start}, {self.step.arm}"
+        )
+        return f"{cell}: {self.difference or 'exact'}"
 
-def choose(folder: Path, info: RunInfo, count: int, chance: random.Random | None = None) -> list[Cell]:
+
+def choose(folder: Path, count: int, chance: random.Random | None = None) -> list[Cell]:
     """Some of a bundle's invocations in stacks that count instructions, at random; all, if there are not more.
 
     Raises ``NotComparable`` if the bundle has none that were measured exactly.
     """
+    info = read_info(folder)
     if info.journal is None or boot.PROGRAMS.name not in info.capsule.get("add_ons", {}):
         raise NotComparable(
             f"{folder} has no cell that was measured exactly",
@@ -63,17 +72,14 @@ def choose(folder: Path, info: RunInfo, count: int, chance: random.Random | None
 
 
 def derive(
-    folder: Path,
-    info: RunInfo,
-    plan: Plan,
-    workloads: Mapping[str, Workload],
-    capsule: Capsule,
-    cells: Sequence[Cell],
+    folder: Path, cells: Sequence[Cell], workloads: Mapping[str, Workload], capsule: Capsule
 ) -> Iterator[Derived]:
     """Measure some cells of a bundle again, and compare each with what the bundle holds, byte by byte.
 
     Raises ``BundleError`` if this is not the bundle's capsule, and ``NotComparable`` if this is not its testbed.
     """
+    info = read_info(folder)
+    plan = Plan.model_validate(info.plan)
     stacks = [Stack.parse(path) for path in dict.fromkeys(cell.step.stack for cell in cells)]
     here, there = add_ons_of(stacks).get("add_ons"), info.capsule.get("add_ons")
     if here is None or here[boot.PROGRAMS.name] != (there or {}).get(boot.PROGRAMS.name):
@@ -96,17 +102,17 @@ def derive(
             match event:
                 case Measured():
                     step = Step(event.block, event.order, event.workload, event.stack, event.arm)
-                    yield Derived(step, _difference(folder, wanted[step], event))
-                case Failed(workload=str()):
-                    for step in [
-                        one for one in wanted if (one.stack, one.workload) == (event.stack, event.workload)
-                    ]:
-                        yield Derived(step, event.reason)
-                case Failed():
-                    for step in [one for one in wanted if one.stack == event.stack]:
-                        yield Derived(step, event.reason)
+                    found = {step: _difference(folder, wanted[step], event)}
+                case Failed(workload=workload):
+                    found = {
+                        step: event.reason
+                        for step in wanted
+                        if step.stack == event.stack and workload in {None, step.workload}
+                    }
                 case _:
-                    pass
+                    found = {}
+            for step, difference in found.items():
+                yield Derived(step, unit.boot(step) + 1, unit.start(step) + 1, difference)
 
 
 def _difference(folder: Path, cell: Cell, event: Measured) -> str:

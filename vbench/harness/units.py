@@ -59,6 +59,10 @@ class WorkUnit(Frozen):
         """The boot of a deterministic machine in which a step's block begins, from 0."""
         return step.block // self.starts
 
+    def start(self, step: Step) -> int:
+        """Which start in that boot the block is, from 0."""
+        return step.block % self.starts
+
     @property
     def depth(self) -> int:
         """The number of layers in its deepest stack."""

@@ -94,16 +94,17 @@ def _testbed(run: Run) -> tuple[Any, Any] | None:
 def _differences(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """The first value of each cell, or of its baseline, that is not the same in both; nothing for a cell without."""
     invocation = ["stack", *CELL, "block", "arm"]
-    kept = [*invocation, "baseline", "value"]
+    kept = [*invocation, "boot", "baseline", "value"]
     one, two = (
         table.loc[~table["warmup"] & (table["clock"] == "instructions"), kept] for table in (before, after)
     )
-    pairs = one.merge(two.drop(columns="baseline"), on=invocation, suffixes=("", "_after"))
+    pairs = one.merge(two.drop(columns=["baseline", "boot"]), on=invocation, suffixes=("", "_after"))
     off = pairs[pairs["value"] != pairs["value_after"]].sort_values(["block", "arm"])
     names = ["stack", *CELL]
     own: dict[tuple[str, ...], str] = {}
     for row in off.to_dict("records"):
-        said = f"seed {row['block'] + 1}: {row['value']!r} before, {row['value_after']!r} after"
+        begun = f"seed {row['boot'] + 1}, block {row['block'] + 1}"
+        said = f"{begun}: {row['value']!r} before, {row['value_after']!r} after"
         own.setdefault(tuple(row[name] for name in names), said)
     for row in pairs.drop_duplicates(names).to_dict("records"):
         cell, base = tuple(row[name] for name in names), (row["baseline"], *(row[name] for name in CELL))
