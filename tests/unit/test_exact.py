@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from vbench.errors import ConnectionLost, HostError, VbenchError
+from vbench.exact.console import Console
 from vbench.exact.line import HEAD, Reply, Request, follow
 from vbench.exact.machine import RAM, STATE
 from vbench.exact.snapshots import Raw, Snapshots
 from vbench.exact.trail import Trail
+from vbench.hosts.base import Host, Setting
+from vbench.layers.stack import open_part
 
 PIECE = 4 << 20
 
@@ -130,8 +134,61 @@ def test_another_way_branches_off_where_it_differs(bench: Bench) -> None:
     said(first, "b")
     first.mark()
     other = bench.trail()
-    assert said(other, "ac") == "ac"
+    said(other, "a")
+    other.mark()
+    assert said(other, "c") == "ac"
     assert bench.machines[-1].asked == ["c"]  # from the snapshot after a
+
+
+def test_all_go_on_from_a_snapshot_whoever_made_it(bench: Bench) -> None:
+    """A machine that just went on could take an interrupt a little earlier than one that was restored."""
+    one, two = bench.trail(), bench.trail()
+    said(one, "a")
+    said(two, "a")  # both began when there was none
+    assert one.mark() == two.mark()
+    for trail in (one, two):
+        assert said(trail, "b") == "ab"
+    assert [machine.asked for machine in bench.machines] == [["a"], ["a"], ["b"], ["b"]]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_snapshot_missing_on_the_way_is_made_anew_and_gone_on_from(bench: Bench, back: bool) -> None:
+    first = bench.trail()
+    said(first, "a")
+    name = first.mark()[:32]
+    said(first, "b")
+    first.note()
+    again = bench.trail()
+    said(again, "a")
+    mark = again.mark()
+    if back:
+        again.back_to(mark)
+    said(again, "b")
+    shutil.rmtree(bench.home / name)
+    bench.machines.clear()
+    assert said(again, "c") == "abc"
+    assert [machine.asked for machine in bench.machines] == [["a"], ["b", "c"]]
+    assert (bench.home / name / RAM).with_name("ram.z").exists()
+
+
+def test_a_layer_that_fails_to_open_asks_nothing_more_of_its_machine(bench: Bench) -> None:
+    setting = Setting("machine")
+    later: list[str] = []
+
+    @contextmanager
+    def lower() -> Iterator[Host]:
+        trail = bench.trail()
+        said(trail, "a")
+        try:
+            yield Console(trail, setting)
+        finally:
+            with pytest.raises(ConnectionLost):
+                trail.ask(Request("b"))
+            later.append("closed")
+
+    with ExitStack() as opened:
+        open_part(opened, lower())
+    assert later == ["closed"]
 
 
 def test_what_came_after_the_last_snapshot_is_asked_again_and_compared(bench: Bench) -> None:
@@ -142,11 +199,15 @@ def test_what_came_after_the_last_snapshot_is_asked_again_and_compared(bench: Be
     said(trail, "bc")
     trail.note()
     again = bench.trail()
-    assert said(again, "abc") == "abc"
+    said(again, "a")
+    again.mark()
+    assert said(again, "bc") == "abc"
     assert said(again, "d") == "abcd"
     assert bench.machines[-1].asked == ["b", "c", "d"]
     bench.wrong, last = True, bench.trail()
-    said(last, "abc")
+    said(last, "a")
+    last.mark()
+    said(last, "bc")
     with pytest.raises(HostError, match="not exact"):
         said(last, "e")
 

@@ -74,6 +74,11 @@ def follow(state: str, request: Request) -> str:
     return hashlib.sha256(state.encode() + request.encode()).hexdigest()
 
 
+def saved(state: str) -> str:
+    """The name of the state of a machine that was saved in another, and started again from there."""
+    return hashlib.sha256(f"{state} saved".encode()).hexdigest()
+
+
 class Led(Protocol):
     """What carries out requests: a running machine, or a trail that remembers what one answered."""
 

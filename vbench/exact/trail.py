@@ -3,18 +3,22 @@
 From the same origin, the same requests lead to the same answers. So what was asked once need not be asked again: a
 trail answers from memory as long as it knows the way. Only then does it have a machine started, from the last snapshot
 on that way, to which it repeats what came after.
+
+To be saved and started again is a step of its own on the way: a machine that was restored can take an interrupt a few
+instructions earlier or later than one that just went on (Xen's dom0 did, by 4 us). So all go on from the snapshot.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from vbench.errors import ConnectionLost, HostError
-from vbench.exact.line import Reply, Request, follow
+from vbench.exact.line import Reply, Request, follow, saved
 from vbench.exact.machine import Machine
 from vbench.exact.snapshots import Raw, Snapshots
 
@@ -35,7 +39,7 @@ class Trail:
         self.chance = random.Random(origin)  # noqa: S311 - the same names and keys each time are the point
         self._lock = threading.Lock()
         self._marks: dict[str, object] = {}
-        self._path: list[tuple[Request, Reply]] = []
+        self._path: list[tuple[Request, Reply] | None] = []  # None: it was saved and started again
         self._machine: Machine | None = None
         self._raw: Raw | None = None  # the files of a machine that can become a snapshot
         self._running = ExitStack()
@@ -50,7 +54,8 @@ class Trail:
     @property
     def clock(self) -> float:
         """Seconds of the machine's monotonic clock, at its last answer."""
-        return self._path[-1][1].end / 1e9 if self._path else 0.0
+        last = next((step for step in reversed(self._path) if step is not None), None)
+        return last[1].end / 1e9 if last else 0.0
 
     def ask(self, request: Request) -> Reply:
         """Have a request answered. Raises ``ConnectionLost`` once the machine has been discarded."""
@@ -65,16 +70,26 @@ class Trail:
             return reply
 
     def mark(self) -> str:
-        """Make sure that there is a snapshot of this state, to come back to. Its name."""
-        if not self._snapshots.holds(self.state):
-            machine, raw = self._live(), self._raw
-            if raw is None:
+        """Go on from a snapshot, made if there is none, to which one can come back. The state's name."""
+        if not self._path or self._path[-1] is not None:
+            if self._back:
                 raise HostError("a machine that was put back cannot become a snapshot")
-            machine.save(raw.folder)
+            state = saved(self.state)
+            if not self._snapshots.holds(state):
+                machine, raw = self._live(), self._raw
+                assert raw is not None  # noqa: S101 - it has not been put back
+                self._save(state, machine, raw, len(self._path))
             self._halt()
-            self._snapshots.keep(self.state, self.origin, raw, self._answers())
-        self._marks[self.state] = self.chance.getstate()
+            self._states.append(state)
+            self._path.append(None)
+            self._marks[state] = self.chance.getstate()
         return self.state
+
+    def _save(self, state: str, machine: Machine, raw: Raw, at: int) -> None:
+        """Make a snapshot of a machine that has gone so far on the way, and ends with that."""
+        machine.save(raw.folder)
+        self._halt()
+        self._snapshots.keep(state, self.origin, raw, self._answers(at))
 
     def park(self) -> str:
         """Let the machine wait here, to be forked whenever somebody comes this way again. The state's name.
@@ -99,8 +114,9 @@ class Trail:
         if any(state not in self._known for state in self._states[1:]):
             self._snapshots.note(self.state, self.origin, self._answers())
 
-    def _answers(self) -> dict[str, Reply]:
-        return {state: reply for state, (_, reply) in zip(self._states[1:], self._path, strict=True)}
+    def _answers(self, end: int | None = None) -> dict[str, Reply]:
+        steps = zip(self._states[1:], self._path, strict=True)
+        return {state: step[1] for state, step in itertools.islice(steps, end) if step is not None}
 
     def leave(self) -> None:
         """Switch the machine off until an earlier state is come back to: nothing in it has to be closed any more."""
@@ -131,33 +147,44 @@ class Trail:
         """The machine in this state, started if it is off."""
         if self._machine is None:
             at, machine = self._started()
-            for request, reply in self._path[at:]:
-                if machine.ask(request) != reply:
-                    self._halt()
-                    raise HostError(
-                        f"the testbed answered {request.argv[:3]} otherwise than before: it is not exact here",
-                        "remove its snapshots: vbench clean --snapshots",
-                    )
+            self._repeat(machine, self._path[at:])
             self._machine = machine
         return self._machine
+
+    def _repeat(self, machine: Machine, steps: Sequence[tuple[Request, Reply] | None]) -> None:
+        for request, reply in filter(None, steps):
+            if machine.ask(request) != reply:
+                self._halt()
+                raise HostError(
+                    f"the testbed answered {request.argv[:3]} otherwise than before: it is not exact here",
+                    "remove its snapshots: vbench clean --snapshots",
+                )
 
     def _started(self) -> tuple[int, Machine]:
         """A machine in the last state on the way here that one can be started in, and that state's place on the way."""
         for state, machine, _ in reversed(self._parked):
             if state in self._states:
                 return self._states.index(state), self._running.enter_context(machine.forked())
-        at, raw = self._nearest()
-        log.info("the testbed starts from %s", f"snapshot {self._states[at][:16]}" if raw else "power-on")
-        files = raw or self._snapshots.blank()
-        if not self._back:
-            self._raw = files
-        return at, self._running.enter_context(self._start(files, raw is not None, self._back))
+        while True:
+            at, raw = self._nearest()
+            log.info("the testbed starts from %s", f"snapshot {self._states[at][:16]}" if raw else "power-on")
+            # Where the snapshot of a later step is missing, it is made anew first, and gone on from.
+            missing = next((n for n, step in enumerate(self._path[at:], at) if step is None), None)
+            private = self._back and missing is None
+            files = raw or self._snapshots.blank()
+            machine = self._running.enter_context(self._start(files, raw is not None, private))
+            if missing is None:
+                self._raw = None if private else files
+                return at, machine
+            self._repeat(machine, self._path[at:missing])
+            self._save(self._states[missing + 1], machine, files, missing)
 
     def _nearest(self) -> tuple[int, Raw | None]:
         """The last state on the way here that there is a snapshot of, by its place on the way, and that snapshot."""
         for at in reversed(range(len(self._states))):
             if self._snapshots.holds(self._states[at]):
-                take = self._snapshots.raw if self._back else self._snapshots.moved
+                last = None not in self._path[at:]
+                take = self._snapshots.raw if self._back and last else self._snapshots.moved
                 if (raw := take(self._states[at])) is not None:
                     return at, raw
         return 0, None

@@ -80,7 +80,6 @@ class ExactWorker(Worker):
         """Save the machine, and look into it at the first block only: what is read stays in no cell's caches."""
         trail = trail_of(env.host)
         assert trail is not None  # noqa: S101 - its clock counts instructions
-        opened.callback(trail.discard)
         mark = trail.mark()
         env.steals = False  # all that its processor could wait for is counted
         trail.back_to(mark)

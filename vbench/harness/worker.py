@@ -13,7 +13,6 @@ from vbench.bundle.samples import canonical
 from vbench.bundle.store import Note
 from vbench.capsule.capsule import Capsule, verify_inside
 from vbench.errors import BundleError, ConnectionLost, DigestMismatch, VbenchError
-from vbench.exact.opening import trail_of
 from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled, Value
 from vbench.harness.invoke import Environment, Invocation, invoke, places, prepare
 from vbench.harness.lifecycle import Opener
@@ -22,7 +21,7 @@ from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import make_layer
-from vbench.layers.stack import LOCAL, Stack, cpus_for, open_root
+from vbench.layers.stack import LOCAL, Stack, cpus_for, open_part, open_root
 from vbench.observe import facts, noise
 from vbench.workload.model import Workload
 
@@ -123,9 +122,7 @@ class Worker:
             context = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall", seed=seed)
         else:
             context = make_layer(part.layers[-1]).open(hosts[part.prefix(part.depth - 1).path], shape)
-        hosts[part.path] = opened.enter_context(context)
-        if (trail := trail_of(hosts[part.path])) is not None:
-            trail.mark()  # other stacks begin with the same layers
+        hosts[part.path] = open_part(opened, context)
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from vbench.capsule import add_on
@@ -154,15 +154,21 @@ def open_layers(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[list[H
     """Open every layer of a stack: its hosts from the root up. They are closed in reverse order on exit."""
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
-        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))]
+        hosts = [open_part(stacked, open_root(stack.root, capsule, shape, pinned=pinned))]
         for name in stack.layers:
-            hosts.append(stacked.enter_context(make_layer(name).open(hosts[-1], shape)))
-            if (trail := trail_of(hosts[-1])) is not None:
-                trail.mark()
+            hosts.append(open_part(stacked, make_layer(name).open(hosts[-1], shape)))
         if (trail := trail_of(hosts[-1])) is not None:
-            stacked.callback(trail.discard)
             trail.back_to(trail.state)
         yield hosts
+
+
+def open_part(opened: ExitStack, context: AbstractContextManager[Host]) -> Host:
+    """Open one layer more. A deterministic machine is saved there, as other stacks begin with the same layers."""
+    host = opened.enter_context(context)
+    if (trail := trail_of(host)) is not None:
+        opened.callback(trail.discard)  # nothing in it has to be closed
+        trail.mark()
+    return host
 
 
 @contextmanager
