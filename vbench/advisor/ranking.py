@@ -60,6 +60,7 @@ class Ranking:
                 weights[cell] = weights.get(cell, 0.0) + mix.atoms[atom] * share
         self.weights = weights
         """By cell; they sum to the share of the mix that the bundle covers."""
+        self._logs: dict[str, pd.DataFrame] = {}
 
     @property
     def stacks(self) -> list[str]:
@@ -103,8 +104,13 @@ class Ranking:
 
     def _ratios(self, stack: str) -> pd.DataFrame:
         """log(stack / baseline): one row per block, one column per cell of the mix."""
-        cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
-        return cells_of(self._table.wide, stack).reindex(columns=cells) - self._base.reindex(columns=cells)
+        if stack not in self._logs:
+            cells = pd.MultiIndex.from_tuples(list(self.weights), names=CELL_KEY)
+            mine, base = (
+                each.reindex(columns=cells) for each in (cells_of(self._table.wide, stack), self._base)
+            )
+            self._logs[stack] = mine - base
+        return self._logs[stack]
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -159,20 +165,42 @@ class Ranking:
 
         That is usually an artefact (another path, a cache below), which is why ``vbench.stats.overhead`` flags it.
         """
-        found: dict[Cell, dict[str, float]] = {}
+        names: list[tuple[str, Cell]] = []
+        steps, frames = self._table.steps, []
         for stack in stacks:
-            ratios, steps = self._ratios(stack), self._table.steps
+            ratios = self._ratios(stack)
             for cell in self.weights.keys() - self.missing(stack).keys():
                 step = float(steps.get((stack, *cell), 0.0)) + float(steps.get((self.baseline, *cell), 0.0))
-                frame = pd.DataFrame({"of": stack, "effect": ratios[cell], "step": step})
-                row = estimate(frame.reset_index(), ["of"], self.level)
-                if len(row) and row["log_high"].iloc[0] < 0 and -row["log"].iloc[0] > self._cell_floor(cell):
-                    found.setdefault(cell, {})[stack] = math.exp(float(row["log"].iloc[0]))
+                frames.append(pd.DataFrame({"of": len(names), "effect": ratios[cell], "step": step}))
+                names.append((stack, cell))
+        found: dict[Cell, dict[str, float]] = {}
+        if names:
+            told = estimate(pd.concat(frames).reset_index(), ["of"], self.level)
+            below = told[told["log_high"] < 0]
+            for of, log in zip(below["of"], below["log"], strict=True):
+                stack, cell = names[of]
+                if -log > self._cell_floors.get(cell, 0.0):
+                    found.setdefault(cell, {})[stack] = math.exp(log)
         return {cell: found[cell] for cell in self.weights if cell in found}
 
-    def _cell_floor(self, cell: Cell) -> float:
-        floor = self.without(self.weights.keys() - {cell}).floor
-        return 0.0 if math.isnan(floor) else floor
+    @cached_property
+    def _cell_floors(self) -> dict[Cell, float]:
+        """The A/A floors of single cells, as far as there are enough blocks for one."""
+        cells, steps = list(self.weights), self._table.steps
+        second, first = (cells_of(self._table.arms, arm) for arm in ("A'", "A"))
+        frames = []
+        for number, cell in enumerate(cells):
+            if cell in second and cell in first:
+                step = 2 * float(steps.get((self.baseline, *cell), 0.0))
+                frames.append(
+                    pd.DataFrame({"of": number, "effect": second[cell] - first[cell], "step": step})
+                )
+        if not frames:
+            return {}
+        told = estimate(pd.concat(frames).reset_index(), ["of"], self.level)
+        bounds = told[["log_low", "log_high"]].abs().max(axis=1)
+        floors = {cells[of]: float(bound) for of, bound in zip(told["of"], bounds, strict=True)}
+        return {cell: floor for cell, floor in floors.items() if not math.isnan(floor)}
 
     def estimates(self) -> dict[str, Estimate]:
         """By stack, its cost over the baseline; stacks without a complete block are left out."""
