@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-ROOM = 3 << 30
+ROOM = 15 << 28
 """Bytes that all snapshots together may take."""
 _TOLD, _MEMORY = "snapshot.json", "ram.z"
 _DRAFT = re.compile(r"\.draft-(\d+)-.+")
