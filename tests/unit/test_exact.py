@@ -19,7 +19,9 @@ from vbench.exact.machine import RAM, STATE
 from vbench.exact.snapshots import Raw, Snapshots
 from vbench.exact.trail import Trail
 from vbench.hosts.base import Host, Setting
-from vbench.layers.stack import open_part
+from vbench.hosts.local import LocalHost
+from vbench.layers.base import Available, Layer, Shape
+from vbench.layers.stack import open_layer
 
 PIECE = 4 << 20
 
@@ -171,24 +173,31 @@ def test_a_snapshot_missing_on_the_way_is_made_anew_and_gone_on_from(bench: Benc
     assert (bench.home / name / RAM).with_name("ram.z").exists()
 
 
-def test_a_layer_that_fails_to_open_asks_nothing_more_of_its_machine(bench: Bench) -> None:
-    setting = Setting("machine")
+def test_what_is_open_in_a_machine_is_not_closed_there_but_switched_off(bench: Bench) -> None:
+    """What failed to open was closed request by request, and the last error ended the run."""
     later: list[str] = []
 
-    @contextmanager
-    def lower() -> Iterator[Host]:
-        trail = bench.trail()
-        said(trail, "a")
-        try:
-            yield Console(trail, setting)
-        finally:
-            with pytest.raises(ConnectionLost):
-                trail.ask(Request("b"))
-            later.append("closed")
+    class Lower(Layer):
+        def probe(self, parent: Host) -> Available:
+            return Available()
 
+        @contextmanager
+        def open(self, parent: Host, shape: Shape) -> Iterator[Host]:
+            trail = bench.trail()
+            try:
+                yield Console(trail, Setting("machine"))
+            finally:
+                with pytest.raises(ConnectionLost):
+                    trail.ask(Request("b"))
+                later.append("closed")
+
+    hosts: list[Host] = [LocalHost()]
     with ExitStack() as opened:
-        open_part(opened, lower())
+        assert open_layer(opened, hosts, Lower(), Shape()) == []
+        assert [host.name for host in hosts] == ["local", "machine"]
     assert later == ["closed"]
+    assert [machine.asked for machine in bench.machines] == [["R"]]  # to come to rest
+    assert len(list(bench.home.glob("*/ram.z"))) == 1
 
 
 def test_what_came_after_the_last_snapshot_is_asked_again_and_compared(bench: Bench) -> None:

@@ -17,7 +17,10 @@ from vbench.exact.machine import Hardware, Machine, running
 from vbench.exact.snapshots import Raw, Snapshots
 from vbench.exact.trail import Trail
 from vbench.hosts.base import Host, Setting
+from vbench.hosts.command import script
 from vbench.hosts.workspace import memory
+
+_REST = script(Path(__file__).parent / "scripts/come-to-rest.sh")
 
 
 @contextmanager
@@ -44,6 +47,20 @@ def console(parent: Host, hardware: Hardware, made_of: Sequence[str], setting: S
         trail = Trail(origin, snapshots, start)
         opened.callback(trail.discard)
         yield Console(trail, setting)
+
+
+def settled(hosts: Sequence[Host]) -> list[Host]:
+    """Let a deterministic machine and the environments in it come to rest, the innermost first, and save it.
+
+    ``hosts``: the machine and what is open in it, lowest first; anything else is left alone. Those that did not come
+    to rest.
+    """
+    if (trail := trail_of(hosts[-1])) is None:
+        return []
+    inside = [host for host in reversed(hosts) if trail_of(host) is trail]
+    restless = [host for host in inside if host.run(["sh", "-c", _REST], check=False, timeout=900).code]
+    trail.mark()
+    return restless
 
 
 def trail_of(host: Host) -> Trail | None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import Any
 
 from vbench.bundle.samples import canonical
@@ -21,7 +21,7 @@ from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import make_layer
-from vbench.layers.stack import LOCAL, Stack, cpus_for, open_part, open_root
+from vbench.layers.stack import LOCAL, Stack, cpus_for, open_layer, open_root
 from vbench.observe import facts, noise
 from vbench.workload.model import Workload
 
@@ -85,10 +85,12 @@ class Worker:
             yield Began(stage="opening", stack=path)
             begin = time.monotonic()
             try:
-                for depth in range(stack.depth + 1):
-                    self._open_part(stack.prefix(depth), hosts, opened, seed)
+                restless = [
+                    host.name
+                    for depth in range(stack.depth + 1)
+                    for host in self._open_part(stack.prefix(depth), hosts, opened, seed)
+                ]
                 env = self._environment(stack, hosts)
-                restless = [each.name for each in env.quiet if not facts.come_to_rest(each)]
                 known = self._examine(env, opened)
                 seconds = time.monotonic() - begin
             except DigestMismatch:
@@ -103,7 +105,7 @@ class Worker:
             known["open_seconds"] = f"{seconds:.2f}"
             self._environments[path] = env
             yield Opened(stack=path, facts=known)
-            texts = [f"{name} did not come to rest" for name in restless]
+            texts = [f"{name} did not come to rest" for name in dict.fromkeys(restless)]
             if notes := [Note(severity="warning", stacks=[path], text=text) for text in texts]:
                 yield Noted(notes=tuple(notes))
 
@@ -113,16 +115,19 @@ class Worker:
         known = facts.collect(env.host, None if env.stack.depth else self._unit.results)
         return {**known, "files_digest": digest}
 
-    def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack, seed: int) -> None:
+    def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack, seed: int) -> list[Host]:
+        """Open a part of a stack, if it is not open; the hosts that did not come to rest."""
         if part.path in hosts:
-            return
+            return []
         shape = self._unit.shape
-        context: AbstractContextManager[Host]
         if part.depth == 0:
-            context = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall", seed=seed)
-        else:
-            context = make_layer(part.layers[-1]).open(hosts[part.prefix(part.depth - 1).path], shape)
-        hosts[part.path] = open_part(opened, context)
+            root = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall", seed=seed)
+            hosts[part.path] = opened.enter_context(root)
+            return []
+        way = [hosts[part.prefix(depth).path] for depth in range(part.depth)]
+        restless = open_layer(opened, way, make_layer(part.layers[-1]), shape)
+        hosts[part.path] = way[-1]
+        return restless
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]

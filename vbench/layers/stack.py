@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
-from vbench.exact.opening import trail_of
+from vbench.exact.opening import settled, trail_of
 from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
@@ -154,21 +154,24 @@ def open_layers(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[list[H
     """Open every layer of a stack: its hosts from the root up. They are closed in reverse order on exit."""
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
-        hosts = [open_part(stacked, open_root(stack.root, capsule, shape, pinned=pinned))]
+        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))]
         for name in stack.layers:
-            hosts.append(open_part(stacked, make_layer(name).open(hosts[-1], shape)))
+            open_layer(stacked, hosts, make_layer(name), shape)
         if (trail := trail_of(hosts[-1])) is not None:
             trail.back_to(trail.state)
         yield hosts
 
 
-def open_part(opened: ExitStack, context: AbstractContextManager[Host]) -> Host:
-    """Open one layer more. A deterministic machine is saved there, as other stacks begin with the same layers."""
-    host = opened.enter_context(context)
-    if (trail := trail_of(host)) is not None:
+def open_layer(opened: ExitStack, hosts: list[Host], layer: Layer, shape: Shape) -> list[Host]:
+    """Open one layer more on the last of some hosts, and add its host to them.
+
+    A deterministic machine is saved when it has come to rest there, as other stacks begin with the same layers. Those
+    of its hosts that did not come to rest are returned.
+    """
+    hosts.append(opened.enter_context(layer.open(hosts[-1], shape)))
+    if (trail := trail_of(hosts[-1])) is not None:
         opened.callback(trail.discard)  # nothing in it has to be closed
-        trail.mark()
-    return host
+    return settled(hosts)
 
 
 @contextmanager

@@ -243,14 +243,3 @@ def harness(host: Host, checkout: Path) -> str:
     done = host.run(ask, check=False, timeout=30)
     said = done.stderr.decode(errors="replace").strip().splitlines()
     return done.text if done.code == 0 else f"{UNAVAILABLE}git: {said[0] if said else done.code}"
-
-
-_REST = script(_SCRIPTS / "come-to-rest.sh")
-
-
-def come_to_rest(host: Host) -> bool:
-    """Wait until a machine that we just booted is idle; returns whether it got there.
-
-    First puts it into a state that lasts: see the script.
-    """
-    return host.run(["sh", "-c", _REST], check=False, timeout=900).code == 0
