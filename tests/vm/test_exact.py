@@ -101,7 +101,7 @@ def test_a_changed_figure_is_found(bundle: Path, vbench: Vbench, tmp_path: Path)
         start=row["start"],
         stdout=b"other",
     )
-    assert "its output is b'other'" in _difference(bundle, cell, event)
+    assert "its output from character 0 is 'other', not '" in _difference(bundle, cell, event)
 
 
 def test_a_fork_goes_on_as_the_machine_itself_would(bundle: Path, opener: Opener) -> None:

@@ -52,7 +52,9 @@ def verify(
 
 
 def _derive(folder: Path, count: int, files: list[Path] | None, *, json: bool) -> None:
+    from vbench.bundle.store import read_info
     from vbench.capsule import capsule
+    from vbench.harness.run import versions
     from vbench.harness.spot import choose, derive
 
     known = workloads_of(files)
@@ -69,4 +71,9 @@ def _derive(folder: Path, count: int, files: list[Path] | None, *, json: bool) -
     else:
         say(f"{len(rows) - different} of {len(rows)} cells came out exactly")
     if different:
-        raise VbenchError(f"{folder}: {different} of {len(rows)} cells came out otherwise")
+        there, here = read_info(folder).versions.get("commit"), versions()["commit"]
+        changed = f"measured by vbench {there}, derived by {here}, which may open a stack by other steps"
+        raise VbenchError(
+            f"{folder}: {different} of {len(rows)} cells came out otherwise",
+            changed if there != here else None,
+        )

@@ -64,7 +64,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
         },
         techniques={stack.path: stack.technique() for stack in stacks},
         pictures=pictures_of(stacks),
-        versions=_versions(),
+        versions=versions(),
         tools={each["name"]: each["version"] for each in capsule.manifest.packages},
     )
 
@@ -230,7 +230,8 @@ def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
     return enough
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What measures here: the commit of vbench, Python, and the libraries that matter."""
     checkout = Path(__file__).parents[2]
     found = {"python": platform.python_version(), "commit": facts.harness(LocalHost(), checkout)}
     for name in ("vbench-layers", "paramiko", "psutil", "pandas", "scipy", "pyarrow"):

@@ -118,9 +118,12 @@ def derive(
 def _difference(folder: Path, cell: Cell, event: Measured) -> str:
     """The first difference between an invocation and the bundle's rows and output, or nothing."""
     once = (event.block, event.arm, event.warmup)
-    kept = tool_output.read(folder, (event.stack, event.workload)).get(once)
-    if kept != event.stdout.decode(errors="replace"):
-        return f"its output is {event.stdout[:60]!r}..., not {(kept or '')[:60]!r}..."
+    kept = tool_output.read(folder, (event.stack, event.workload)).get(once, "")
+    if kept != (said := event.stdout.decode(errors="replace")):
+        unlike = (n for n, (one, other) in enumerate(zip(kept, said, strict=False)) if one != other)
+        at = next(unlike, min(len(kept), len(said)))
+        begin = max(0, at - 30)
+        return f"its output from character {at} is {said[begin : at + 30]!r}, not {kept[begin : at + 30]!r}"
     run = str(next(iter(cell.rows.values()))["run"])
     new = {(row.side, row.metric): row for row in samples_from(event, run)}
     for key in dict.fromkeys([*cell.rows, *new]):
