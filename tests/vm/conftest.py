@@ -80,10 +80,29 @@ def _known_to_subprocess() -> set[int]:
     return {popen.pid for popen in Running.all}
 
 
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Our name, if other workers open environments on this machine at the same time."""
+
+
 def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if "/mmdebstrap." not in line:  # somebody else builds a capsule
+        theirs = _WORKER and "/popen-" in line and f"/popen-{_WORKER}/" not in line
+        if not theirs and "/mmdebstrap." not in line:  # somebody else builds a capsule
             yield " ".join(line.split()[2:5])
+
+
+def _links() -> frozenset[str]:
+    return frozenset(path.name for path in Path("/sys/class/net").iterdir())
+
+
+_links_before = _links()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Whose a link is cannot be seen: where several workers made some, they are counted when all have ended."""
+    if not _WORKER and (changed := _links() ^ _links_before) and not _foreign_guests():
+        warnings.warn(f"links came or went: {sorted(changed)}", stacklevel=1)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def snapshot() -> Snapshot:
@@ -93,7 +112,7 @@ def snapshot() -> Snapshot:
     return Snapshot(
         frozenset(_processes()),
         frozenset(_mounts()),
-        frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+        _links(),
         frozenset(path.name for path in named.iterdir()) if named.is_dir() else frozenset(),
         frozenset(
             str(path)
@@ -123,7 +142,9 @@ def left_behind(before: Snapshot, patience: float = 5.0) -> dict[str, list[objec
     while True:
         old, new = asdict(before), asdict(snapshot())
         changes = {key: sorted(old[key] ^ new[key]) for key in old if old[key] != new[key]}
-        if "links" in changes and _foreign_guests():
+        if "links" in changes and _WORKER:
+            del changes["links"]
+        elif "links" in changes and _foreign_guests():
             warnings.warn(
                 f"links not compared, as others' guests run here: {changes.pop('links')}", stacklevel=2
             )
@@ -141,7 +162,7 @@ def built() -> Capsule:
     return found
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def parent_of_orphans() -> Iterator[None]:
     """What a killed harness leaves behind is then found among our children.
 
