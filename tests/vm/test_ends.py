@@ -21,8 +21,9 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import BootError, ConnectionLost
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import make_layer
+from vbench.layers.guest import out_of_memory
 
-from .conftest import LAYERS, SHAPE, Opener, Running, guest_process
+from .conftest import LAYERS, SHAPE, Opener, Running, a_guest, guest_process
 
 Start = Callable[..., Running]
 
@@ -194,3 +195,13 @@ def test_console_of_a_chroot_that_does_not_start(
         pytest.fail("it came up")
     assert caught.value.message.startswith("local/chroot ended while starting, with exit code 32")
     assert "mount point does not exist" in caught.value.console
+
+
+def test_a_guest_without_memory_is_told_as_the_cause(opener: Opener) -> None:
+    """Of what does not open in a guest, the guest's kernel may know why."""
+    with opener(a_guest()) as host:
+        assert out_of_memory(host) == ""
+        grow = "for i in 1 2 3; do dd if=/dev/zero of=/dev/null bs=120M count=20 & done; wait"
+        host.run([*host.program("busybox"), "sh", "-c", grow])
+        assert "Killed process" in out_of_memory(host)
+    assert out_of_memory(LocalHost()) == ""

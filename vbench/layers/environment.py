@@ -120,7 +120,15 @@ class EnvironmentLayer(Layer):
             setting = Setting(self.path(parent), inside, "/scratch", placement=placement, process=process)
             setting = opened.enter_context(_meeting_peer(parent, link, setting))
             log_in = _hop if isinstance(parent, Hop) else _log_in
-            host = opened.enter_context(log_in(site, self.adjust(site, setting), key, process))
+            try:
+                host = opened.enter_context(log_in(site, self.adjust(site, setting), key, process))
+            except BootError as error:
+                if cause := guest.out_of_memory(parent):
+                    head = error.message.partition("\n")[0]
+                    raise BootError(
+                        f"{head}; {parent.name} was out of memory: {cause}", error.console
+                    ) from error
+                raise
             self.settle(site, host)
             yield host
 

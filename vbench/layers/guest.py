@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import tarfile
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vbench.errors import BootError, ConnectionLost
+from vbench.errors import BootError, ConnectionLost, HostError
 from vbench.hosts.base import Host, Process
 from vbench.hosts.keys import HostKey
 from vbench.layers.base import Shape
+
+log = logging.getLogger(__name__)
 
 NO_LAZY = "lazy_itable_init=0,lazy_journal_init=0"
 """Leaves the kernel no deferred file system work that would run during a measurement."""
@@ -154,6 +157,22 @@ def alive(process: Process, name: str) -> None:
     """Raise ``BootError`` with the end of the console if the environment's process has ended."""
     if (code := process.poll()) is not None:
         raise BootError(f"{name} ended while starting, with exit code {code}", process.tail())
+
+
+def out_of_memory(parent: Host) -> str:
+    """What the kernel of a guest says of a process that it killed for want of memory; "" if it killed none.
+
+    Of the machine itself it is not asked: what its log holds may be of any time and of anybody.
+    """
+    if "/" not in parent.name:
+        return ""
+    with suppress(HostError):
+        said = parent.run([*parent.program("busybox"), "dmesg"], check=False, timeout=600).text
+        log.debug("%s: the end of its kernel's log:\n%s", parent.name, "\n".join(said.splitlines()[-20:]))
+        for line in reversed(said.splitlines()):
+            if "Killed process" in line:
+                return line.partition("] ")[2] or line
+    return ""
 
 
 _HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
