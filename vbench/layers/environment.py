@@ -17,7 +17,6 @@ from vbench.exact.hop import Hop
 from vbench.hosts.base import Admit, Host, Payload, Process, Setting
 from vbench.hosts.keys import HostKey, client_public_key
 from vbench.hosts.placement import Placement
-from vbench.hosts.ssh.connect import SshHost, connect
 from vbench.layers import guest
 from vbench.layers.base import Layer, Shape
 from vbench.layers.guest import Link
@@ -147,11 +146,14 @@ def _hop(site: Site, setting: Setting, key: HostKey, process: Process) -> Iterat
 
 
 @contextmanager
-def _log_in(site: Site, setting: Setting, key: HostKey, process: Process) -> Iterator[SshHost]:
+def _log_in(site: Site, setting: Setting, key: HostKey, process: Process) -> Iterator[Host]:
     """The SSH connection to a newly started environment; it becomes the host its layer yields.
 
     The process is the environment: its usage is the environment's cost, and killing it kills both.
     """
+    # It brings paramiko, a third of the time that a command takes to start which opens nothing by SSH.
+    from vbench.hosts.ssh.connect import connect  # noqa: PLC0415
+
     address = (site.link.guest, site.link.port)
     with ExitStack() as opened:
         try:
