@@ -36,9 +36,9 @@ def unit_of(folder: Path, built: Capsule, asked: Plan) -> WorkUnit:
 
 
 def guests(kernel: str, before: set[int]) -> list[list[str]]:
-    """The command lines of a layer's processes that have come since."""
+    """The command lines of a layer's processes that have come since; orphans come to us."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if process.pid not in before and any(word.endswith(GUEST[kernel]) for word in process.cmdline()):
                 found.append(process.cmdline())
@@ -51,7 +51,7 @@ def test_leaving_the_events_ends_everything(
     kernel = a_guest()
     can(kernel)
     unit = unit_of(tmp_path / "run", built, plan(kernel))
-    before = {process.pid for process in psutil.process_iter()}
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
     for place in (here(built), in_a_process):
         events = place(unit)
         opened = [next(event for event in events if isinstance(event, Opened)) for _ in unit.stacks]
