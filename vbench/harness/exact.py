@@ -76,7 +76,7 @@ class ExactWorker(Worker):
         workload = self._workloads[step.workload]
         return tuple(workload.setup.command if workload.setup else ()), workload.name
 
-    def _examine(self, env: Environment, opened: ExitStack) -> dict[str, Any]:
+    def _examine(self, env: Environment) -> dict[str, Any]:
         """Save the machine, and look into it at the first block only: what is read stays in no cell's caches."""
         trail = trail_of(env.host)
         assert trail is not None  # noqa: S101 - its clock counts instructions
@@ -84,7 +84,7 @@ class ExactWorker(Worker):
         env.steals = False  # all that its processor could wait for is counted
         trail.back_to(mark)
         if not self._known:
-            self._known = super()._examine(env, opened)
+            self._known = super()._examine(env)
             trail.note()  # known the next time
             trail.back_to(mark)
         for host in (*env.quiet, env.host):

@@ -118,7 +118,9 @@ def derive(
 def _difference(folder: Path, cell: Cell, event: Measured) -> str:
     """The first difference between an invocation and the bundle's rows and output, or nothing."""
     once = (event.block, event.arm, event.warmup)
-    kept = tool_output.read(folder, (event.stack, event.workload)).get(once, "")
+    kept = tool_output.read(folder, (event.stack, event.workload)).get(once)
+    if kept is None:
+        return "the bundle does not hold its output"
     if kept != (said := event.stdout.decode(errors="replace")):
         unlike = (n for n, (one, other) in enumerate(zip(kept, said, strict=False)) if one != other)
         at = next(unlike, min(len(kept), len(said)))

@@ -91,7 +91,7 @@ class Worker:
                     for host in self._open_part(stack.prefix(depth), hosts, opened, seed)
                 ]
                 env = self._environment(stack, hosts)
-                known = self._examine(env, opened)
+                known = self._examine(env)
                 seconds = time.monotonic() - begin
             except DigestMismatch:
                 raise
@@ -109,7 +109,7 @@ class Worker:
             if notes := [Note(severity="warning", stacks=[path], text=text) for text in texts]:
                 yield Noted(notes=tuple(notes))
 
-    def _examine(self, env: Environment, opened: ExitStack) -> dict[str, Any]:
+    def _examine(self, env: Environment) -> dict[str, Any]:
         """Check the digest of an environment that has come to rest, and collect its facts."""
         digest = verify_inside(env.host)
         known = facts.collect(env.host, None if env.stack.depth else self._unit.results)
