@@ -261,9 +261,8 @@ def _unpack(archive: Path, work: Path) -> None:
     have.
     """
     (work / "tree").mkdir()
-    mebibytes = archive.stat().st_size // 2**20 * 5 // 4 + 64
     script = (Path(__file__).parent / "unpack.sh").read_text()
-    argv = ["sh", "-c", script, "sh", str(mebibytes), str(rootfs.EPOCH), rootfs.LOADER, rootfs.LIBRARIES[0]]
+    argv = ["sh", "-c", script, "sh", str(rootfs.image_mib(archive)), str(rootfs.EPOCH), rootfs.LOADER, rootfs.LIBRARIES[0]]
     if os.geteuid() != 0:
         if shutil.which("fakeroot") is None:
             raise VbenchError("vbench runs without root, and fakeroot is not installed", "install fakeroot")

@@ -24,7 +24,8 @@ from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
 from vbench.hosts.local import LocalHost
-from vbench.layers.stack import Stack, add_ons_of, cpus_for, pictures_of
+from vbench.layers.roots import cpus_for
+from vbench.layers.stack import Stack, add_ons_of, pictures_of
 from vbench.observe import facts, fairness
 from vbench.workload.library import Library
 from vbench.workload.model import Workload

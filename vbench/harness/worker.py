@@ -19,9 +19,9 @@ from vbench.harness.lifecycle import Opener
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
-from vbench.hosts.local import LocalHost
 from vbench.layers.base import make_layer
-from vbench.layers.stack import LOCAL, Stack, cpus_for, open_layer, open_root
+from vbench.layers.roots import open_root, outside
+from vbench.layers.stack import Stack, open_layer
 from vbench.observe import facts, noise
 from vbench.workload.model import Workload
 
@@ -131,10 +131,9 @@ class Worker:
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]
-        if (at := _peer_at(host)) == LOCAL:  # the peer on this machine gets CPUs of its own
-            peer: Host = LocalHost("outside", self._capsule.payload(), cpus=cpus_for(self._unit.shape)[1])
-        else:
-            peer = hosts[at]
+        peer = hosts[(at := _peer_at(host))]
+        if at == stack.root:  # the peer on the machine itself gets CPUs of its own
+            peer = outside(peer, self._capsule, self._unit.shape)
         below = [hosts[stack.prefix(depth).path] for depth in range(stack.depth, 0, -1)]
         quiet = [each for each in below if each.placement.clock == "instructions"]
         return Environment(stack, host, peer, self._opener(stack, hosts), tuple(quiet))

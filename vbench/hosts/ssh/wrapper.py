@@ -12,6 +12,7 @@ import secrets
 import shlex
 from pathlib import Path
 
+from vbench.hosts.base import Usage
 from vbench.hosts.command import script
 
 # The shell itself is not in the group, so it survives every signal sent to the group. Its own standard error
@@ -22,7 +23,7 @@ from vbench.hosts.command import script
 _SCRIPT = (
     "set -- {argv}; exec 3>&2 4>&1 2>/dev/null; trap : INT QUIT; "
     'p=$(exec 2>&3 3>&-; {feed}{{ read -r p x </proc/self/stat; echo "{token} P $p" >&2; echo "$p"; '
-    'exec setsid -- "$@" >&4 4>&-{stdin}; }}); '
+    'exec setsid -- {lead}"$@" >&4 4>&-{stdin}; }}); '
     'c=$?; kill -KILL "-$p"; echo "{token} X $c" >&3; {wait}'
 )
 
@@ -45,13 +46,18 @@ def new_token() -> str:
     return f"vbench-{secrets.token_hex(8)}"
 
 
-def wrap(argv: tuple[str, ...], token: str, size: int) -> str:
-    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it."""
+def wrap(argv: tuple[str, ...], token: str, size: int, leader: tuple[str, ...] = (), *, account: bool = True) -> str:
+    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it.
+
+    ``leader``: a program that runs it, and with ``account`` reports with the same token what it used; the token is its
+    first argument.
+    """
+    lead = shlex.join((leader[0], token if account else "-", *leader[1:])) + " " if leader else ""
     if size:
         feed, stdin, wait = f"head -c {size} | ", "", "cat >/dev/null"
     else:
         feed, stdin, wait = "", " </dev/null", "read -r x"
-    return _SCRIPT.format(argv=shlex.join(argv), token=token, feed=feed, stdin=stdin, wait=wait)
+    return _SCRIPT.format(argv=shlex.join(argv), token=token, lead=lead, feed=feed, stdin=stdin, wait=wait)
 
 
 class Markers:
@@ -62,6 +68,7 @@ class Markers:
         self._held = b""
         self.pid: int | None = None
         self.code: int | None = None
+        self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; returns what is certainly the command's output."""
@@ -85,11 +92,14 @@ class Markers:
         return held
 
     def _note(self, mark: bytes) -> None:
-        kind, number = mark.split()
+        kind, *numbers = mark.split()
         if kind == b"P":
-            self.pid = int(number)
+            self.pid = int(numbers[0])
+        elif kind == b"X":
+            self.code = int(numbers[0])
         else:
-            self.code = int(number)
+            micro, rss, switches, read, written = map(int, numbers)
+            self.usage = Usage(micro / 1e6, rss << 10, switches, read * 512, written * 512)
 
     def _overlap(self, buffer: bytes) -> int:
         """How many bytes at the end may be the start of a mark."""

@@ -1,0 +1,213 @@
+"""Machines for tests: namespaces on a Debian root without Python, each with an sshd and addresses of its own.
+
+A lab is a network that nothing outside can reach: a namespace for the harness, and machines joined to it or to each
+other. They share this machine's kernel and processors, and nothing else of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGES = "openssh-server,iproute2,util-linux,mount"
+USER = "alice"
+_SSHD = """
+Port 22
+HostKey /etc/ssh/key
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+AuthorizedKeysFile /etc/ssh/keys
+StrictModes no
+PidFile none
+LogLevel VERBOSE
+ClientAliveInterval 10
+ClientAliveCountMax 3
+"""
+_BOOT = """
+set -e
+root=$1; lower=$2; name=$3
+mount -t tmpfs tmpfs "$root"
+mkdir "$root/up" "$root/work" "$root/root"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$root/up,workdir=$root/work" "$root/root"
+cp -r "$4/." "$root/root/etc/ssh/"
+cd "$root/root"
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount --rbind /dev dev
+mount -t tmpfs tmpfs tmp
+mkdir -p run/sshd
+chroot . useradd --create-home --shell /bin/sh --password '*' alice 2>/dev/null || true
+hostname "$name"
+ip link set lo up
+exec chroot . /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.lab
+"""
+
+
+def make_root(target: Path) -> None:
+    """A Debian root with sshd and without Python, by mmdebstrap; takes a minute and 180 MB."""
+    argv = ["mmdebstrap", "--variant=essential", f"--include={PACKAGES}", "bookworm", str(target)]
+    argv.insert(3, "--dpkgopt=path-exclude=/usr/share/{doc,man,locale}/*")
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+@dataclass
+class Machine:
+    """A running machine: the process that is its first, and its host key."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    host_key: str
+    addresses: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        """Its first process, the namespaces' owner."""
+        for _ in range(500):
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            if children:
+                return int(children[0])
+            time.sleep(0.01)
+        raise RuntimeError(f"{self.name} has not started")
+
+
+@dataclass
+class Lab:
+    """A network with a place for the harness, whose home is ``home``."""
+
+    folder: Path
+    root: Path
+    holder: subprocess.Popen[bytes]
+    opened: ExitStack
+    machines: dict[str, Machine] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The harness's home, with its key, its SSH configuration and its known hosts."""
+        return self.folder / "home"
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        """A command as run where the harness is."""
+        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *command]
+
+    def run(self, command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a command there."""
+        env = {**os.environ, "HOME": str(self.home)}
+        env.pop("SSH_AUTH_SOCK", None)
+        return subprocess.run(
+            self.argv(command), env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False,
+            **options,  # type: ignore[call-overload]
+        )  # fmt: skip
+
+    def add(self, name: str) -> Machine:
+        """Start a machine without a network."""
+        place = self.folder / name
+        (place / "root").mkdir(parents=True)
+        keys = place / "ssh"
+        keys.mkdir()
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "key"], check=True)
+        (keys / "sshd_config.lab").write_text(_SSHD)
+        shutil.copy(self.home / ".ssh/id_ed25519.pub", keys / "keys")
+        argv = [
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            _BOOT,
+        ]
+        argv += ["boot", str(place / "root"), str(self.root), name, str(keys)]
+        log = self.opened.enter_context((place / "log").open("wb"))
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.opened.callback(_end, process)
+        machine = Machine(name, process, " ".join((keys / "key.pub").read_text().split()[:2]))
+        self.machines[name] = machine
+        return machine
+
+    def join(self, one: Machine | None, other: Machine, net: int, own: int = 1, peer: int = 2) -> None:
+        """Connect two machines, or the harness (``None``) and one, by a link with addresses 10.213.NET.x."""
+        pids = [one.pid if one else self.holder.pid, other.pid]
+        name = f"n{net}"
+        into = ["nsenter", f"--net=/proc/{pids[0]}/ns/net", "--"]
+        _do([*into, "ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", str(pids[1])])
+        for pid, last in zip(pids, (own, peer), strict=True):
+            inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
+            _do([*inside, "ip", "addr", "add", f"10.213.{net}.{last}/24", "dev", name])
+            _do([*inside, "ip", "link", "set", name, "up"])
+        other.addresses.append(f"10.213.{net}.{peer}")
+
+    def know(self, machine: Machine, address: str) -> None:
+        """Pin a machine's host key for the harness."""
+        with (self.home / ".ssh/known_hosts").open("a") as file:
+            file.write(f"{address} {machine.host_key}\n")
+
+    def configure(self, text: str) -> None:
+        """Add to the harness's SSH configuration."""
+        with (self.home / ".ssh/config").open("a") as file:
+            file.write(text)
+
+
+@contextmanager
+def lab(folder: Path, root: Path) -> Iterator[Lab]:
+    """A lab without machines; all of it is gone at the end."""
+    with ExitStack() as opened:
+        hold = "ip link set lo up; echo; exec sleep 86400"
+        holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", hold], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        opened.callback(_end, holder)
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        made = Lab(folder, root, holder, opened)
+        (made.home / ".ssh").mkdir(parents=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", made.home / ".ssh/id_ed25519"], check=True
+        )
+        yield made
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _do(argv: Sequence[str]) -> None:
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def three(folder: Path, root: Path) -> Iterator[Lab]:
+    """A machine ``bare``, a machine ``jump``, and ``inner`` behind it."""
+    with lab(folder, root) as made:
+        bare, jump, inner = made.add("bare"), made.add("jump"), made.add("inner")
+        made.join(None, bare, 1)
+        made.join(None, jump, 2)
+        made.join(jump, inner, 3)
+        for machine in (bare, jump, inner):
+            made.know(machine, machine.addresses[0])
+        made.configure(
+            "Host bare\n  HostName 10.213.1.2\n  User root\n"
+            "Host jump\n  HostName 10.213.2.2\n  User root\n"
+            "Host inner\n  HostName 10.213.3.2\n  User root\n  ProxyJump jump\n"
+        )
+        yield made
+
+
+if __name__ == "__main__":  # a shell in a lab: python tests/vm/lab.py ROOT FOLDER
+    with contextmanager(three)(Path(sys.argv[2]), Path(sys.argv[1])) as it:
+        print(f"HOME={it.home} {' '.join(it.argv(['sh']))}", flush=True)
+        time.sleep(float(sys.argv[3]) if len(sys.argv) > 3 else 86400)
