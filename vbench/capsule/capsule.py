@@ -262,7 +262,16 @@ def _unpack(archive: Path, work: Path) -> None:
     """
     (work / "tree").mkdir()
     script = (Path(__file__).parent / "unpack.sh").read_text()
-    argv = ["sh", "-c", script, "sh", str(rootfs.image_mib(archive)), str(rootfs.EPOCH), rootfs.LOADER, rootfs.LIBRARIES[0]]
+    argv = [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(rootfs.image_mib(archive)),
+        str(rootfs.EPOCH),
+        rootfs.LOADER,
+        rootfs.LIBRARIES[0],
+    ]
     if os.geteuid() != 0:
         if shutil.which("fakeroot") is None:
             raise VbenchError("vbench runs without root, and fakeroot is not installed", "install fakeroot")

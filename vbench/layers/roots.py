@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.host import SshHost
+from vbench.hosts.ssh.keeper import keep
 from vbench.hosts.ssh.login import log_in, way
 from vbench.hosts.workspace import session
 from vbench.layers.base import Shape, needed
@@ -79,7 +80,8 @@ def outside(root: Host, capsule: Capsule, shape: Shape) -> Host:
     """The same machine on the CPUs that no environment is pinned to: there the other end of network workloads runs."""
     if isinstance(root, SshHost):
         other = root.but(name="outside")
-        other.leader = (root.leader[0], _listed(cpus_for(shape, _usable(root))[1]))
+        lead, _, mark = root.leader
+        other.leader = (lead, _listed(cpus_for(shape, _usable(root))[1]), mark)
         return other
     return LocalHost("outside", capsule.payload(), cpus=cpus_for(shape)[1])
 
@@ -92,22 +94,17 @@ def _over_ssh(
         payload = deliver(capsule, login, sent)
         lead = _leader(login, payload.directory)
         inside, _ = cpus_for(shape, _usable(login), root)
-        sessions = f"{payload.directory.rpartition('/')[0].rpartition('/')[0]}/sessions"
-        login.run(["mkdir", "-p", sessions])
-        folder = login.run(["mktemp", "-d", f"{sessions}/sXXXXXXXX"]).text
-        try:
+        cache = payload.directory.rpartition("/capsules/")[0]
+        with keep(login, payload.command("busybox"), cache, alone=pinned) as kept:
             host = login.but(
                 payload=replace(payload, add_ons=add_on.parts(needed())),
-                scratch=folder,
+                scratch=kept.folder,
                 peer="127.0.0.1",
                 placement=Placement(vcpus=shape.vcpus),
                 seed=seed,
             )
-            host.leader = (lead, _listed(inside) if pinned else "-")
+            host.leader = (lead, _listed(inside) if pinned else "-", kept.mark)
             yield host
-        finally:
-            with suppress(HostError):
-                login.run(["rm", "-rf", "--one-file-system", folder], check=False)
 
 
 def _leader(login: Host, home: str) -> str:

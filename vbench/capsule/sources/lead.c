@@ -1,6 +1,8 @@
 /* Run a command on a machine over SSH as vbench runs one here: on given CPUs, and with an account of what it used.
  *
- * lead TOKEN CPUS COMMAND [ARGUMENT ...]
+ * lead TOKEN CPUS MARK COMMAND [ARGUMENT ...]
+ *
+ * MARK goes to the environment as VBENCH_OWNER, by which what is left of a harness is found.
  *
  * With the token "-" it becomes the command, so that its process is the command's, and gives no account.
  *
@@ -42,22 +44,23 @@ int main(int argc, char **argv)
 	int status;
 	pid_t child;
 
-	if (argc < 4)
+	if (argc < 5)
 		return 125;
 	if (strcmp(argv[2], "-") && pin(argv[2])) {
 		fprintf(stderr, "cannot run on CPUs %s: %s\n", argv[2], strerror(errno));
 		return 125;
 	}
+	setenv("VBENCH_OWNER", argv[3], 1);
 	if (!strcmp(argv[1], "-")) {
-		execvp(argv[3], argv + 3);
-		perror(argv[3]);
+		execvp(argv[4], argv + 4);
+		perror(argv[4]);
 		return errno == ENOENT ? 127 : 126;
 	}
 	getrusage(RUSAGE_SELF, &own);
 	child = vfork();
 	if (child == 0) {
-		execvp(argv[3], argv + 3);
-		perror(argv[3]);
+		execvp(argv[4], argv + 4);
+		perror(argv[4]);
 		_exit(errno == ENOENT ? 127 : 126);
 	}
 	if (child < 0) {

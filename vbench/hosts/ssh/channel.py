@@ -88,7 +88,9 @@ class RemoteCommand:
         self._ask = ask
         token = new_token()
         self._markers = Markers(token)
-        self._line = quote(wrap(argv, token, len(data), leader, account=account)).encode(errors="surrogateescape")
+        self._line = quote(wrap(argv, token, len(data), leader, account=account)).encode(
+            errors="surrogateescape"
+        )
         self._thread(self._serve)
 
     @property

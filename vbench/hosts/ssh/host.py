@@ -118,9 +118,13 @@ class SshHost(Host):
         except Exception as error:
             raise self._trouble(f"nothing answers at {address}", error) from error
 
+    def session(self) -> Any:
+        """A channel on which nothing has been asked for yet."""
+        return self._transport.open_session(timeout=_SLOW)
+
     def terminal(self, kind: str, columns: int, lines: int) -> Any:
         """A channel with a login shell on its own terminal at the far end."""
-        channel: Any = self._transport.open_session(timeout=_SLOW)
+        channel = self.session()
         channel.get_pty(kind, columns, lines)
         channel.invoke_shell()
         return channel

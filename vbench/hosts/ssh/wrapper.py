@@ -46,7 +46,9 @@ def new_token() -> str:
     return f"vbench-{secrets.token_hex(8)}"
 
 
-def wrap(argv: tuple[str, ...], token: str, size: int, leader: tuple[str, ...] = (), *, account: bool = True) -> str:
+def wrap(
+    argv: tuple[str, ...], token: str, size: int, leader: tuple[str, ...] = (), *, account: bool = True
+) -> str:
     """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it.
 
     ``leader``: a program that runs it, and with ``account`` reports with the same token what it used; the token is its
