@@ -20,9 +20,9 @@ from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
 from vbench.layers.base import make_layer
-from vbench.layers.roots import open_root, outside
+from vbench.layers.roots import LOCAL, open_root, outside
 from vbench.layers.stack import Stack, open_layer
-from vbench.observe import facts, noise
+from vbench.observe import facts, machine, noise
 from vbench.workload.model import Workload
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class Worker:
         self._workloads: Mapping[str, Workload] = {each.name: each for each in unit.workloads}
         self._sizes = {(size.stack, size.workload): size for size in unit.sizes}
         self._environments: dict[str, Environment] = {}
-        self._watch: noise.Watch | None = None
+        self._machines: dict[str, machine.Machine] = {}
+        self._watches: dict[str, noise.Watch] = {}
 
     def run(self) -> Iterator[Event]:
         """Open the stacks, measure the steps, close everything. Leaving the iterator early closes everything, too.
@@ -55,9 +56,6 @@ class Worker:
         If a stack or a cell fails, that is an event, and the rest goes on. Raises ``DigestMismatch`` before anything
         is measured with the wrong bytes.
         """
-        by_wall = self._unit.clock == "wall"
-        if by_wall:  # counted instructions do not depend on what else runs here
-            yield self._noted(noise.before(), None)
         with ExitStack() as opened:
             yield from self._open(opened)
             planned = {(step.stack, step.workload) for step in self._unit.steps}
@@ -68,12 +66,21 @@ class Worker:
                     if (path, name) in planned and not self._recorded(path, name):
                         yield from self._prepare(path, name)
             yield from self._measure()
-            if self._watch is not None:
-                yield self._noted(self._watch.look(), _NOISE)
+            yield from self._look()
             self._tear_down()
 
-    def _noted(self, found: list[noise.Finding], topic: str | None) -> Noted:
-        stacks = list(self._environments) or list(self._unit.stacks)
+    def _look(self) -> Iterator[Noted]:
+        """What has disturbed each machine so far."""
+        for root, watch in self._watches.items():
+            try:
+                found = watch.look()
+            except ConnectionLost:  # whoever measures there will notice
+                continue
+            yield self._noted(root, found, f"{_NOISE} {root}")
+
+    def _noted(self, root: str, found: list[noise.Finding], topic: str | None) -> Noted:
+        there = [path for path in self._unit.stacks if Stack.parse(path).root == root]
+        stacks = [path for path in there if path in self._environments] or there
         notes = [Note(severity=severity, stacks=stacks, text=text) for severity, text in found]
         return Noted(notes=tuple(notes), topic=topic)
 
@@ -85,6 +92,13 @@ class Worker:
             yield Began(stage="opening", stack=path)
             begin = time.monotonic()
             try:
+                if stack.root not in hosts:
+                    self._open_part(stack.prefix(0), hosts, opened, seed)
+                    if (
+                        self._unit.clock == "wall"
+                    ):  # counted instructions do not depend on what else runs there
+                        self._machines[stack.root] = there = machine.of(hosts[stack.root])
+                        yield self._noted(stack.root, noise.before(there), None)
                 restless = [
                     host.name
                     for depth in range(stack.depth + 1)
@@ -112,7 +126,8 @@ class Worker:
     def _examine(self, env: Environment) -> dict[str, Any]:
         """Check the digest of an environment that has come to rest, and collect its facts."""
         digest = verify_inside(env.host)
-        known = facts.collect(env.host, None if env.stack.depth else self._unit.results)
+        here = env.stack.depth == 0 and env.stack.root == LOCAL
+        known = facts.collect(env.host, self._unit.results if here else None)
         return {**known, "files_digest": digest}
 
     def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack, seed: int) -> list[Host]:
@@ -178,8 +193,8 @@ class Worker:
                 yield from self._prepare(step.stack, step.workload)
             if env.dead or step.workload in env.failed:
                 continue
-            if self._watch is not None and step.block != block:
-                yield self._noted(self._watch.look(), _NOISE)
+            if step.block != block:
+                yield from self._look()
             block = step.block
             left = sum(self._expected(later) for later in self._unit.steps[number:])
             yield Began(
@@ -189,8 +204,8 @@ class Worker:
                 block=step.block,
                 remaining_s=left,
             )
-            if self._watch is None and self._unit.clock == "wall":
-                self._watch = noise.Watch()
+            if not self._watches:
+                self._watches = {root: noise.Watch(each) for root, each in self._machines.items()}
             try:
                 once = invoke(env, workload, env.work[step.workload])
             except VbenchError as error:

@@ -18,6 +18,7 @@ from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.host import SshHost
 from vbench.hosts.ssh.keeper import keep
 from vbench.hosts.ssh.login import log_in, way
+from vbench.hosts.ssh.wrapper import Leader
 from vbench.hosts.workspace import session
 from vbench.layers.base import Shape, needed
 from vbench.technique import AddOn
@@ -79,10 +80,9 @@ def open_root(
 def outside(root: Host, capsule: Capsule, shape: Shape) -> Host:
     """The same machine on the CPUs that no environment is pinned to: there the other end of network workloads runs."""
     if isinstance(root, SshHost):
-        other = root.but(name="outside")
-        lead, _, mark = root.leader
-        other.leader = (lead, _listed(cpus_for(shape, _usable(root))[1]), mark)
-        return other
+        assert root.leader is not None  # noqa: S101 - every root has one
+        _, rest = cpus_for(shape, root.leader.usable, root.name)
+        return root.but(name="outside", leader=replace(root.leader, cpus=rest))
     return LocalHost("outside", capsule.payload(), cpus=cpus_for(shape)[1])
 
 
@@ -93,18 +93,18 @@ def _over_ssh(
     with log_in(way(root)) as login:
         payload = deliver(capsule, login, sent)
         lead = _leader(login, payload.directory)
-        inside, _ = cpus_for(shape, _usable(login), root)
+        usable = _usable(login)
+        inside, _ = cpus_for(shape, usable, root)
         cache = payload.directory.rpartition("/capsules/")[0]
         with keep(login, payload.command("busybox"), cache, alone=pinned) as kept:
-            host = login.but(
+            yield login.but(
                 payload=replace(payload, add_ons=add_on.parts(needed())),
                 scratch=kept.folder,
                 peer="127.0.0.1",
                 placement=Placement(vcpus=shape.vcpus),
                 seed=seed,
+                leader=Leader(lead, kept.mark, usable, inside if pinned else None),
             )
-            host.leader = (lead, _listed(inside) if pinned else "-", kept.mark)
-            yield host
 
 
 def _leader(login: Host, home: str) -> str:
@@ -120,7 +120,7 @@ def _leader(login: Host, home: str) -> str:
     return path
 
 
-def _usable(login: Host) -> set[int]:
+def _usable(login: Host) -> frozenset[int]:
     """The CPUs that a login may run on: a range or a number each (proc(5), Cpus_allowed_list)."""
     lines = login.run(["cat", "/proc/self/status"]).text.splitlines()
     listed = next(line.partition(":")[2].strip() for line in lines if line.startswith("Cpus_allowed_list:"))
@@ -128,8 +128,4 @@ def _usable(login: Host) -> set[int]:
     for part in listed.split(","):
         first, _, last = part.partition("-")
         found |= {*range(int(first), int(last or first) + 1)}
-    return found
-
-
-def _listed(cpus: Iterable[int]) -> str:
-    return ",".join(map(str, sorted(cpus)))
+    return frozenset(found)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vbench.hosts.base import Connection, Usage
-from vbench.hosts.ssh.wrapper import Markers, new_token, wrap
+from vbench.hosts.ssh.wrapper import Leader, Markers, new_token, wrap
 
 _CHUNK = 1 << 15
 _LINGER = 5.0  # seconds to wait for the server to close a channel after both streams have ended
@@ -68,7 +68,7 @@ class RemoteCommand:
         quote: Callable[[str], str] = str,
         gate: threading.Lock,
         ask: Callable[[int], object],
-        leader: tuple[str, ...] = (),
+        leader: Leader | None = None,
         account: bool = True,
     ) -> None:
         self.argv = argv

@@ -28,7 +28,7 @@ from vbench.hosts.command import (
     shorten,
 )
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
-from vbench.hosts.ssh.wrapper import end_group, signal_group
+from vbench.hosts.ssh.wrapper import Leader, end_group, signal_group
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class SshHost(Host):
         self._transport = transport
         self._posix = posix
         self._gate = threading.Lock()
-        self.leader: tuple[str, ...] = ()
+        self.leader: Leader | None = None
 
     @trace.commands
     def run(

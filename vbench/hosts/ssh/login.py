@@ -150,7 +150,7 @@ def _transport(to: Way, before: paramiko.Transport | None, accept_new: bool) -> 
     client.set_missing_host_key_policy(_Unknown(to, accept_new))
     try:
         try:
-            sock = None
+            sock: Any = None
             if before is not None:
                 sock = before.open_channel(
                     "direct-tcpip", (to.host, to.port), ("127.0.0.1", 0), timeout=_PATIENCE_S
@@ -161,10 +161,10 @@ def _transport(to: Way, before: paramiko.Transport | None, accept_new: bool) -> 
                 to.alias or to.host,
                 22 if to.alias else to.port,
                 to.user,
-                key_filename=[path for path in to.keys if Path(path).exists()] or None,
+                key_filename=cast(Any, [path for path in to.keys if Path(path).exists()] or None),
                 allow_agent=not (to.only and to.keys),
                 look_for_keys=not to.keys,
-                sock=cast(Any, sock),
+                sock=sock,
                 timeout=_PATIENCE_S,
                 banner_timeout=_HANDSHAKE_S,
                 auth_timeout=_HANDSHAKE_S,

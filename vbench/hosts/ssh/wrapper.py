@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from vbench.hosts.base import Usage
@@ -31,6 +32,24 @@ _SIGNAL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
 _END_GROUP = script(Path(__file__).parents[1] / "scripts/end-group.sh")
 
 
+@dataclass(frozen=True)
+class Leader:
+    """The program that runs commands on a machine of the user's (``capsule/sources/lead.c``).
+
+    It pins them to ``cpus``, or leaves them on all that are ``usable``, and marks them.
+    """
+
+    program: str
+    mark: str
+    usable: frozenset[int]
+    cpus: frozenset[int] | None = None
+
+    def argv(self, token: str) -> list[str]:
+        """Its own argv; the command's follows."""
+        cpus = "-" if self.cpus is None else ",".join(map(str, sorted(self.cpus)))
+        return [self.program, token, cpus, self.mark]
+
+
 def signal_group(pid: int, sig: int) -> tuple[str, ...]:
     """The command that signals the process group at the far end, or its process if there is no such group yet."""
     return "sh", "-c", _SIGNAL, "kill", f"{int(sig)}", f"{pid}"
@@ -47,14 +66,13 @@ def new_token() -> str:
 
 
 def wrap(
-    argv: tuple[str, ...], token: str, size: int, leader: tuple[str, ...] = (), *, account: bool = True
+    argv: tuple[str, ...], token: str, size: int, leader: Leader | None = None, *, account: bool = True
 ) -> str:
     """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it.
 
-    ``leader``: a program that runs it, and with ``account`` reports with the same token what it used; the token is its
-    first argument.
+    With a ``leader``, that runs it, and with ``account`` reports with the same token what it used.
     """
-    lead = shlex.join((leader[0], token if account else "-", *leader[1:])) + " " if leader else ""
+    lead = shlex.join(leader.argv(token if account else "-")) + " " if leader else ""
     if size:
         feed, stdin, wait = f"head -c {size} | ", "", "cat >/dev/null"
     else:
