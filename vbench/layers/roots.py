@@ -16,8 +16,6 @@ from vbench.hosts.base import Host
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.host import SshHost
-from vbench.hosts.ssh.keeper import keep
-from vbench.hosts.ssh.login import log_in, way
 from vbench.hosts.ssh.wrapper import Leader
 from vbench.hosts.workspace import session
 from vbench.layers.base import Shape, needed
@@ -90,6 +88,9 @@ def outside(root: Host, capsule: Capsule, shape: Shape) -> Host:
 def _over_ssh(
     root: str, capsule: Capsule, shape: Shape, pinned: bool, seed: int, sent: Sent
 ) -> Iterator[Host]:
+    from vbench.hosts.ssh.keeper import keep  # noqa: PLC0415 - what they import takes long
+    from vbench.hosts.ssh.login import log_in, way  # noqa: PLC0415
+
     with log_in(way(root)) as login:
         payload = deliver(capsule, login, sent)
         lead = _leader(login, payload.directory)

@@ -55,7 +55,7 @@ class Reading:
     guests: Counter[str] = field(default_factory=Counter)  # processes that run a guest and are not ours
 
 
-_FILES = (
+FILES = (
     "proc/stat",
     "proc/pressure/cpu",
     "proc/vmstat",
@@ -64,6 +64,7 @@ _FILES = (
     f"{_CPU}/cpu*/thermal_throttle/*_throttle_count",
     f"{_CPU}/cpu*/cpufreq/scaling_governor",
 )
+"""What a machine is asked for."""
 
 
 def read(told: Told) -> Reading:
@@ -94,7 +95,7 @@ def read(told: Told) -> Reading:
 def before(machine: Machine) -> list[Finding]:
     """What could disturb a run that is about to start."""
     found: list[Finding] = []
-    told = machine.tell(_FILES)
+    told = machine.tell(FILES)
     load = float((told.lines("proc/loadavg") or ["0"])[0].split()[0])
     if load > LOAD * machine.cpus:
         found.append(("warning", f"the load average is {load:.2f} on {machine.cpus} CPUs before the run"))
@@ -119,7 +120,7 @@ class Watch:
         self._readings = [first or self._read()]
 
     def _read(self) -> Reading:
-        return read(self._machine.tell(_FILES))
+        return read(self._machine.tell(FILES))
 
     def look(self, reading: Reading | None = None) -> list[Finding]:
         """End an interval; returns what has disturbed the machine so far, each kind once."""

@@ -7,5 +7,4 @@ echo "machine $(uname -s -m)"
 if [ -f "$cache/capsules/$1/delivered" ]; then echo "delivered $(cat "$cache/capsules/$1/delivered")"; fi
 if [ -f "$cache/capsules/$1.part" ]; then echo "sent $(wc -c <"$cache/capsules/$1.part")"; fi
 if command -v gzip >/dev/null; then echo "gzip 1"; fi
-set -- $(df -Pk "$cache/capsules" | tail -n 1)
-echo "free $4"
+df -Pk "$cache/capsules" | { read -r _; read -r _ _ _ free _; echo "free $free"; }

@@ -6,16 +6,20 @@
 set -e
 cd "$1"
 draft=$(mktemp -d "./.draft-$2-XXXXXX")
-fail() { rm -rf "$1/$draft"; exit 1; }
+fail() {
+    cd ..
+    rm -rf "./$draft"
+    exit 1
+}
 mkdir "$draft/tree"
-tar -xf "$2.part" -C "$draft/tree" --exclude='./dev/*' || fail "$1"
 cd "$draft"
-truncate -s "$3M" image || fail "$1"
+tar -xf "../$2.part" -C tree --exclude='./dev/*' || fail
+truncate -s "$3M" image || fail
 root=
 test "$(id -u)" = 0 || root="unshare --map-root-user"
 MKE2FS_CONFIG=tree/etc/mke2fs.conf E2FSPROGS_FAKE_TIME=$4 \
     $root "tree/$5" --library-path "tree/$6" tree/usr/sbin/mke2fs \
     -q -F -t ext4 -b 4096 -m 0 -O ^has_journal,^metadata_csum,^64bit,^orphan_file -d tree \
-    -U 76626e63-6800-4000-8000-000000000000 -E hash_seed=76626e63-6800-4000-8000-000000000001 image || fail "$1"
+    -U 76626e63-6800-4000-8000-000000000000 -E hash_seed=76626e63-6800-4000-8000-000000000001 image || fail
 chmod a-w image
 echo "$1/$draft"

@@ -5,6 +5,7 @@ LC_ALL=C; export LC_ALL
 date +%s.%N
 cd /proc || exit
 ours=" $(grep -ls "VBENCH_OWNER=$1" [0-9]*/environ | tr '\n' ' ') "
+# shellcheck disable=SC2012 # one process for all of them; names are at the end
 ls -l [0-9]*/exe 2>/dev/null | while read -r line; do
     number=${line%%/exe*}
     case $ours in *" ${number##* }/environ "*) continue ;; esac

@@ -6,7 +6,7 @@
 umask 077
 cd "$1" && mkdir -p sessions || exit
 end() { # the processes that carry a mark
-    for n in 1 2 3 4 5 6 7 8 9 10; do
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
         found=$(cd /proc && grep -ls "VBENCH_OWNER=$1" [0-9]*/environ)
         test -n "$found" || return 0
         for each in $found; do kill -KILL "${each%/environ}"; done
