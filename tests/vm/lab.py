@@ -48,7 +48,10 @@ mkdir -p run/sshd
 chroot . useradd --create-home --shell /bin/sh --password '*' alice 2>/dev/null || true
 hostname "$name"
 ip link set lo up
-exec chroot . /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.lab
+mkdir -p old
+pivot_root . old
+umount -l /old
+exec /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.lab
 """
 
 

@@ -105,7 +105,7 @@ def test_a_run(lab: Lab, tmp_path: Path) -> None:
     [
         ("nosuch", "nosuch is neither a layer nor a machine: ~/.ssh/config has no Host nosuch"),
         ("root@10.213.1.77", "cannot connect to root@10.213.1.77"),
-        ("nobody@bare", "nobody@bare accepts none of your SSH keys for nobody"),
+        ("ghost@bare", "ghost@bare accepts none of your SSH keys for ghost"),
     ],
 )
 def test_machines_that_cannot_be_reached(lab: Lab, name: str, words: str) -> None:
