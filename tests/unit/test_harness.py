@@ -146,7 +146,7 @@ def test_what_is_no_event_is_refused(line: str) -> None:
 def test_each_counted_stack_is_a_unit_and_the_wall_clock_is_one() -> None:
     plan = planned("local/uml", "local/chroot", *COUNTED)
     units = units_for(info_of(plan), plan, KNOWN)
-    assert [unit.name for unit in units] == ["wall clock", "local/testbed", *COUNTED]
+    assert [unit.name for unit in units] == ["wall clock of local", "local/testbed", *COUNTED]
     assert units[0].stacks == ("local", "local/uml", "local/chroot")
     assert sum(len(unit.steps) for unit in units) == 2 * 2 * (4 + 4)
     assert [unit.depth for unit in units] == [1, 1, 2, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,16 @@ def start(plan: Plan, known: Library, built: Capsule, out: Path | None, sizes: S
 
 
 def turn(plan: Plan) -> AbstractContextManager[None]:
-    """Claim this machine, all of it for a wall-clock run; runs that count instructions share it."""
+    """Claim this machine, all of it for a wall-clock run; runs that count instructions share it.
+
+    Other machines are claimed there, when they are opened.
+    """
     from vbench.harness.plan import with_baselines
     from vbench.hosts.workspace import measuring
+    from vbench.layers.roots import LOCAL
 
-    return measuring(alone=any(stack.clock() == "wall" for stack in with_baselines(plan.stacks)))
+    here = [stack for stack in with_baselines(plan.stacks) if stack.root == LOCAL]
+    return measuring(alone=any(stack.clock() == "wall" for stack in here)) if here else nullcontext()
 
 
 def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | None = None) -> None:

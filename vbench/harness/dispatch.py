@@ -15,13 +15,17 @@ from vbench.harness.progress import Estimate, Progress
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import WorkUnit
 from vbench.hosts.process import kill_all
+from vbench.layers.roots import LOCAL
 
+LANES = 64
+"""Other machines measured at a time, at most; each takes a thread and a connection."""
 Place = Callable[[WorkUnit], Iterator[Event]]
 """Where a unit is carried out: yields its events as they happen; leaving the iterator ends the unit."""
 
 
 class Dispatcher:
-    """Has units carried out: the wall-clock unit first, alone and undisturbed, then the others in parallel.
+    """Has units carried out: those by this machine's clock first, alone and undisturbed, then those on other machines
+    side by side, and last those whose clock counts instructions, on as many processors as there are.
 
     ``done``: invocations already measured. ``enough`` says, before each wall-clock block, whether the run may stop
     there. ``found`` returns what to note about a stack that has just been opened.
@@ -50,14 +54,22 @@ class Dispatcher:
         """
         total = self._done + sum(len(unit.steps) for unit in units)
         estimate = Estimate(self._progress, [unit.name for unit in units], self._done, total)
-        for unit in units:
-            if unit.clock == "wall":
+        by_wall = [unit for unit in units if unit.clock == "wall"]
+        for unit in by_wall:
+            if unit.root == LOCAL:
                 self._follow(unit, estimate)
+        self._together([unit for unit in by_wall if unit.root != LOCAL], LANES, estimate)
         # Deepest first: they take longest, and the last one runs alone.
         beside = sorted((unit for unit in units if unit.clock != "wall"), key=lambda unit: -unit.depth)
-        estimate.at_once = max(1, min(len(beside), len(os.sched_getaffinity(0))))
+        self._together(beside, len(os.sched_getaffinity(0)), estimate)
+        if units and not self._opened and not self._done:
+            raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
+
+    def _together(self, units: Sequence[WorkUnit], most: int, estimate: Estimate) -> None:
+        """Have units carried out, so many at a time."""
+        estimate.at_once = max(1, min(len(units), most))
         with ThreadPoolExecutor(estimate.at_once, thread_name_prefix="worker") as pool:
-            futures = [pool.submit(self._follow, unit, estimate) for unit in beside]
+            futures = [pool.submit(self._follow, unit, estimate) for unit in units]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in done:
@@ -68,8 +80,6 @@ class Dispatcher:
                 pool.shutdown(wait=False, cancel_futures=True)
                 kill_all()
                 raise
-        if units and not self._opened and not self._done:
-            raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
 
     def _follow(self, unit: WorkUnit, estimate: Estimate) -> None:
         with closing(cast("Generator[Event]", self._place(unit))) as events:

@@ -24,7 +24,7 @@ from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
 from vbench.hosts.local import LocalHost
-from vbench.layers.roots import cpus_for
+from vbench.layers.roots import LOCAL, cpus_for
 from vbench.layers.stack import Stack, add_ons_of, pictures_of
 from vbench.observe import facts, fairness
 from vbench.workload.library import Library
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
 def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> RunInfo:
     """The record of a run that is about to start. Raises ``UsageError`` if this machine cannot provide the shape."""
-    cpus_for(plan.shape())
     now = datetime.now(UTC)
     stacks = with_baselines(plan.stacks)
+    if any(stack.root == LOCAL for stack in stacks):
+        cpus_for(plan.shape())
     return RunInfo(
         id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created=now.isoformat(timespec="seconds"),

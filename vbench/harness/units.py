@@ -34,7 +34,7 @@ class Size(Frozen):
 class WorkUnit(Frozen):
     """Stacks that are open together, and the invocations to measure in them, in order.
 
-    Wall-clock stacks share one unit, because they must be compared moment by moment. Where a clock counts
+    A machine's wall-clock stacks share one unit, as they must be compared moment by moment. Where a clock counts
     instructions, nothing outside a stack can affect its figures: each stack is a unit of its own, with its own
     testbed, and units run in parallel. ``results`` is the folder that results go to, if the root can see it.
     """
@@ -53,7 +53,7 @@ class WorkUnit(Frozen):
     @property
     def name(self) -> str:
         """What distinguishes it from the other units of its run."""
-        return "wall clock" if self.clock == "wall" else self.stacks[0]
+        return f"wall clock of {self.root}" if self.clock == "wall" else self.stacks[0]
 
     def boot(self, step: Step) -> int:
         """The boot of a deterministic machine in which a step's block begins, from 0."""
@@ -81,15 +81,18 @@ def units_of(
     results: str | None = None,
     needed: Set[str] = frozenset(),
 ) -> list[WorkUnit]:
-    """The units of a run, the wall-clock unit first.
+    """The units of a run, those by the wall clock first.
 
     Only stacks with something left to measure are opened, plus those in ``needed``, whose facts are not known yet.
     """
     order = list(steps)
     busy = {step.stack for step in order} | needed
     wanted = [stack for stack in stacks if stack.path in busy]
-    by_wall = [stack for stack in wanted if stack.clock() == "wall"]
-    groups = ([by_wall] if by_wall else []) + [[stack] for stack in wanted if stack not in by_wall]
+    by_wall: dict[str, list[Stack]] = {}
+    for stack in wanted:
+        if stack.clock() == "wall":
+            by_wall.setdefault(stack.root, []).append(stack)
+    groups = [*by_wall.values(), *([stack] for stack in wanted if stack.clock() != "wall")]
     found = []
     for group in groups:
         paths = tuple(stack.path for stack in group)
