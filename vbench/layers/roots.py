@@ -108,6 +108,11 @@ def _over_ssh(
             )
 
 
+def cache_of(login: Host) -> str:
+    """The user's cache on a machine over SSH, as ``capsule/scripts/look.sh`` finds it."""
+    return login.run(["sh", "-c", 'echo "${XDG_CACHE_HOME:-$HOME/.cache}/vbench"']).text
+
+
 def _leader(login: Host, home: str) -> str:
     """The program that runs commands, on that machine."""
     part = add_on.parts([LEADER]).get(LEADER.name)

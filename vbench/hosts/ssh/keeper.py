@@ -28,6 +28,7 @@ PATIENCE_S = 120
 """Seconds without one after which the machine takes away what is ours."""
 
 _KEEP = script(Path(__file__).parent / "scripts/keep.sh")
+_SWEEP = script(Path(__file__).parent / "scripts/sweep.sh")
 _SLOW_S = 60.0
 
 
@@ -75,6 +76,20 @@ def keep(host: SshHost, busybox: Sequence[str], cache: str, *, alone: bool) -> I
         over.set()
         with contextlib.suppress(Exception):
             channel.close()
+
+
+def sweep(host: SshHost, cache: str) -> list[str]:
+    """End what a harness that has gone left on the machine, and remove all of ours there; what was removed.
+
+    Raises ``UsageError`` if some harness is there now.
+    """
+    done = host.run(["sh", "-c", _SWEEP, "sweep", cache], check=False, timeout=600.0)
+    lines = done.text.splitlines()
+    if busy := [line.removeprefix("busy ") for line in lines if line.startswith("busy ")]:
+        raise UsageError(
+            f"{host.name} is in use: {busy[0]}", "wait for it to end before removing what is there"
+        )
+    return [line.removeprefix("gone ") for line in lines if line.startswith("gone ")]
 
 
 def _answer(host: SshHost, lines: Any) -> str:
