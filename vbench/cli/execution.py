@@ -38,11 +38,10 @@ def turn(plan: Plan) -> AbstractContextManager[None]:
 
     Other machines are claimed there, when they are opened.
     """
-    from vbench.harness.plan import with_baselines
+    from vbench.hosts.declared import LOCAL
     from vbench.hosts.workspace import measuring
-    from vbench.layers.roots import LOCAL
 
-    here = [stack for stack in with_baselines(plan.stacks) if stack.root == LOCAL]
+    here = [stack for stack in plan.all_stacks() if stack.root == LOCAL]
     return measuring(alone=any(stack.clock() == "wall" for stack in here)) if here else nullcontext()
 
 

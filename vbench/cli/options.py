@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from vbench.hosts.base import Host
+    from vbench.hosts.declared import Machine
     from vbench.workload.library import Library
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -24,6 +25,13 @@ Names = Annotated[
     typer.Option("--workload", "-w", help="Workload or group of workloads; several are separated by commas."),
 ]
 Folders = Annotated[list[Path] | None, typer.Option("--workloads", help="Another folder of workload files.")]
+Hosts = Annotated[
+    Path | None,
+    typer.Option(
+        "--hosts",
+        help="Hosts file (TOML) that declares machines; by default vbench.toml beside the plan, or here.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
 StackPath = Annotated[str, typer.Argument(help="Stack path, such as local/uml.")]
 
@@ -54,6 +62,17 @@ def workloads_of(folders: list[Path] | None) -> Library:
     from vbench.workload.library import load_workloads
 
     return load_workloads([paths.workload_files(), *(folders or [])])
+
+
+def machines_of(hosts: Path | None, plan: Path | None = None) -> dict[str, Machine]:
+    """The machines of a hosts file: the one named, or the one beside the plan or in this folder."""
+    from vbench.advisor import catalog
+    from vbench.hosts.declared import BESIDE, read_hosts
+    from vbench.layers.base import layer_classes
+
+    beside = (plan.parent if plan else Path()) / BESIDE
+    path = hosts or (beside if beside.is_file() else None)
+    return read_hosts(path, [each.name for each in catalog.entries()], [*layer_classes()]) if path else {}
 
 
 def opened(path: str) -> AbstractContextManager[Host]:

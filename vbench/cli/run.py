@@ -10,7 +10,7 @@ import typer
 from vbench.cli import dry_run
 from vbench.cli.console import say
 from vbench.cli.execution import start
-from vbench.cli.options import Folders, Names, Stacks, group, share, workloads_of
+from vbench.cli.options import Folders, Hosts, Names, Stacks, group, machines_of, share, workloads_of
 from vbench.errors import UsageError
 
 app = group()
@@ -42,6 +42,7 @@ def run(
             help="Add blocks until every interval's half-width is below this (wall-clock stacks); 0.02 or 2%.",
         ),
     ] = None,
+    hosts: Hosts = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be opened and measured, and how long it takes.")
@@ -70,6 +71,7 @@ def run(
         seed=seed,
         target_width=target_width,
         starts=starts,
+        machines=machines_of(hosts, None if bundle else plan),
     )
     if dry:
         dry_run.show(chosen, known, capsule.require(), json=json)

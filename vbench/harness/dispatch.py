@@ -15,7 +15,6 @@ from vbench.harness.progress import Estimate, Progress
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import WorkUnit
 from vbench.hosts.process import kill_all
-from vbench.layers.roots import LOCAL
 
 LANES = 64
 """Other machines measured at a time, at most; each takes a thread and a connection."""
@@ -56,9 +55,9 @@ class Dispatcher:
         estimate = Estimate(self._progress, [unit.name for unit in units], self._done, total)
         by_wall = [unit for unit in units if unit.clock == "wall"]
         for unit in by_wall:
-            if unit.root == LOCAL:
+            if unit.here:
                 self._follow(unit, estimate)
-        self._together([unit for unit in by_wall if unit.root != LOCAL], LANES, estimate)
+        self._together([unit for unit in by_wall if not unit.here], LANES, estimate)
         # Deepest first: they take longest, and the last one runs alone.
         beside = sorted((unit for unit in units if unit.clock != "wall"), key=lambda unit: -unit.depth)
         self._together(beside, len(os.sched_getaffinity(0)), estimate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vbench.errors import UsageError, brief, first_problem
 from vbench.files import read_toml
+from vbench.hosts.declared import Machine
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
 from vbench.terms import Arm
@@ -48,6 +49,8 @@ class Plan(BaseModel, extra="forbid"):
     memory_mib: int = Field(default=512, ge=192, le=2**24)
     disk_mib: int = Field(default=512, ge=128, le=2**24)
     leave_out: list[LeftOut] = Field(default=[], max_length=1000)
+    # The machines of the hosts file that its stacks stand on.
+    machines: list[Machine] = Field(default=[], max_length=10_000)
 
     @property
     def left_out(self) -> dict[tuple[str, str], str]:
@@ -58,6 +61,10 @@ class Plan(BaseModel, extra="forbid"):
     def most_blocks(self) -> int:
         """The most blocks a run can have: more than ``blocks`` only if it has a ``target_width``."""
         return self.blocks if self.target_width is None else max(self.blocks, self.max_blocks)
+
+    def all_stacks(self) -> list[Stack]:
+        """The planned stacks and every baseline they need, each once, lowest first."""
+        return with_baselines(self.stacks, self.machines)
 
     def shape(self) -> Shape:
         """The resources of every environment."""
@@ -104,7 +111,15 @@ def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set
     return steps
 
 
-def with_baselines(paths: list[str]) -> list[Stack]:
+def baseline_of(stack: Stack, machines: Iterable[Machine]) -> Stack | None:
+    """The stack that another's overhead is measured against; for a machine alone, what the hosts file says."""
+    if stack.layers:
+        return stack.baseline()
+    base = next((each.baseline for each in machines if each.name == stack.root), "")
+    return Stack(base) if base else None
+
+
+def with_baselines(paths: list[str], machines: Sequence[Machine] = ()) -> list[Stack]:
     """The planned stacks and every baseline they need, each once, lowest first.
 
     Raises ``UsageError`` for something that is not a stack path.
@@ -115,7 +130,7 @@ def with_baselines(paths: list[str]) -> list[Stack]:
         stack = todo.pop(0)
         if stack.path not in wanted:
             wanted[stack.path] = stack
-            if (base := stack.baseline()) is not None:
+            if (base := baseline_of(stack, machines)) is not None:
                 todo.append(base)
     return sorted(wanted.values(), key=lambda stack: stack.depth)
 
@@ -131,8 +146,11 @@ def load_plan(
     seed: int | None = None,
     target_width: float | None = None,
     starts: int | None = None,
+    machines: Mapping[str, Machine] | None = None,
 ) -> Plan:
     """A plan from a file, or from ``begin`` (a bundle's plan); the other arguments override it.
+
+    ``machines`` are those of a hosts file; the plan takes over those that its stacks stand on, and their baselines.
 
     Workloads may be named one by one or by group; one string may hold several stacks or workloads, separated by
     commas. Raises ``UsageError`` saying what is wrong and where.
@@ -176,8 +194,11 @@ def load_plan(
         for each in plan.leave_out
         if not begin or {*each.workloads} & {*names}  # part of a bundle's plan may be asked for
     ]
+    known_machines = {**{each.name: each for each in plan.machines}, **(machines or {})}
+    roots = {stack.root for stack in with_baselines(paths, [*known_machines.values()])}
     return plan.model_copy(
         update={
+            "machines": [each for name, each in known_machines.items() if name in roots],
             "stacks": list(dict.fromkeys(paths)),
             "workloads": list(dict.fromkeys(names)),
             "leave_out": left_out,

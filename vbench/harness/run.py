@@ -19,12 +19,13 @@ from vbench.errors import BundleError, UsageError, first_problem
 from vbench.harness.dispatch import Dispatcher, Place, left_out
 from vbench.harness.events import Failed, Noted
 from vbench.harness.places import here
-from vbench.harness.plan import Plan, schedule, with_baselines
+from vbench.harness.plan import Plan, baseline_of, schedule
 from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
+from vbench.hosts.declared import LOCAL, Machine
 from vbench.hosts.local import LocalHost
-from vbench.layers.roots import LOCAL, cpus_for
+from vbench.layers.roots import cpus_for
 from vbench.layers.stack import Stack, add_ons_of, pictures_of
 from vbench.observe import facts, fairness
 from vbench.workload.library import Library
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> RunInfo:
     """The record of a run that is about to start. Raises ``UsageError`` if this machine cannot provide the shape."""
     now = datetime.now(UTC)
-    stacks = with_baselines(plan.stacks)
+    stacks = plan.all_stacks()
     if any(stack.root == LOCAL for stack in stacks):
         cpus_for(plan.shape())
     return RunInfo(
@@ -111,8 +112,8 @@ def units_for(
     """
     so_far = so_far or SoFar()
     todo = {name: workloads[name] for name in plan.workloads}
-    stacks = with_baselines(plan.stacks)
-    bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
+    stacks = plan.all_stacks()
+    bases = {base.path for stack in stacks if (base := baseline_of(stack, plan.machines)) is not None}
     # Where instructions are counted, figures repeat, so more blocks gain nothing.
     most = {stack.path: plan.most_blocks if stack.clock() == "wall" else plan.blocks for stack in stacks}
     given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
@@ -133,6 +134,7 @@ def units_for(
         shape=plan.shape(),
         capsule=str(info.capsule.get("digest")),
         starts=plan.starts,
+        machines=plan.machines,
         results=None if results is None else str(results),
         needed=most.keys() - info.hosts.keys(),
     )
@@ -175,7 +177,7 @@ def execute(
         place or here(capsule),
         done=len(so_far.measured),
         enough=until_precise(plan, bundle.path),
-        found=lambda opened: unlike(info, opened.stack),
+        found=lambda opened: unlike(info, opened.stack, plan.machines),
     )
     try:
         dispatcher.carry_out(units)
@@ -188,16 +190,16 @@ def execute(
 
 def planned_gaps(plan: Plan) -> Iterator[Failed]:
     """The cells that the plan leaves out on purpose, as failures."""
-    planned = {stack.path for stack in with_baselines(plan.stacks)}
+    planned = {stack.path for stack in plan.all_stacks()}
     for (path, name), reason in plan.left_out.items():
         if path in planned and name in plan.workloads:
             yield Failed(stack=path, workload=name, stage="plan", reason=reason)
 
 
-def unlike(info: RunInfo, stack: str) -> Iterator[Noted]:
+def unlike(info: RunInfo, stack: str, machines: Sequence[Machine]) -> Iterator[Noted]:
     """Differences in treatment between a stack just opened and its baseline, with the workloads that they affect."""
     for path in info.hosts:
-        base = Stack.parse(path).baseline()
+        base = baseline_of(Stack.parse(path), machines)
         if base is None or base.path not in info.hosts or stack not in (path, base.path):
             continue
         pair = {path: info.hosts[path], base.path: info.hosts[base.path]}

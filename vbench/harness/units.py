@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vbench.harness.plan import Step
+from vbench.harness.plan import Step, baseline_of
+from vbench.hosts.declared import LOCAL, Machine
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
 from vbench.terms import Clock
@@ -34,7 +35,7 @@ class Size(Frozen):
 class WorkUnit(Frozen):
     """Stacks that are open together, and the invocations to measure in them, in order.
 
-    A machine's wall-clock stacks share one unit, as they must be compared moment by moment. Where a clock counts
+    The wall-clock stacks on one hardware share a unit, as they must be compared moment by moment. Where a clock counts
     instructions, nothing outside a stack can affect its figures: each stack is a unit of its own, with its own
     testbed, and units run in parallel. ``results`` is the folder that results go to, if the root can see it.
     """
@@ -48,12 +49,26 @@ class WorkUnit(Frozen):
     starts: int = Field(default=1, ge=1)  # blocks that begin in the same boot; see ``boot``
     shape: Shape
     capsule: str  # digest
+    machines: tuple[Machine, ...] = ()  # those declared of the ones that its stacks stand on
     results: str | None = None
 
     @property
     def name(self) -> str:
         """What distinguishes it from the other units of its run."""
         return f"wall clock of {self.root}" if self.clock == "wall" else self.stacks[0]
+
+    def baseline(self, stack: Stack) -> Stack | None:
+        """The stack that another's overhead is measured against."""
+        return baseline_of(stack, self.machines)
+
+    def address(self, root: str) -> str:
+        """How a machine is logged in to."""
+        return next((each.address for each in self.machines if each.name == root), root)
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine is among those that its stacks stand on."""
+        return any(Stack.parse(path).root == LOCAL for path in self.stacks)
 
     def boot(self, step: Step) -> int:
         """The boot of a deterministic machine in which a step's block begins, from 0."""
@@ -78,6 +93,7 @@ def units_of(
     shape: Shape,
     capsule: str,
     starts: int = 1,
+    machines: Sequence[Machine] = (),
     results: str | None = None,
     needed: Set[str] = frozenset(),
 ) -> list[WorkUnit]:
@@ -88,10 +104,11 @@ def units_of(
     order = list(steps)
     busy = {step.stack for step in order} | needed
     wanted = [stack for stack in stacks if stack.path in busy]
+    ground = {each.name: f"hardware {each.hardware}" for each in machines if each.hardware}
     by_wall: dict[str, list[Stack]] = {}
     for stack in wanted:
         if stack.clock() == "wall":
-            by_wall.setdefault(stack.root, []).append(stack)
+            by_wall.setdefault(ground.get(stack.root, stack.root), []).append(stack)
     groups = [*by_wall.values(), *([stack] for stack in wanted if stack.clock() != "wall")]
     found = []
     for group in groups:
@@ -109,6 +126,7 @@ def units_of(
                 starts=starts,
                 shape=shape,
                 capsule=capsule,
+                machines=tuple(each for each in machines if each.name in {stack.root for stack in group}),
                 results=results,
             )
         )

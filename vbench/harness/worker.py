@@ -19,8 +19,9 @@ from vbench.harness.lifecycle import Opener
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
+from vbench.hosts.declared import LOCAL
 from vbench.layers.base import make_layer
-from vbench.layers.roots import LOCAL, open_root, outside
+from vbench.layers.roots import open_root, outside
 from vbench.layers.stack import Stack, open_layer
 from vbench.observe import facts, machine, noise
 from vbench.workload.model import Workload
@@ -136,7 +137,9 @@ class Worker:
             return []
         shape = self._unit.shape
         if part.depth == 0:
-            root = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall", seed=seed)
+            pinned = self._unit.clock == "wall"
+            address = self._unit.address(part.root)
+            root = open_root(part.root, self._capsule, shape, pinned=pinned, seed=seed, address=address)
             hosts[part.path] = opened.enter_context(root)
             return []
         way = [hosts[part.prefix(depth).path] for depth in range(part.depth)]
@@ -156,7 +159,7 @@ class Worker:
     def _opener(self, stack: Stack, hosts: Mapping[str, Host]) -> Opener | None:
         """How another environment of this stack is opened; ``None`` if it is a machine of its own."""
         layer, counted = stack.top(), self._unit.clock != "wall"
-        if layer is None or stack.baseline() is None:
+        if layer is None or self._unit.baseline(stack) is None:
             return Opener.bare(hosts[stack.path], counted)
         if layer.own_machine:
             return None
@@ -219,7 +222,7 @@ class Worker:
         return 0.0 if env is None or env.dead else env.expected.get(step.workload, 0.0)
 
     def _measured(self, env: Environment, step: Step, once: Invocation, *, warmup: bool = False) -> Measured:
-        base, workload = env.stack.baseline(), self._workloads[step.workload]
+        base, workload = self._unit.baseline(env.stack), self._workloads[step.workload]
         return Measured(
             stack=step.stack,
             baseline=base.path if base else step.stack,

@@ -20,15 +20,16 @@ BESIDE = "vbench.toml"
 """The name of a hosts file that is found beside a plan."""
 MOST = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_RESERVED = "local"
+LOCAL = "local"
+"""This machine, which may be declared to be on the same hardware as others."""
 
 
 class Machine(BaseModel):
     """One machine: ``[[machine]]`` in a hosts file.
 
-    ``ssh``: an alias of the user's SSH configuration, or user@host:port; by default the name. ``system``: what it is, a
-    name of the catalogue; by default a machine without a hypervisor. ``hardware``: what it runs on, in the user's words;
-    only machines with the same words are compared. ``baseline``: the machine over which its overhead is told.
+    ``ssh``: an alias of the user's SSH configuration, or user@host:port; by default the name. ``system``: what it is,
+    a name of the catalogue; by default a machine without a hypervisor. ``hardware``: what it runs on, in the user's
+    words; only machines with the same words are compared. ``baseline``: the machine over which its overhead is told.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,7 +65,9 @@ def read_hosts(path: Path, systems: Sequence[str], layers: Sequence[str]) -> dic
         raise UsageError(f"{path}: {error}", "a hosts file is TOML, with a [[machine]] for each") from None
     machines: dict[str, Machine] = {}
     for each in found:
-        if not _NAME.fullmatch(each.name) or each.name == _RESERVED or each.name in layers:
+        if each.name == LOCAL and each.ssh:
+            raise UsageError(f"{path}: local is this machine, which is not logged in to", "leave out its ssh")
+        if not _NAME.fullmatch(each.name) or each.name in layers:
             raise UsageError(
                 f"{path}: {each.name!r} cannot be a machine's name",
                 "take letters and digits, no layer's name",
@@ -89,9 +92,11 @@ def _check(path: Path, machine: Machine, machines: Mapping[str, Machine]) -> Non
     if base is None:
         raise UsageError(f"{path}: {machine.name}: its baseline {machine.baseline!r} is not declared")
     if not machine.hardware or machine.hardware != base.hardware:
+        mine, other = (
+            repr(each.hardware) if each.hardware else "that is not named" for each in (machine, base)
+        )
         raise UsageError(
-            f"{path}: {machine.name} is on hardware {machine.hardware or 'that is not named'!r}, its baseline {base.name} "
-            f"on {base.hardware or 'that is not named'!r}",
+            f"{path}: {machine.name} is on hardware {mine}, its baseline {base.name} on hardware {other}",
             "only machines on the same hardware may be compared: say the same hardware = ... for both, if so it is",
         )
     way = [machine.name]

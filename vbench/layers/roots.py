@@ -13,6 +13,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.capsule.delivery import Sent, deliver
 from vbench.errors import HostError, UsageError
 from vbench.hosts.base import Host
+from vbench.hosts.declared import LOCAL
 from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
 from vbench.hosts.ssh.host import SshHost
@@ -21,7 +22,6 @@ from vbench.hosts.workspace import session
 from vbench.layers.base import Shape, needed
 from vbench.technique import AddOn
 
-LOCAL = "local"
 LEADER = AddOn("lead", sources={"lead": (Path(add_on.__file__).parent / "sources/lead.c", ("-static",))})
 """The program that runs commands on machines over SSH."""
 
@@ -50,14 +50,17 @@ def open_root(
     *,
     pinned: bool = True,
     seed: int = 1,
+    address: str = "",
     sent: Sent = lambda done, whole: None,
 ) -> Iterator[Host]:
     """The root host of a stack, with the capsule and a scratch directory.
 
+    ``address``: how it is logged in to, by default its name.
+
     It is pinned to the shape's CPUs, except for stacks whose results do not depend on the CPU.
     """
     if root != LOCAL:
-        with _over_ssh(root, capsule, shape, pinned, seed, sent) as host:
+        with _over_ssh(root, address or root, capsule, shape, pinned, seed, sent) as host:
             yield host
         return
     with session() as folder:
@@ -86,12 +89,12 @@ def outside(root: Host, capsule: Capsule, shape: Shape) -> Host:
 
 @contextmanager
 def _over_ssh(
-    root: str, capsule: Capsule, shape: Shape, pinned: bool, seed: int, sent: Sent
+    root: str, address: str, capsule: Capsule, shape: Shape, pinned: bool, seed: int, sent: Sent
 ) -> Iterator[Host]:
     from vbench.hosts.ssh.keeper import keep  # noqa: PLC0415 - what they import takes long
     from vbench.hosts.ssh.login import log_in, way  # noqa: PLC0415
 
-    with log_in(way(root)) as login:
+    with log_in(replace(way(address), name=root)) as login:
         payload = deliver(capsule, login, sent)
         lead = _leader(login, payload.directory)
         usable = _usable(login)

@@ -12,8 +12,9 @@ from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError
 from vbench.exact.opening import settled, trail_of
 from vbench.hosts.base import Host
+from vbench.hosts.declared import LOCAL
 from vbench.layers.base import Layer, Shape, layer_classes, make_layer
-from vbench.layers.roots import LOCAL, open_root
+from vbench.layers.roots import open_root
 from vbench.technique import Picture
 from vbench.terms import Clock
 
