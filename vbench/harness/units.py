@@ -63,7 +63,12 @@ class WorkUnit(Frozen):
 
     def address(self, root: str) -> str:
         """How a machine is logged in to."""
-        return next((each.address for each in self.machines if each.name == root), root)
+        machine = self.machine(root)
+        return machine.address if machine else root
+
+    def machine(self, root: str) -> Machine | None:
+        """What the hosts file declares a machine to be."""
+        return next((each for each in self.machines if each.name == root), None)
 
     @property
     def here(self) -> bool:

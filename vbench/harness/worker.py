@@ -23,7 +23,7 @@ from vbench.hosts.declared import LOCAL
 from vbench.layers.base import make_layer
 from vbench.layers.roots import open_root, outside
 from vbench.layers.stack import Stack, open_layer
-from vbench.observe import facts, machine, noise
+from vbench.observe import facts, identity, machine, noise
 from vbench.workload.model import Workload
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Worker:
         self._workloads: Mapping[str, Workload] = {each.name: each for each in unit.workloads}
         self._sizes = {(size.stack, size.workload): size for size in unit.sizes}
         self._environments: dict[str, Environment] = {}
+        self._facts: dict[str, Mapping[str, Any]] = {}
         self._machines: dict[str, machine.Machine] = {}
         self._watches: dict[str, noise.Watch] = {}
 
@@ -59,6 +60,7 @@ class Worker:
         """
         with ExitStack() as opened:
             yield from self._open(opened)
+            yield from self._other_hardware()
             planned = {(step.stack, step.workload) for step in self._unit.steps}
             for path in self._environments:
                 for name in self._workloads:
@@ -119,10 +121,31 @@ class Worker:
             known["peer"] = at if hosts[at].peer_at else facts.ON_THE_MACHINE
             known["open_seconds"] = f"{seconds:.2f}"
             self._environments[path] = env
+            self._facts[path] = known
             yield Opened(stack=path, facts=known)
+            yield from self._held_against(stack, known)
             texts = [f"{name} did not come to rest" for name in dict.fromkeys(restless)]
             if notes := [Note(severity="warning", stacks=[path], text=text) for text in texts]:
                 yield Noted(notes=tuple(notes))
+
+    def _held_against(self, stack: Stack, known: Mapping[str, Any]) -> Iterator[Noted]:
+        """What a machine shows that contradicts what it is declared to be."""
+        machine = self._unit.machine(stack.root)
+        if machine is not None and not stack.layers:
+            texts = [f"{stack.path}: {text}" for text in identity.contradictions(machine.system, known)]
+            if notes := [Note(severity="warning", stacks=[stack.path], text=text) for text in texts]:
+                yield Noted(notes=tuple(notes))
+
+    def _other_hardware(self) -> Iterator[Failed]:
+        """Machines that show other hardware than their baseline: they are not measured."""
+        for path in [path for path in self._environments if not Stack.parse(path).layers]:
+            base = self._unit.baseline(Stack.parse(path))
+            if base is None or base.path not in self._facts:
+                continue
+            if unlike := identity.other_hardware(self._facts[path], self._facts[base.path]):
+                del self._environments[path]
+                reason = f"it shows other hardware than its baseline {base.path}: {'; '.join(unlike)}"
+                yield Failed(stack=path, stage="open", reason=reason)
 
     def _examine(self, env: Environment) -> dict[str, Any]:
         """Check the digest of an environment that has come to rest, and collect its facts."""
