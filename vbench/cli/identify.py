@@ -19,6 +19,10 @@ def identify(
         typer.Argument(help="A machine of the hosts file, an alias of ~/.ssh/config, user@host, or local."),
     ],
     hosts: Hosts = None,
+    accept_new: Annotated[
+        bool,
+        typer.Option("--accept-new", help="Add the host key of a machine that is not known to known_hosts."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say what a machine is, as far as it tells; exit code 1 if that contradicts what it is declared to be."""
@@ -34,7 +38,7 @@ def identify(
     if name == LOCAL:
         known = identity.ask(LocalHost())
     else:
-        with log_in(way(machine.address)) as host:
+        with log_in(way(machine.address), accept_new=accept_new) as host:
             known = identity.ask(host)
     against = [*identity.contradictions(machine.system, known)] if declared else []
     if json:

@@ -81,4 +81,6 @@ def opened(path: str) -> AbstractContextManager[Host]:
     from vbench.layers.base import Shape
     from vbench.layers.stack import Stack, open_stack
 
-    return open_stack(Stack.parse(path), capsule.require(), Shape())
+    stack = Stack.parse(path)
+    machine = machines_of(None).get(stack.root)
+    return open_stack(stack, capsule.require(), Shape(), address=machine.address if machine else "")

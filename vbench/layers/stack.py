@@ -108,11 +108,11 @@ def _is_machine(word: str) -> bool:
 
 
 @contextmanager
-def open_layers(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[list[Host]]:
+def open_layers(stack: Stack, capsule: Capsule, shape: Shape, *, address: str = "") -> Iterator[list[Host]]:
     """Open every layer of a stack: its hosts from the root up. They are closed in reverse order on exit."""
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
-        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))]
+        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned, address=address))]
         for name in stack.layers:
             open_layer(stacked, hosts, make_layer(name), shape)
         if (trail := trail_of(hosts[-1])) is not None:
@@ -133,7 +133,7 @@ def open_layer(opened: ExitStack, hosts: list[Host], layer: Layer, shape: Shape)
 
 
 @contextmanager
-def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
-    """Open every layer of a stack, for its uppermost host."""
-    with open_layers(stack, capsule, shape) as hosts:
+def open_stack(stack: Stack, capsule: Capsule, shape: Shape, *, address: str = "") -> Iterator[Host]:
+    """Open every layer of a stack, for its uppermost host; ``address`` is how its root is logged in to."""
+    with open_layers(stack, capsule, shape, address=address) as hosts:
         yield hosts[-1]

@@ -30,7 +30,6 @@ _SEEN: dict[str, frozenset[str]] = {
     "xen": frozenset(("Xen", "Xen dom0", "Xen PV guest", "Xen HVM guest", "Xen PVH guest", "XCP-ng")),
     "parallels": frozenset(("Parallels Desktop", "Parallels Server", "Parallels Server Bare Metal")),
     "bhyve": frozenset(("bhyve",)),
-    "bochs": frozenset(("Bochs",)),
     "uml": frozenset(("User Mode Linux",)),
 }
 _CONTAINERS = frozenset(("chroot", "LXC", "OpenVZ", "Docker", "Podman", "systemd-nspawn", "Linux-VServer"))

@@ -203,7 +203,7 @@ class _Unknown(paramiko.MissingHostKeyPolicy):
         if not self._accept:
             raise HostError(
                 f"the host key of {self._to.name} is not known; it shows {key.fingerprint}",
-                f"if that is the right one, add to ~/.ssh/known_hosts (or use --accept-new):\n{line}",
+                f"if that is the right one, add to ~/.ssh/known_hosts (vbench identify --accept-new does):\n{line}",
             )
         path = Path.home() / ".ssh/known_hosts"
         try:
