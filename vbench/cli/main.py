@@ -28,6 +28,7 @@ from vbench.cli import (
     layers,
     logs,
     notebook,
+    pair,
     plot,
     quickstart,
     replay,
@@ -53,7 +54,7 @@ app = typer.Typer(
 )
 _MODULES = (
     quickstart, run, resume, replay,
-    report, plot, verify, compare, blocks,
+    report, plot, verify, compare, pair, blocks,
     catalog, advise,
     doctor, identify, layers, workloads,
     notebook,

@@ -43,6 +43,10 @@ def run(
         ),
     ] = None,
     hosts: Hosts = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="Measure this machine without its baseline, as a session for `vbench pair`."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be opened and measured, and how long it takes.")
@@ -65,7 +69,8 @@ def run(
         None if bundle else plan,
         known,
         begin=read_info(bundle).plan if bundle else None,
-        stacks=stack,
+        stacks=[machine] if machine else stack,
+        apart=True if machine else None,
         workloads=workload,
         blocks=blocks,
         seed=seed,

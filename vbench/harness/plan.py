@@ -49,6 +49,8 @@ class Plan(BaseModel, extra="forbid"):
     memory_mib: int = Field(default=512, ge=192, le=2**24)
     disk_mib: int = Field(default=512, ge=128, le=2**24)
     leave_out: list[LeftOut] = Field(default=[], max_length=1000)
+    # Machines are measured without their baselines, which cannot be up at the same time and are measured by themselves.
+    apart: bool = False
     # The machines of the hosts file that its stacks stand on.
     machines: list[Machine] = Field(default=[], max_length=10_000)
 
@@ -64,7 +66,7 @@ class Plan(BaseModel, extra="forbid"):
 
     def all_stacks(self) -> list[Stack]:
         """The planned stacks and every baseline they need, each once, lowest first."""
-        return with_baselines(self.stacks, self.machines)
+        return with_baselines(self.stacks, () if self.apart else self.machines)
 
     def shape(self) -> Shape:
         """The resources of every environment."""
@@ -147,6 +149,7 @@ def load_plan(
     target_width: float | None = None,
     starts: int | None = None,
     machines: Mapping[str, Machine] | None = None,
+    apart: bool | None = None,
 ) -> Plan:
     """A plan from a file, or from ``begin`` (a bundle's plan); the other arguments override it.
 
@@ -170,6 +173,7 @@ def load_plan(
         "seed": seed,
         "target_width": target_width,
         "starts": starts,
+        "apart": apart,
     }
     raw |= {key: value for key, value in given.items() if value is not None}
     swept = _swept(path, known, raw.pop("sweep", []))

@@ -113,7 +113,11 @@ def units_for(
     so_far = so_far or SoFar()
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = plan.all_stacks()
-    bases = {base.path for stack in stacks if (base := baseline_of(stack, plan.machines)) is not None}
+    bases = {
+        base.path
+        for stack in stacks
+        if (base := baseline_of(stack, () if plan.apart else plan.machines)) is not None
+    }
     # Where instructions are counted, figures repeat, so more blocks gain nothing.
     most = {stack.path: plan.most_blocks if stack.clock() == "wall" else plan.blocks for stack in stacks}
     given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
@@ -135,6 +139,7 @@ def units_for(
         capsule=str(info.capsule.get("digest")),
         starts=plan.starts,
         machines=plan.machines,
+        apart=plan.apart,
         results=None if results is None else str(results),
         needed=most.keys() - info.hosts.keys(),
     )

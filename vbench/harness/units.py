@@ -49,6 +49,7 @@ class WorkUnit(Frozen):
     starts: int = Field(default=1, ge=1)  # blocks that begin in the same boot; see ``boot``
     shape: Shape
     capsule: str  # digest
+    apart: bool = False  # machines have no baseline here
     machines: tuple[Machine, ...] = ()  # those declared of the ones that its stacks stand on
     results: str | None = None
 
@@ -59,7 +60,7 @@ class WorkUnit(Frozen):
 
     def baseline(self, stack: Stack) -> Stack | None:
         """The stack that another's overhead is measured against."""
-        return baseline_of(stack, self.machines)
+        return baseline_of(stack, () if self.apart else self.machines)
 
     def address(self, root: str) -> str:
         """How a machine is logged in to."""
@@ -99,6 +100,7 @@ def units_of(
     capsule: str,
     starts: int = 1,
     machines: Sequence[Machine] = (),
+    apart: bool = False,
     results: str | None = None,
     needed: Set[str] = frozenset(),
 ) -> list[WorkUnit]:
@@ -131,6 +133,7 @@ def units_of(
                 starts=starts,
                 shape=shape,
                 capsule=capsule,
+                apart=apart,
                 machines=tuple(each for each in machines if each.name in {stack.root for stack in group}),
                 results=results,
             )
