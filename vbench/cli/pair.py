@@ -41,10 +41,10 @@ def pair(
     for name, base in declared.items():
         cells = paired(sessions, name, base)
         primary = {key: each.primary for run in runs for key, each in run.info.workloads.items()}
-        for row in cells.astype(object).where(cells.notna(), None).to_dict("records"):
-            rows.append(
-                {"stack": name, "baseline": base, **row, "primary": primary[row["workload"]] == row["metric"]}
-            )
+        for found in cells.astype(object).where(cells.notna(), None).to_dict("records"):
+            row = {str(key): value for key, value in found.items()}
+            mine = {"stack": name, "baseline": base, "primary": primary[row["workload"]] == row["metric"]}
+            rows.append(mine | row)
     if not rows:
         raise UsageError("these bundles have no cell in common of a machine and its baseline")
     if json:

@@ -22,7 +22,7 @@ FEWEST = 3
 
 
 def by_session(samples: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One row per session, stack and cell: ``run``, ``stack``, workload, params, metric, ``cost`` (mean log), ``blocks``.
+    """One row per session, stack and cell: run, stack, workload, params, metric, cost (mean log) and blocks.
 
     ``samples``: one frame per session, as of a loaded bundle.
     """
