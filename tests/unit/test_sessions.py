@@ -12,7 +12,6 @@ from bundles import sample
 
 from vbench.stats.sessions import by_session, paired
 
-
 CELL = {"workload": "null-call", "params": "{}", "metric": "latency"}
 
 
