@@ -91,10 +91,10 @@ def files(tmp_path: Path) -> Path:
 BAD = {
     "layer": (["exec", "local/nosuch", "--", "true"], "there is no layer 'nosuch'"),
     "layer-near": (["exec", "local/quemu", "--", "true"], "hint: did you mean qemu?"),
-    "layer-run": (["run", "--stack", "nosuch"], "there is no layer 'nosuch'"),
-    "layer-doctor": (["doctor", "nosuch"], "there is no layer 'nosuch'"),
+    "layer-run": (["run", "--stack", "nosuch"], "nosuch is neither a layer nor a machine"),
+    "layer-doctor": (["doctor", "kmv"], "hint: did you mean kvm?"),
     "path": (["run", "--stack", "local//uml"], "is not a stack path"),
-    "remote": (["exec", "alice@lab7", "--", "true"], "remote roots are not supported yet"),
+    "remote": (["exec", "alice@lab7.invalid", "--", "true"], "cannot connect to alice@lab7.invalid"),
     "workload": (["run", "-s", "local", "-w", "cpu-imt"], "did you mean cpu-int?"),
     "workload-mix": (
         ["run", "-s", "local", "-w", "web"],

@@ -81,6 +81,7 @@ def opened(path: str) -> AbstractContextManager[Host]:
     from vbench.layers.base import Shape
     from vbench.layers.stack import Stack, open_stack
 
-    stack = Stack.parse(path)
-    machine = machines_of(None).get(stack.root)
+    machines = machines_of(None)
+    stack = Stack.asked(path, machines)
+    machine = machines.get(stack.root)
     return open_stack(stack, capsule.require(), Shape(), address=machine.address if machine else "")

@@ -191,14 +191,14 @@ def load_plan(
             else None
         )
         raise UsageError(f"{source}{first_problem(error)}, not {brief(first['input'])}", hint) from None
-    paths = [Stack.parse(part).path for text in plan.stacks for part in text.split(",")]
+    known_machines = {**{each.name: each for each in plan.machines}, **(machines or {})}
+    paths = [Stack.asked(part, known_machines).path for text in plan.stacks for part in text.split(",")]
     names = [one.name for one in [*(one for text in plan.workloads for one in select(known, text)), *swept]]
     left_out = [
         _resolved(each, known, names, path)
         for each in plan.leave_out
         if not begin or {*each.workloads} & {*names}  # part of a bundle's plan may be asked for
     ]
-    known_machines = {**{each.name: each for each in plan.machines}, **(machines or {})}
     roots = {stack.root for stack in with_baselines(paths, [*known_machines.values()])}
     return plan.model_copy(
         update={

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
@@ -47,6 +48,24 @@ class Stack:
         for name in parts:
             make_layer(name)
         return cls(root, tuple(parts))
+
+    @classmethod
+    def asked(cls, text: str, machines: Collection[str] = ()) -> Stack:
+        """Parse a stack path as a user writes it, who may have misspelt a layer.
+
+        ``machines`` are those of the hosts file. Raises ``UsageError`` if its first word is no layer, and no machine
+        that is known.
+        """
+        stack = cls.parse(text)
+        if stack.root != LOCAL and stack.root not in machines and not _REMOTE.fullmatch(stack.root):
+            from vbench.hosts.ssh.login import way  # noqa: PLC0415 - what it imports takes long
+
+            try:
+                way(stack.root)
+            except UsageError as error:
+                near = get_close_matches(stack.root, [*layer_classes(), *machines], 1)
+                raise UsageError(error.message, f"did you mean {near[0]}?" if near else error.hint) from None
+        return stack
 
     @property
     def path(self) -> str:
