@@ -124,20 +124,23 @@ class Candidates:
         """The cells that the plan leaves out in candidates which have most of the mix, and those candidates."""
         found: dict[Cell, list[str]] = {}
         for stack in self.eligible:
-            planned = {each.workload for each in self.failures if each.stack == stack and each.planned}
             absent = ranking.missing(stack)
             few = sum(ranking.weights[cell] for cell in absent) <= MOST_SKIPPED * ranking.carried
-            if few and None not in planned and {cell[0] for cell in absent} <= planned:
+            if few and {cell[0] for cell in absent} <= self._planned(stack).keys():
                 for cell in absent:
                     found.setdefault(cell, []).append(stack)
         rest = ranking.without(found)
         return found if math.isclose(rest.carried, ranking.carried) else {}
 
+    def _planned(self, stack: str) -> dict[str | None, str]:
+        """The workloads that the plan leaves out in a stack, with the reasons."""
+        return {each.workload: each.reason for each in self.failures if each.stack == stack and each.planned}
+
     def _set_aside(self) -> dict[str, str]:
         """By stack, why it is not considered: its cells were left out on purpose, or do not measure it."""
         aside = {}
         for stack in self.eligible:
-            planned = {e.workload: e.reason for e in self.failures if e.stack == stack and e.planned}
+            planned = self._planned(stack)
             absent = self.ranking.missing(stack)
             far = [self.ranking.name(cell) for cell, why in absent.items() if why == ELSEWHERE]
             gone = [cell[0] for cell, why in absent.items() if why != ELSEWHERE]
