@@ -227,7 +227,7 @@ def test_check_raises(host: Host) -> None:
 
 
 def test_spawn_runs_and_is_ended(host: Host) -> None:
-    with host.spawn(["sh", "-c", "sleep 1000 & echo child $!; echo ready >&2; wait"]) as process:
+    with host.spawn(["sh", "-c", "sleep 1000 & echo child $! ready; wait"]) as process:
         child = int(said(process, "ready").split("child ")[1].split()[0])
         assert process.poll() is None
         assert alive(host, process.pid)

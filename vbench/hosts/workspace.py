@@ -202,11 +202,11 @@ def _remove_unlocked(home: Path) -> list[Path]:
 
 def _remove(folder: Path) -> None:
     """Remove a session's folder, its lock last: one killed meanwhile is recognized by it as any other."""
-    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != "lock":
+    for path in folder.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "lock":
+            with contextlib.suppress(OSError):
                 path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
