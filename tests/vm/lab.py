@@ -101,13 +101,13 @@ class Lab:
         """A command as run where the harness is."""
         return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *command]
 
-    def run(self, command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+    def run(self, command: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
         env = {**os.environ, "HOME": str(self.home)}
         env.pop("SSH_AUTH_SOCK", None)
         return subprocess.run(
             self.argv(command), env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False,
-            **options,  # type: ignore[call-overload]
+            timeout=timeout,
         )  # fmt: skip
 
     def add(self, name: str) -> Machine:

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.vm.lab import USER, Lab, make_root, three
 from vbench.capsule import capsule
+
+from .lab import USER, Lab, make_root, three
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces"),

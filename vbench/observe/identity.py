@@ -32,7 +32,10 @@ _SEEN: dict[str, frozenset[str]] = {
     "bhyve": frozenset(("bhyve",)),
     "uml": frozenset(("User Mode Linux",)),
 }
-_CONTAINERS = frozenset(("chroot", "LXC", "OpenVZ", "Docker", "Podman", "systemd-nspawn", "Linux-VServer"))
+_ISOLATORS = "BSD jail, chroot, bubblewrap, LXC, OpenVZ, Docker, Podman, systemd-nspawn, Linux-VServer"
+_KERNELS = "gVisor, coLinux, Adeos, Dovetail, L4Linux"
+WITHOUT_HYPERVISOR = frozenset(f"{_ISOLATORS}, {_KERNELS}".split(", "))
+"""Systems of the catalogue that show what their host runs on, or nothing."""
 _SAME = ("cpu", "microcode", "machine")
 """Facts in which two machines on the same hardware agree, whatever runs on it."""
 
@@ -66,8 +69,8 @@ def contradictions(system: str, known: Mapping[str, Any]) -> Iterator[str]:
     """What a machine's facts say against the system that it is declared to be; "": one without a hypervisor."""
     seen = str(known.get("virtualized", ""))
     kind = seen.partition(" ")[0].rstrip(",")
-    if system in _CONTAINERS:
-        return  # they share their host's kernel, and show what that runs on
+    if system in WITHOUT_HYPERVISOR:
+        return
     if not system:
         if kind in _SEEN or seen.startswith("yes"):
             yield f"it is declared without a hypervisor, and shows {seen}"
