@@ -27,6 +27,8 @@ from vbench.hosts.base import Host, Payload, Program
 
 LOCK_FILE = rootfs.DATA / "capsule.lock"
 Say = Callable[[str], None]
+Sent = Callable[[str, int, int], None]
+"""Told a machine's name, how many bytes of the capsule have arrived there, and how many there are."""
 
 
 class Manifest(BaseModel, extra="forbid"):
@@ -44,10 +46,10 @@ class Manifest(BaseModel, extra="forbid"):
 
 
 class Capsule:
-    """A built capsule in the cache."""
+    """A built capsule in the cache; ``sent`` is told how far it is on its way to other machines."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, sent: Sent = lambda name, done, whole: None) -> None:
+        self.directory, self.sent = directory, sent
         try:
             self.manifest = Manifest.model_validate_json((directory / "capsule.json").read_bytes())
         except (OSError, ValidationError) as error:
@@ -87,14 +89,15 @@ def find() -> Capsule | None:
     return None
 
 
-def require() -> Capsule:
-    """Like :func:`find`, but a missing capsule is an error that says how to get one."""
+def require(sent: Sent | None = None) -> Capsule:
+    """Like :func:`find`, but a missing capsule is an error that says how to get one; ``sent``: see `Capsule`."""
     capsule = find()
     if capsule is None:
         raise VbenchError(
             "no capsule has been built here for this version of vbench",
             "build one with: vbench capsule build (or: vbench capsule import FILE)",
         )
+    capsule.sent = sent or capsule.sent
     return capsule
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,6 @@ log = logging.getLogger(__name__)
 
 PIECE = 4 << 20
 """Bytes of the archive that are sent at once."""
-Sent = Callable[[int, int], None]
-"""Told how far it is: bytes of the archive sent, and bytes in all."""
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _LOOK, _TAKE, _SETTLE = (script(_SCRIPTS / f"{name}.sh") for name in ("look", "take", "settle"))
@@ -43,11 +40,12 @@ class There:
     unpacker: str
 
 
-def deliver(capsule: Capsule, host: Host, sent: Sent = lambda done, whole: None) -> Payload:
+def deliver(capsule: Capsule, host: Host) -> Payload:
     """The capsule on a machine over SSH, brought there if it is not there yet.
 
-    Raises ``VbenchError`` if there is no room for it, before anything is sent, and ``DigestMismatch`` if it did not
-    arrive as it is.
+    Several harnesses may bring it at once: they write the same bytes to the same places, and the first to have it whole
+    gives it its name. Raises ``VbenchError`` if there is no room for it, before anything is sent, and
+    ``DigestMismatch`` if it did not arrive as it is.
     """
     there = look(capsule, host)
     name = capsule.digest[:16]
@@ -60,8 +58,14 @@ def deliver(capsule: Capsule, host: Host, sent: Sent = lambda done, whole: None)
                 f"{host.name} has {there.free >> 20} MiB free in {there.folder}, the capsule needs {wanted >> 20}",
                 "make room there, or set XDG_CACHE_HOME for its login shells",
             )
-        _send(archive, host, there, f"{there.folder}/{name}.part", sent)
-        _settle(capsule, host, there.folder, name)
+        try:
+            _send(archive, capsule, host, there, home)
+            _settle(capsule, host, there.folder, name)
+        except HostError:
+            # Whoever was first has removed what was sent, maybe while this harness was unpacking it.
+            if not look(capsule, host).delivered:
+                raise
+        log.info("%s has the capsule, in %s", host.name, home)
     return payload_at(home, capsule.manifest)
 
 
@@ -83,21 +87,23 @@ def look(capsule: Capsule, host: Host) -> There:
     )
 
 
-def _send(archive: Path, host: Host, there: There, target: str, sent: Sent) -> None:
+def _send(archive: Path, capsule: Capsule, host: Host, there: There, home: str) -> None:
     whole = archive.stat().st_size
     with archive.open("rb") as file:
         number = min(there.sent, whole) // PIECE
         file.seek(number * PIECE)
         while data := file.read(PIECE):
             packed = zlib.compress(data, 1, wbits=31) if there.unpacker != "cat" else data
-            argv = ["sh", "-c", _TAKE, "take", target, str(number), str(PIECE), there.unpacker]
+            argv = ["sh", "-c", _TAKE, "take", home, str(number), str(PIECE), there.unpacker]
             done = host.run(argv, check=False, timeout=_PATIENCE_S, input=packed)
+            if done.text == "delivered":  # by somebody else
+                return
             if done.code:
                 raise HostError(
                     f"{host.name}: the capsule does not arrive: {_last(done.stderr)}", "is its disk full?"
                 )
             number += 1
-            sent(min(number * PIECE, whole), whole)
+            capsule.sent(host.name, min(number * PIECE, whole), whole)
 
 
 def _settle(capsule: Capsule, host: Host, folder: str, name: str) -> None:

@@ -51,6 +51,7 @@ def carry_out(bundle: Bundle, known: Library, built: Capsule, sizes: Sizes | Non
     from vbench.harness.run import execute
 
     with logged_into(bundle.path), ConsoleProgress() as progress:
+        built.sent = progress.sending
         try:
             execute(bundle, known, built, progress, sizes)
         except KeyboardInterrupt:

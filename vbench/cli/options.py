@@ -78,10 +78,13 @@ def machines_of(hosts: Path | None, plan: Path | None = None) -> dict[str, Machi
 def opened(path: str) -> AbstractContextManager[Host]:
     """The host on top of a stack, as a context manager."""
     from vbench.capsule import capsule
+    from vbench.cli.console import ConsoleProgress
     from vbench.layers.base import Shape
     from vbench.layers.stack import Stack, open_stack
 
     machines = machines_of(None)
     stack = Stack.asked(path, machines)
     machine = machines.get(stack.root)
-    return open_stack(stack, capsule.require(), Shape(), address=machine.address if machine else "")
+    return open_stack(
+        stack, capsule.require(ConsoleProgress().sending), Shape(), address=machine.address if machine else ""
+    )

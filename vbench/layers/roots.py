@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
-from vbench.capsule.delivery import Sent, deliver
+from vbench.capsule.delivery import deliver
 from vbench.errors import HostError, UsageError
 from vbench.hosts.base import Host
 from vbench.hosts.declared import LOCAL
@@ -51,7 +51,6 @@ def open_root(
     pinned: bool = True,
     seed: int = 1,
     address: str = "",
-    sent: Sent = lambda done, whole: None,
 ) -> Iterator[Host]:
     """The root host of a stack, with the capsule and a scratch directory.
 
@@ -60,7 +59,7 @@ def open_root(
     It is pinned to the shape's CPUs, except for stacks whose results do not depend on the CPU.
     """
     if root != LOCAL:
-        with _over_ssh(root, address or root, capsule, shape, pinned, seed, sent) as host:
+        with _over_ssh(root, address or root, capsule, shape, pinned, seed) as host:
             yield host
         return
     with session() as folder:
@@ -89,13 +88,13 @@ def outside(root: Host, capsule: Capsule, shape: Shape) -> Host:
 
 @contextmanager
 def _over_ssh(
-    root: str, address: str, capsule: Capsule, shape: Shape, pinned: bool, seed: int, sent: Sent
+    root: str, address: str, capsule: Capsule, shape: Shape, pinned: bool, seed: int
 ) -> Iterator[Host]:
     from vbench.hosts.ssh.keeper import keep  # noqa: PLC0415 - what they import takes long
     from vbench.hosts.ssh.login import log_in, way  # noqa: PLC0415
 
     with log_in(replace(way(address), name=root)) as login:
-        payload = deliver(capsule, login, sent)
+        payload = deliver(capsule, login)
         lead = _leader(login, payload.directory)
         usable = _usable(login)
         inside, _ = cpus_for(shape, usable, root)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _PLACE = re.compile(r"(?:(?P<user>[^@\s/]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^@\s/:\[\]]+)(?::(?P<port>\d+))?")
 _SYSTEM = Path("/etc/ssh")
 _PATIENCE_S = 15.0  # to connect
+_SILENCE_S = 60  # that what was sent may stay unacknowledged before the machine counts as gone (tcp(7))
 _HANDSHAKE_S = 60.0  # for each step of the protocol
 
 
@@ -187,6 +188,8 @@ def _transport(to: Way, before: paramiko.Transport | None, accept_new: bool) -> 
         transport = client.get_transport()
         assert transport is not None  # noqa: S101
         _tune(transport)
+        if isinstance(transport.sock, socket.socket):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
         yield transport
     finally:
         client.close()
