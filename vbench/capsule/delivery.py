@@ -73,7 +73,12 @@ def look(capsule: Capsule, host: Host) -> There:
     """What a machine has of a capsule. Raises ``HostError`` if the capsule cannot run on such a machine."""
     done = host.run(["sh", "-c", _LOOK, "look", capsule.digest[:16]], check=False)
     said = dict(line.partition(" ")[::2] for line in done.text.splitlines())
-    if done.code or "free" not in said:
+    if done.code == 0 and not {"cache", "machine", "free"} <= said.keys():
+        raise HostError(
+            f"{host.name}: its shell does not answer as asked, but {done.text[:80]!r}",
+            "a login there must run the command that it is given, and print nothing of its own",
+        )
+    if done.code:
         reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "it says nothing"
         raise HostError(f"{host.name}: the user's cache cannot be used: {reason}")
     if said["machine"] != _MACHINE:

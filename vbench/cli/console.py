@@ -131,7 +131,7 @@ class ConsoleProgress:
             self._bar.remove_task(task)
             del self._sending[machine]
             log.info("%s has all %d MiB of the capsule, at %.1f MiB/s", machine, mib, rate)
-            if not self._held:
+            if not (self._held or self._quiet):
                 self._bar.stop()
 
     def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 PACKAGES = "openssh-server,iproute2,util-linux,mount"
 USER = "alice"
+VBENCH = (sys.executable, "-m", "vbench.cli.main")
 _SSHD = """
 Port 22
 HostKey /etc/ssh/key
@@ -35,7 +36,7 @@ ClientAliveCountMax 3
 _BOOT = """
 set -e
 root=$1; lower=$2; name=$3
-mount -t tmpfs tmpfs "$root"
+mount -t tmpfs -o size=4G tmpfs "$root"
 mkdir "$root/up" "$root/work" "$root/root"
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$root/up,workdir=$root/work" "$root/root"
 cp -r "$4/." "$root/root/etc/ssh/"
@@ -110,15 +111,36 @@ class Lab:
             timeout=timeout,
         )  # fmt: skip
 
+    def inside(self, name: str, script: str) -> str:
+        """What a shell script prints that is run on a machine, past SSH."""
+        argv = ["nsenter", f"--target={self.machines[name].pid}", "--mount", "--pid", "--net", "--root", "--"]
+        return subprocess.run([*argv, "sh", "-c", script], capture_output=True, text=True, check=False).stdout
+
+    def cut(self, name: str, down: bool = True) -> None:
+        """Cut the cable between the harness and a machine that is joined to it, or mend it."""
+        (link,) = [each for each in self.inside(name, "ls /sys/class/net").split() if each != "lo"]
+        _do([*self.argv(["ip", "link", "set", link, "down" if down else "up"])])
+
+    def reboot(self, name: str) -> None:
+        """End a machine as a power cut does, and start it anew with the same host key and address."""
+        old = self.machines[name]
+        address, net = old.addresses[0], int(old.addresses[0].split(".")[2])
+        old.process.kill()
+        old.process.wait()
+        new = self.add(name)
+        self.join(None, new, net)
+        assert new.addresses == [address]
+
     def add(self, name: str) -> Machine:
-        """Start a machine without a network."""
+        """Start a machine without a network; one of a name that there was has its host key."""
         place = self.folder / name
-        (place / "root").mkdir(parents=True)
+        (place / "root").mkdir(parents=True, exist_ok=True)
         keys = place / "ssh"
-        keys.mkdir()
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "key"], check=True)
-        (keys / "sshd_config.lab").write_text(_SSHD)
-        shutil.copy(self.home / ".ssh/id_ed25519.pub", keys / "keys")
+        if not keys.exists():
+            keys.mkdir()
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "key"], check=True)
+            (keys / "sshd_config.lab").write_text(_SSHD)
+            shutil.copy(self.home / ".ssh/id_ed25519.pub", keys / "keys")
         argv = [
             "unshare",
             "--net",
@@ -208,6 +230,24 @@ def three(folder: Path, root: Path) -> Iterator[Lab]:
             "Host inner\n  HostName 10.213.3.2\n  User root\n  ProxyJump jump\n"
         )
         yield made
+
+
+def vbench(lab: Lab, *argv: str | Path, code: int = 0) -> str:
+    """What a command prints that is run where the harness is."""
+    done = lab.run([*VBENCH, *map(str, argv)], timeout=600)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    assert done.returncode == code, said
+    return said
+
+
+def left(lab: Lab, name: str) -> list[str]:
+    """What is there of ours on a machine, but for what is meant to stay."""
+    return lab.inside(
+        name,
+        "ls -d $HOME/.cache/vbench/sessions/s* /home/*/.cache/vbench/sessions/s* 2>/dev/null; "
+        "grep -ls VBENCH_OWNER /proc/[0-9]*/environ",
+    ).splitlines()
 
 
 if __name__ == "__main__":  # a shell in a lab: python tests/vm/lab.py ROOT FOLDER
