@@ -7,6 +7,7 @@ other. They share this machine's kernel and processors, and nothing else of it.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from vbench.hosts.base import Payload
+from vbench.layers.qemu import emulator
 
 PACKAGES = "openssh-server,iproute2,util-linux,mount"
 USER = "alice"
@@ -52,6 +56,22 @@ ip link set lo up
 mkdir -p old
 pivot_root . old
 umount -l /old
+exec /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.lab
+"""
+
+
+_GUEST_RC = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mkdir -p /dev/pts /dev/shm /run /tmp
+mount -t devpts -o mode=600,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs run /run
+mkdir -p /run/sshd
+ln -sf /proc/self/fd /dev/fd
+hostname guest
+ip link set lo up
+ip addr add 10.0.2.15/24 dev eth0
+ip link set eth0 up
 exec /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.lab
 """
 
@@ -136,11 +156,7 @@ class Lab:
         place = self.folder / name
         (place / "root").mkdir(parents=True, exist_ok=True)
         keys = place / "ssh"
-        if not keys.exists():
-            keys.mkdir()
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "key"], check=True)
-            (keys / "sshd_config.lab").write_text(_SSHD)
-            shutil.copy(self.home / ".ssh/id_ed25519.pub", keys / "keys")
+        host_key = self._keys(keys)
         argv = [
             "unshare",
             "--net",
@@ -158,7 +174,7 @@ class Lab:
         log = self.opened.enter_context((place / "log").open("wb"))
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.opened.callback(_end, process)
-        machine = Machine(name, process, " ".join((keys / "key.pub").read_text().split()[:2]))
+        machine = Machine(name, process, host_key)
         self.machines[name] = machine
         return machine
 
@@ -173,6 +189,45 @@ class Lab:
             _do([*inside, "ip", "addr", "add", f"10.213.{net}.{last}/24", "dev", name])
             _do([*inside, "ip", "link", "set", name, "up"])
         other.addresses.append(f"10.213.{net}.{peer}")
+
+    def add_guest(self, name: str, payload: Payload, port: int) -> None:
+        """Start a guest of QEMU's with the same root, reached on a port of loopback where the harness is.
+
+        Its processor goes by the name of this machine's, as guests' processors often do.
+        """
+        place = self.folder / name
+        (place / "seed/vbench").mkdir(parents=True)
+        (place / "seed/vbench/rc").write_text(_GUEST_RC)
+        (place / "seed/vbench/rc").chmod(0o755)
+        host_key = self._keys(place / "seed/etc/ssh", "SetEnv XDG_CACHE_HOME=/scratch\n")
+        mke2fs = [*payload.command("mke2fs"), "-q", "-F", "-t", "ext4"]
+        _do(["tar", "-C", str(place / "seed"), "--owner=0", "--group=0", "-cf", str(place / "seed.tar"), "."])
+        _do([*mke2fs, "-d", str(self.root), str(place / "root.img"), "600M"])
+        _do([*mke2fs, str(place / "scratch.img"), "6G"])
+        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        argv = [*emulator(payload), "-M", "q35,usb=off,graphics=off", "-m", "1G", "-nodefaults", "-nographic"]
+        argv += ["-cpu", f"max,model-id={model[1] if model else ''}", "-serial", f"file:{place}/console"]
+        argv += ["-kernel", payload.boot("vmlinux"), "-initrd", payload.boot("initrd")]
+        argv += ["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on net.ifnames=0"]
+        for disk in ("root.img", "seed.tar", "scratch.img"):
+            argv += ["-drive", f"if=none,id={disk[:4]},file={place}/{disk},format=raw,cache=unsafe"]
+            argv += ["-device", f"virtio-blk-pci,drive={disk[:4]}"]
+        argv += ["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"]
+        argv += ["-device", "virtio-net-pci,netdev=net,romfile="]
+        process = subprocess.Popen(self.argv(argv), stdin=subprocess.DEVNULL)
+        self.opened.callback(_end, process)
+        with (self.home / ".ssh/known_hosts").open("a") as file:
+            file.write(f"[127.0.0.1]:{port} {host_key}\n")
+        self.configure(f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  User root\n")
+
+    def _keys(self, folder: Path, more: str = "") -> str:
+        """Put what an SSH server needs into a folder, a host key that stays the same; that key's public half."""
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
+            (folder / "sshd_config.lab").write_text(_SSHD + more)
+            shutil.copy(self.home / ".ssh/id_ed25519.pub", folder / "keys")
+        return " ".join((folder / "key.pub").read_text().split()[:2])
 
     def know(self, machine: Machine, address: str) -> None:
         """Pin a machine's host key for the harness."""
@@ -232,9 +287,9 @@ def three(folder: Path, root: Path) -> Iterator[Lab]:
         yield made
 
 
-def vbench(lab: Lab, *argv: str | Path, code: int = 0) -> str:
+def vbench(lab: Lab, *argv: str | Path, code: int = 0, timeout: float = 600) -> str:
     """What a command prints that is run where the harness is."""
-    done = lab.run([*VBENCH, *map(str, argv)], timeout=600)
+    done = lab.run([*VBENCH, *map(str, argv)], timeout=timeout)
     said = done.stdout + done.stderr
     assert "Traceback" not in said, said
     assert done.returncode == code, said

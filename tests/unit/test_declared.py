@@ -102,6 +102,12 @@ def test_systems_that_are_seen_are_in_the_catalogue() -> None:
 def test_hardware_is_told_by_facts_that_both_have() -> None:
     mine: dict[str, Any] = {"cpu": "EPYC 7742", "microcode": f"{UNAVAILABLE}none", "machine": "x86_64"}
     assert identity.other_hardware(mine, {**mine, "microcode": "0x1"}) == []
+    assert identity.odd_hardware(mine, {**mine, "microcode": "0x1"}) == [], "one of them cannot tell"
+    told = {**mine, "microcode": "0x2"}
+    assert identity.other_hardware(told, {**told, "microcode": "0x1"}) == [], (
+        "guests are shown what is not there"
+    )
+    assert identity.odd_hardware(told, {**told, "microcode": "0x1"}) == ["microcode: 0x2 here, 0x1 there"]
     assert identity.other_hardware(mine, {**mine, "cpu": "Xeon"}) == ["cpu: EPYC 7742 here, Xeon there"]
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
-from lab import USER, Lab, left, vbench
+from lab import USER, VBENCH, Lab, left, vbench
+
+from vbench.capsule import capsule
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -68,3 +72,98 @@ def test_a_host_key_that_is_not_known_and_one_that_changed(lab: Lab) -> None:
         assert "known_hosts has SHA256" in vbench(lab, "exec", "bare", "--", "true", code=1)
     finally:
         known.write_text(kept)
+
+
+DECLARED = """
+[[machine]]
+name = "bare"
+hardware = "box"
+[[machine]]
+name = "same"
+ssh = "bare"
+system = "LXC"
+hardware = "box"
+baseline = "bare"
+[[machine]]
+name = "wrong"
+ssh = "bare"
+system = "ESXi"
+hardware = "box"
+baseline = "bare"
+[[machine]]
+name = "elsewhere"
+ssh = "inner"
+hardware = "another box"
+"""
+
+
+def test_declared_machines(lab: Lab, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.toml"
+    hosts.write_text(DECLARED)
+    assert "nothing contradicts that same is LXC" in vbench(lab, "identify", "same", "--hosts", hosts)
+    told = vbench(lab, "identify", "wrong", "--hosts", hosts, code=1)
+    assert "wrong: it is declared to be ESXi, and shows " in told
+    out = tmp_path / "run"
+    vbench(
+        lab,
+        "run",
+        "--hosts",
+        hosts,
+        "-s",
+        "same",
+        "-w",
+        "os-nullcall,os-forkexec",
+        "--blocks",
+        "6",
+        "--out",
+        out,
+    )
+    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert {(row["stack"], row["baseline"]) for row in rows} == {("bare", "bare"), ("same", "bare")}
+    page = tmp_path / "report.html"
+    vbench(lab, "report", out, "-o", page)
+    assert page.read_text().count("LXC") > 1
+
+
+def test_a_baseline_on_other_hardware_is_refused(lab: Lab, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.toml"
+    hosts.write_text(DECLARED + 'baseline = "bare"\n')
+    told = vbench(
+        lab, "run", "--hosts", hosts, "-s", "elsewhere", "-w", "os-stat", "--out", tmp_path / "x", code=2
+    )
+    assert "elsewhere is on hardware 'another box', its baseline bare on hardware 'box'" in told
+
+
+@pytest.mark.skipif(
+    not os.environ.get("VBENCH_EVERYWHERE"), reason="the capsule takes minutes to a guest that is emulated"
+)
+def test_a_guest_that_somebody_else_has_made(lab: Lab, tmp_path: Path) -> None:
+    lab.add_guest("guest", capsule.require().payload(), 2201)
+    hosts = tmp_path / "hosts.toml"
+    hosts.write_text(
+        '[[machine]]\nname = "bare"\nhardware = "box"\n'
+        '[[machine]]\nname = "guest"\nsystem = "QEMU"\nhardware = "box"\nbaseline = "bare"\n'
+    )
+    end = time.monotonic() + 300
+    while lab.run([*VBENCH, "identify", "guest", "--hosts", str(hosts)], timeout=120).returncode:
+        assert time.monotonic() < end, (lab.folder / "guest/console").read_text()
+        time.sleep(2)
+    assert "nothing contradicts that guest is QEMU" in vbench(lab, "identify", "guest", "--hosts", hosts)
+    out = tmp_path / "run"
+    argv = [
+        "run",
+        "--hosts",
+        hosts,
+        "-s",
+        "guest",
+        "-w",
+        "os-nullcall,cpu-int",
+        "--blocks",
+        "6",
+        "--out",
+        out,
+    ]
+    vbench(lab, *argv, timeout=1500)
+    rows = json.loads(vbench(lab, "report", out, "--json").partition("\n\n")[0])
+    assert rows
+    assert "QEMU" in vbench(lab, "report", out)

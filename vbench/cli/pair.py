@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vbench.cli.console import say, show_table
+from vbench.cli.console import say, show_table, warn
 from vbench.cli.options import Json, group
 from vbench.errors import UsageError
 
@@ -88,7 +88,7 @@ def _declared(runs: Sequence[Run]) -> dict[str, str]:
 
 def _check(runs: Sequence[Run], declared: dict[str, str]) -> None:
     """Raise ``UsageError`` for sessions that may not be joined."""
-    from vbench.observe.identity import other_hardware
+    from vbench.observe.identity import odd_hardware, other_hardware
 
     seen: dict[str, Path] = {}
     for run in runs:
@@ -106,7 +106,11 @@ def _check(runs: Sequence[Run], declared: dict[str, str]) -> None:
                 raise UsageError(f"{run.path}: workload {name} is not the one of {first.path}")
     facts = {stack: known for run in runs for stack, known in run.facts.items()}
     for name, base in declared.items():
-        if name in facts and base in facts and (unlike := other_hardware(facts[name], facts[base])):
+        if name not in facts or base not in facts:
+            continue
+        if unlike := other_hardware(facts[name], facts[base]):
             raise UsageError(
                 f"{name} and its baseline {base} are not on the same hardware: {'; '.join(unlike)}"
             )
+        if odd := odd_hardware(facts[name], facts[base]):
+            warn(f"{name} may be on other hardware than its baseline {base}: {'; '.join(odd)}")

@@ -136,13 +136,17 @@ class Worker:
             if notes := [Note(severity="warning", stacks=[stack.path], text=text) for text in texts]:
                 yield Noted(notes=tuple(notes))
 
-    def _other_hardware(self) -> Iterator[Failed]:
+    def _other_hardware(self) -> Iterator[Event]:
         """Machines that show other hardware than their baseline: they are not measured."""
         for path in [path for path in self._environments if not Stack.parse(path).layers]:
             base = self._unit.baseline(Stack.parse(path))
             if base is None or base.path not in self._facts:
                 continue
-            if unlike := identity.other_hardware(self._facts[path], self._facts[base.path]):
+            pair = self._facts[path], self._facts[base.path]
+            if odd := identity.odd_hardware(*pair):
+                text = f"{path} may be on other hardware than its baseline {base.path}: {'; '.join(odd)}"
+                yield Noted(notes=(Note(severity="warning", stacks=[path], text=text),))
+            if unlike := identity.other_hardware(*pair):
                 del self._environments[path]
                 reason = f"it shows other hardware than its baseline {base.path}: {'; '.join(unlike)}"
                 yield Failed(stack=path, stage="open", reason=reason)

@@ -7,7 +7,7 @@ called out, and no sign is no contradiction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ _ISOLATORS = "BSD jail, chroot, bubblewrap, LXC, OpenVZ, Docker, Podman, systemd
 _KERNELS = "gVisor, coLinux, Adeos, Dovetail, L4Linux"
 WITHOUT_HYPERVISOR = frozenset(f"{_ISOLATORS}, {_KERNELS}".split(", "))
 """Systems of the catalogue that show what their host runs on, or nothing."""
-_SAME = ("cpu", "microcode", "machine")
+_SAME = ("cpu", "machine")
 """Facts in which two machines on the same hardware agree, whatever runs on it."""
+_ALIKE = ("microcode",)
+"""Facts in which they should, but hypervisors often show their guests something else."""
 
 
 SHOWN = (
@@ -87,9 +89,16 @@ def other_hardware(mine: Mapping[str, Any], base: Mapping[str, Any]) -> list[str
     A fact that one of them cannot read says nothing. Hypervisors may show another processor than there is: then the two
     are not comparable either, as the guest is given less.
     """
-    out = []
-    for name in _SAME:
+    return [*_differences(_SAME, mine, base)]
+
+
+def odd_hardware(mine: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """The facts that may show other hardware, or a hypervisor that shows its guests something else."""
+    return [*_differences(_ALIKE, mine, base)]
+
+
+def _differences(names: Sequence[str], mine: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
+    for name in names:
         ours, theirs = str(mine.get(name, UNAVAILABLE)), str(base.get(name, UNAVAILABLE))
         if ours != theirs and not ours.startswith(UNAVAILABLE) and not theirs.startswith(UNAVAILABLE):
-            out.append(f"{name}: {ours} here, {theirs} there")
-    return out
+            yield f"{name}: {ours} here, {theirs} there"
