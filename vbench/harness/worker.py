@@ -156,6 +156,8 @@ class Worker:
         digest = verify_inside(env.host)
         here = env.stack.depth == 0 and env.stack.root == LOCAL
         known = facts.collect(env.host, self._unit.results if here else None)
+        if env.stack.depth == 0 and env.stack.root != LOCAL:
+            known["round_trip_s"] = f"{machine.round_trip(env.host):.4f}"
         return {**known, "files_digest": digest}
 
     def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack, seed: int) -> list[Host]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vbench.hosts.base import Host
 from vbench.hosts.command import script
-from vbench.observe import facts
+from vbench.observe import facts, machine
 from vbench.observe.facts import UNAVAILABLE
 
 # By what "virtualized" begins with, the systems in the catalogue that look so from inside (facts._MAKERS).
@@ -44,7 +44,8 @@ _ALIKE = ("microcode",)
 
 SHOWN = (
     "virtualized", "hypervisor_leaf", "virt_what", "container", "vendor", "product", "firmware", "hypervisor",
-    "clocksource", "steal", "cpu", "microcode", "cpus", "memory_kib", "kernel", "machine",
+    "clocksource", "clock_offset_s", "round_trip_s", "steal", "cpu", "microcode", "cpus", "memory_kib", "kernel",
+    "machine",
 )  # fmt: skip
 """What is told of a machine, in this order."""
 _ASK = script(Path(__file__).parent / "scripts/identify.sh")
@@ -61,6 +62,7 @@ def ask(host: Host) -> dict[str, Any]:
     said = host.run(["sh", "-c", _ASK], check=False, timeout=60).text.splitlines()
     return {
         **known,
+        "round_trip_s": f"{machine.round_trip(host):.4f}",
         **{
             name: text or f"{UNAVAILABLE}it is not told" for name, _, text in (s.partition(" ") for s in said)
         },
