@@ -346,13 +346,20 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Machines ``bare``, ``jump``, and ``inner`` behind it, each with an SSH server and without Python."""
+def lab_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Debian root with an SSH server and without Python."""
     if os.geteuid() != 0 or not shutil.which("mmdebstrap") or not shutil.which("ssh-keygen"):
         pytest.skip("needs root, mmdebstrap and ssh-keygen")
-    folder = tmp_path_factory.mktemp("lab", numbered=False)
-    make_root(folder / "root")
-    with contextmanager(three)(folder, folder / "root") as made:
+    root = tmp_path_factory.mktemp("root") / "root"
+    make_root(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, lab_root: Path) -> Iterator[Lab]:
+    """Machines ``bare``, ``jump``, and ``inner`` behind it."""
+    folder = tmp_path_factory.mktemp("lab")
+    with contextmanager(three)(folder, lab_root) as made:
         cache = made.home / ".cache/vbench"
         cache.mkdir(parents=True)
         (cache / "capsules").symlink_to(capsule.home())
