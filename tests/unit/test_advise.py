@@ -153,6 +153,21 @@ def test_what_the_plan_leaves_out_is_set_aside_and_not_in_the_way(tmp_path: Path
     assert advice.text.count("it takes hours") == 1
 
 
+def test_a_small_part_that_the_plan_leaves_out_is_left_out_for_all(tmp_path: Path) -> None:
+    truth = {**TRUTH, "local/bubblewrap": {"int": 1.2, "null": 1.2, "fork": 1.2, "read": 1.2}}
+    gone = Failure(stack="local/bubblewrap", workload="write", stage="plan", reason="it takes hours")
+    run = of_truth(tmp_path, truth, failures=(gone,))
+    run = replace(run, samples=run.samples.query("stack != 'local/bubblewrap' or workload != 'write'"))
+    advice = advise(run)
+    assert row(advice, "local/bubblewrap")["verdict"] == "costlier against local/chroot"
+    told = advice.answers[0].sensitivity
+    assert "Left out: write, which the plan leaves out in local/bubblewrap." in told
+    assert "The answer rests on float, int, read, fork, null." in told
+    assert not any(line.startswith("Set aside") for line in told)
+    alone = advise(run, mix={"write": 1, "int": 9})  # a whole part of the mix, however small, is not left out
+    assert row(alone, "local/bubblewrap")["verdict"] == "set aside"
+
+
 def test_a_kind_that_the_bundle_lacks_leaves_it_open(tmp_path: Path) -> None:
     advice = advise(of_truth(tmp_path), mix="web")
     assert advice.answers[0].choice is None

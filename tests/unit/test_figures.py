@@ -222,6 +222,13 @@ def test_drift_is_told_from_none(wall: Run) -> None:
     assert not all(text.startswith("drift") for text in headings(part))
 
 
+def test_values_all_alike_have_no_drift_to_tell(wall: Run) -> None:
+    part = wall.samples[wall.samples["workload"] == "cpu-int"]
+    alike = part.assign(value=1.0, start=part.groupby(part["block"] % 2)["start"].transform("min"))
+    shown = [t.get_text() for t in texts(plot.trace(alike, title="t"))]
+    assert "too many alike for a drift" in shown
+
+
 def test_published_figures_are_as_printed_and_told_apart(wall: Run, counted: Run) -> None:
     tables = plot.tables()
     ratios = tables["micro"].ratios().set_index(["row", "system"])["ratio"]

@@ -76,6 +76,36 @@ def test_of_a_killed_process(tmp_path: Path) -> None:
         assert not folder.exists()
 
 
+def test_killed_while_it_removes_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever file of it that is, the next session removes the rest."""
+    unlink = os.unlink
+    left = 0
+    folder = tmp_path
+
+    def killed(path: str, *, dir_fd: int | None = None) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        unlink(path, dir_fd=dir_fd)
+
+    def leave() -> None:
+        nonlocal folder
+        with monkeypatch.context() as patch, session(tmp_path) as folder:
+            (folder / "sub").mkdir()
+            for name in ("a", "z", "sub/file"):
+                (folder / name).touch()
+            patch.setattr(os, "unlink", killed)
+
+    for files in range(4):
+        left = files
+        with pytest.raises(KeyboardInterrupt):
+            leave()
+        assert folder.is_dir()
+        with session(tmp_path):
+            assert not folder.exists(), files
+
+
 def test_none_yet(tmp_path: Path) -> None:
     assert remove_stale(tmp_path / "sessions") == []
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,14 @@ from pathlib import Path
 import pytest
 
 from vbench import load
+from vbench.capsule import capsule
 from vbench.capsule.capsule import Capsule
-from vbench.exact.opening import trail_of
+from vbench.exact.opening import console, trail_of
+from vbench.hosts.base import Setting, System
+from vbench.layers.base import Shape
+from vbench.layers.stack import open_root
+from vbench.layers.testbed import Testbed
+from vbench.layers.xen import DOM0_MIB, _under_xen
 
 from .conftest import Opener, Running
 
@@ -73,6 +79,25 @@ def test_and_so_they_do_from_power_on(bundle: Path, start: Callable[..., Running
     assert done.returncode == 0, done.stderr
     assert "12 of 12 cells came out exactly" in done.stdout
     assert [path.name for path in snapshots()] == names
+
+
+def test_xen_does_not_see_where_the_capsule_lies(
+    built: Capsule, can: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told the names of what it boots, and reads them: a longer path took it 3 microseconds more."""
+    can("testbed")
+    begun = []
+    for name in ("short", "with-a-much-longer-name"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "capsules").symlink_to(built.directory.parent)
+        monkeypatch.setenv("VBENCH_CACHE", str(tmp_path / name))
+        with open_root("local", capsule.require(), Shape()) as root:
+            testbed = Testbed(System("xen", DOM0_MIB, _under_xen))
+            hardware, made_of = testbed._hardware(root, testbed.require(root))
+            with console(root, hardware, made_of, Setting("dom0")) as led:
+                led.run(["true"])
+                begun.append((made_of, led.trail._path))
+    assert begun[0] == begun[1]
 
 
 def test_a_changed_figure_is_found(bundle: Path, vbench: Vbench, tmp_path: Path) -> None:

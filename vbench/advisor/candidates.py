@@ -16,6 +16,7 @@ from typing import Any
 from vbench.advisor import catalog, sensitivity
 from vbench.advisor.ranking import Estimate, Ranking
 from vbench.advisor.requirements import Judgement, Need, judge_stack
+from vbench.advisor.scoring import Cell
 from vbench.bundle.store import Failure, Note
 from vbench.stats.intervals import attained_level, min_blocks
 from vbench.stats.verdict import ELSEWHERE, Verdict
@@ -23,6 +24,8 @@ from vbench.stats.wording import against, listed, number, share
 from vbench.workload.mix import Mix
 
 _NOTHING = Estimate(0, math.nan, math.nan, math.nan)
+MOST_SKIPPED = 0.25
+"""Up to this share of the mix may be left out for all, so that a stack whose plan leaves it out can be compared."""
 MOST_NAMED = 12  # up to this many cells that an answer rests on are named; more are only counted
 _UNDECIDED = "Not decidable from this data"
 
@@ -49,7 +52,8 @@ class Candidates:
 
     ``failures`` and ``notes`` are the run's, ``facts`` the baseline's. A cell in which a candidate beats the baseline
     does not measure it (see :meth:`Ranking.artefacts`): it is left out for all, so that candidates are compared on the
-    same cells.
+    same cells. So is a small part of the mix that the plan leaves out in one of them; a candidate without a large part
+    is set aside instead.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Candidates:
         self.facts, self.notes = facts or {}, notes
         self.judged = {stack: judged(wanted, stack) for stack in ranking.stacks}
         self.eligible = [s for s in ranking.stacks if _verdict_of(self.judged[s]) == "met"]
+        self.skipped = self._skipped(ranking)
+        ranking = ranking.without(self.skipped)
         self.artefacts = ranking.artefacts(self.eligible)
         self.ranking = ranking = ranking.without(self.artefacts)
         self.estimates = ranking.estimates()
@@ -113,6 +119,19 @@ class Candidates:
         if not out and stack not in self.logs and self.ranking.weights:
             out.append("no block holds every cell of the mix")
         return out
+
+    def _skipped(self, ranking: Ranking) -> dict[Cell, list[str]]:
+        """The cells that the plan leaves out in candidates which have most of the mix, and those candidates."""
+        found: dict[Cell, list[str]] = {}
+        for stack in self.eligible:
+            planned = {each.workload for each in self.failures if each.stack == stack and each.planned}
+            absent = ranking.missing(stack)
+            few = sum(ranking.weights[cell] for cell in absent) <= MOST_SKIPPED * ranking.carried
+            if few and None not in planned and {cell[0] for cell in absent} <= planned:
+                for cell in absent:
+                    found.setdefault(cell, []).append(stack)
+        rest = ranking.without(found)
+        return found if math.isclose(rest.carried, ranking.carried) else {}
 
     def _set_aside(self) -> dict[str, str]:
         """By stack, why it is not considered: its cells were left out on purpose, or do not measure it."""
@@ -196,9 +215,11 @@ class Candidates:
         for cell, faster in self.artefacts.items():
             who = listed([f"{stack} ({number(ratio)} times)" for stack, ratio in faster.items()])
             yield f"Left out: {self.ranking.name(cell)}, in which {who} beats the baseline: usually an artefact."
+        for cell, stacks in self.skipped.items():
+            yield f"Left out: {self.ranking.name(cell)}, which the plan leaves out in {listed(stacks)}."
         names = [self.ranking.name(cell) for cell in self.ranking.weights]
         rest = ", ".join(names) if len(names) <= MOST_NAMED else f"the other {len(names)} cells"
-        if self.artefacts:
+        if self.artefacts or self.skipped:
             yield f"The answer rests on {rest}."
 
     def _unlike(self, stack: str) -> Iterator[str]:

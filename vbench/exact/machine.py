@@ -8,9 +8,9 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,21 @@ _ORDER = struct.Struct("<II")
 STATE, RAM = "state", "ram"
 """The files of a saved machine: its devices, and its memory."""
 _NO_MEMORY = {-signal.SIGBUS, 128 + signal.SIGBUS}
+_THERE = 'cd "$1" && shift && exec "$@"'
 _IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a machine is made of: the emulator's argv but for its memory, in MiB, and its gate, a plugin's path."""
+    """What a machine is made of: the emulator's argv but for its memory, in MiB, and its gate, a plugin's path.
+
+    ``files``: the paths of files by the names that ``argv`` has for them, which are the same on every machine.
+    """
 
     argv: tuple[str, ...]
     memory_mib: int
     gate: str
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Machine:
@@ -197,8 +202,9 @@ def running(
 ) -> Iterator[Machine]:
     """A machine on ``parent``, from power-on or as it was ``saved`` in ``files``; it has gone when the block is left.
 
-    ``work`` is an empty folder for its sockets. If ``private``, the memory's file stays as it is: the machine takes
-    copies of its pages as it writes to them. Raises ``BootError`` with the end of its console.
+    ``work`` is an empty folder for its sockets and the names of its files, in which it is started. If ``private``, the
+    memory's file stays as it is: the machine takes copies of its pages as it writes to them. Raises ``BootError`` with
+    the end of its console.
     """
     with ExitStack() as opened:
         gates = opened.enter_context(socket.socket(socket.AF_UNIX))
@@ -215,7 +221,9 @@ def running(
             *("-qmp", f"unix:{work}/monitor,server=on,wait=off"),
             *(["-incoming", "defer"] if saved else []),
         ]
-        process = opened.enter_context(parent.spawn(argv))
+        for name, path in hardware.files.items():
+            (work / name).symlink_to(path)
+        process = opened.enter_context(parent.spawn(["sh", "-c", _THERE, "sh", str(work), *argv]))
         line = opened.enter_context(_accepted(gates, process))
         control = opened.enter_context(_dialled(f"{work}/monitor", process))
         monitor = _Monitor(control)

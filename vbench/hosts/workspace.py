@@ -53,7 +53,7 @@ def session(base: Path | None = None) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _remove_unlocked(home: Path) -> list[Path]:
         try:
             with (folder / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 gone.append(folder)
         except FileNotFoundError:
             with contextlib.suppress(
@@ -198,6 +198,17 @@ def _remove_unlocked(home: Path) -> list[Path]:
         except BlockingIOError:
             continue  # in use
     return gone
+
+
+def _remove(folder: Path) -> None:
+    """Remove a session's folder, its lock last: one killed meanwhile is recognized by it as any other."""
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != "lock":
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mounts() -> list[Path]:

@@ -122,7 +122,10 @@ class Testbed(Layer):
         # User Mode Linux have none either.
         system = self._system.boot(payload, "mitigations=off norandmaps transparent_hugepage=never")
         initrd = boot.initrd(payload, programs, Path(part.directory))
-        capsule_initrd = payload.boot("initrd")
+        # Xen is told by which names it and its modules were loaded, and reads them: paths of this machine would take it
+        # some microseconds more or less on each.
+        names = [part.replace(payload.boot(""), "") for part in (system.kernel, system.initrd)]
+        files = {name: payload.boot(name) for name in ("vmlinux", "xen")} | {"initrd": str(initrd)}
         constant = [
             *("-M", "q35,usb=off,graphics=off,memory-backend=ram", "-accel", "tcg", "-cpu", CPU, "-smp", "1"),
             *("-icount", "shift=1,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", str(parent.seed)),
@@ -142,13 +145,12 @@ class Testbed(Layer):
         argv = [
             *emulator(payload),
             *constant,
-            *("-kernel", system.kernel, "-append", system.arguments),
-            *("-initrd", system.initrd.replace(capsule_initrd, str(initrd))),
+            *("-kernel", names[0], "-append", system.arguments, "-initrd", names[1]),
             *("-object", _pmem(image)),
         ]
-        booted = [part.replace(payload.tree, "") for part in (system.kernel, system.arguments, system.initrd)]
-        made_of = [payload.digest, part.digest, initrd.name, str(image.stat().st_size), *constant, *booted]
-        return Hardware(tuple(argv), MEMORY_MIB, str(programs / "gate.so")), made_of
+        booted = [*names, system.arguments, initrd.name]
+        made_of = [payload.digest, part.digest, str(image.stat().st_size), *constant, *booted]
+        return Hardware(tuple(argv), MEMORY_MIB, str(programs / "gate.so"), files), made_of
 
 
 def _linux(payload: Payload, like: str) -> Boot:

@@ -154,7 +154,10 @@ def _drift(axes: Axes, part: pd.DataFrame) -> str:
     if len(part) < 4 or part["minutes"].nunique() < 2:
         return "too few for a drift"
     x, y = part["minutes"].to_numpy(dtype=float), np.log(part["value"].to_numpy(dtype=float))
-    slope, offset, low, high = stats.theilslopes(y, x, alpha=0.95)
+    with np.errstate(invalid="ignore"):  # the interval is NaN where most values are alike
+        slope, offset, low, high = stats.theilslopes(y, x, alpha=0.95)
+    if np.isnan(low):
+        return "too many alike for a drift"
     whole = [100 * np.expm1(np.clip(each * (x.max() - x.min()), -50, 50)) for each in (slope, low, high)]
     called = low > 0 or high < 0
     ends = np.array([x.min(), x.max()])
