@@ -201,7 +201,8 @@ def test_a_run_without_samples_lacks_everything(whole: Run) -> None:
 def test_what_a_bundle_does_carry_is_said(whole: Run) -> None:
     run = only(whole, whole.samples["stack"].isin([TESTBED, f"{TESTBED}/kvm"]))
     with pytest.raises(
-        UsageError, match=r"cannot carry 01-layers, 02-reading-figures, 03-stacking: it lacks"
+        UsageError,
+        match=r"cannot carry 01-layers, 02-reading-figures, 03-stacking, 06-to-the-last-digit: it lacks",
     ) as e:
         check(run, list(ASKS))
     assert str(e.value.hint).endswith("it carries 04-choosing, 05-reproducible-report")

@@ -80,6 +80,10 @@ ASKS = {
         {_TESTBED: SIX, f"{_TESTBED}/kvm": ("os-forkexec",)},
         blocks=6,  # it shows an interval, and compares one half of the blocks with the other
     ),
+    "06-to-the-last-digit": Asks(
+        {_TESTBED: SIX, f"{_TESTBED}/kvm": SIX, f"{_TESTBED}/xen/pv": SIX, f"{_TESTBED}/uml": SIX},
+        blocks=6,  # it shows an interval
+    ),
 }
 """Requirements by notebook."""
 
