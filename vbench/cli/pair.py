@@ -104,6 +104,8 @@ def _check(runs: Sequence[Run], declared: dict[str, str]) -> None:
         for name in run.info.workloads.keys() & first.info.workloads.keys():
             if run.info.workloads[name].digest != first.info.workloads[name].digest:
                 raise UsageError(f"{run.path}: workload {name} is not the one of {first.path}")
+    for name, base in declared.items():
+        _same_hardware(runs, name, base)
     facts = {stack: known for run in runs for stack, known in run.facts.items()}
     for name, base in declared.items():
         if name not in facts or base not in facts:
@@ -114,3 +116,23 @@ def _check(runs: Sequence[Run], declared: dict[str, str]) -> None:
             )
         if odd := odd_hardware(facts[name], facts[base]):
             warn(f"{name} may be on other hardware than its baseline {base}: {'; '.join(odd)}")
+
+
+def _same_hardware(runs: Sequence[Run], name: str, base: str) -> None:
+    """Raise ``UsageError`` unless a machine and its baseline are declared to be on the same hardware, in all runs."""
+    from vbench.stats.declared import declared
+
+    said = {
+        (machine, known[machine].hardware): run.path
+        for run in runs
+        for known in [declared(run.info)]
+        for machine in (name, base)
+        if machine in known and known[machine].hardware
+    }
+    words = [*dict.fromkeys(hardware for _, hardware in said)]
+    if len(words) > 1:
+        told = "; ".join(f"{machine} on {hardware!r} in {path}" for (machine, hardware), path in said.items())
+        raise UsageError(
+            f"{name} and its baseline {base} are not declared to be on the same hardware: {told}",
+            "only machines on the same hardware may be compared: say the same hardware = ... for both, if so it is",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class LeftOut(BaseModel, extra="forbid"):
 class Plan(BaseModel, extra="forbid"):
     """What to measure: stack paths, workload names, number of blocks, and resources."""
 
-    stacks: list[str] = Field(min_length=1, max_length=100)
+    stacks: list[str] = Field(min_length=1, max_length=100_000)
     workloads: list[str] = Field(min_length=1, max_length=1000)
     blocks: int = Field(default=6, ge=1, le=10_000)
     # Add blocks until every interval's half-width is below this (0.02: 2%), up to max_blocks; wall-clock stacks only.
@@ -84,21 +85,33 @@ class Step:
     arm: Arm
 
 
-def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set[str]) -> list[Step]:
-    """The full order of a run, determined by its seed before anything is measured.
+def order_of(plan: Plan, workloads: list[str], stacks: Sequence[Stack], baselines: set[str]) -> list[Step]:
+    """The full order of a run: a schedule for each hardware, as no position on one means anything on another.
+
+    Raises ``UsageError`` for more than ``MOST_STEPS`` invocations.
+    """
+    arms = len(stacks) + sum(stack.path in baselines for stack in stacks)
+    if (steps := plan.most_blocks * len(workloads) * arms) > MOST_STEPS:
+        raise UsageError(f"the plan has {steps} invocations, the most is {MOST_STEPS}", "take fewer blocks")
+    found: list[Step] = []
+    for number, group in enumerate(by_ground(stacks, plan.machines)):
+        found += schedule(plan, workloads, [stack.path for stack in group], baselines, number)
+    return found
+
+
+def schedule(
+    plan: Plan, workloads: list[str], stacks: list[str], baselines: set[str], number: int = 0
+) -> list[Step]:
+    """The order on one hardware, determined before anything is measured by the seed and the hardware's ``number``.
 
     Randomized complete blocks: within a block, workloads come in random order, and for each workload every
     stack comes once and every baseline twice. Positions are balanced: over as many blocks as there are
-    arms, each arm takes each position once (a cyclic Latin square with shuffled rows). Raises ``UsageError`` for
-    more than ``MOST_STEPS`` invocations.
+    arms, each arm takes each position once (a cyclic Latin square with shuffled rows).
     """
-    rng = random.Random(plan.seed)  # noqa: S311 - a repeatable order is the point
+    # The first is seeded as a run on a single machine is.
+    rng = random.Random(f"{plan.seed} {number}" if number else plan.seed)  # noqa: S311 - a repeatable order is the point
     arms: list[tuple[str, Arm]] = [(stack, "A") for stack in stacks]
     arms += [(stack, "A'") for stack in stacks if stack in baselines]
-    if (steps_in_all := plan.most_blocks * len(workloads) * len(arms)) > MOST_STEPS:
-        raise UsageError(
-            f"the plan has {steps_in_all} invocations, the most is {MOST_STEPS}", "take fewer blocks"
-        )
     orders: dict[str, list[list[tuple[str, Arm]]]] = {name: [] for name in workloads}
     for name in workloads:
         while len(orders[name]) < plan.most_blocks:
@@ -113,12 +126,26 @@ def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set
     return steps
 
 
-def baseline_of(stack: Stack, machines: Iterable[Machine]) -> Stack | None:
-    """The stack that another's overhead is measured against; for a machine alone, what the hosts file says."""
+def baselines_of(machines: Iterable[Machine]) -> dict[str, str]:
+    """The baselines that a hosts file says, by machine."""
+    return {each.name: each.baseline for each in machines if each.baseline}
+
+
+def baseline_of(stack: Stack, declared: Mapping[str, str]) -> Stack | None:
+    """The stack that another's overhead is measured against; for a machine alone, the one of ``baselines_of``."""
     if stack.layers:
         return stack.baseline()
-    base = next((each.baseline for each in machines if each.name == stack.root), "")
+    base = declared.get(stack.root)
     return Stack(base) if base else None
+
+
+def by_ground(stacks: Iterable[Stack], machines: Iterable[Machine]) -> list[list[Stack]]:
+    """The stacks that have to be compared moment by moment, together: those on the same hardware, or else machine."""
+    ground = {each.name: f"hardware {each.hardware}" for each in machines if each.hardware}
+    found: dict[str, list[Stack]] = {}
+    for stack in stacks:
+        found.setdefault(ground.get(stack.root, stack.root), []).append(stack)
+    return [*found.values()]
 
 
 def with_baselines(paths: list[str], machines: Sequence[Machine] = ()) -> list[Stack]:
@@ -127,12 +154,13 @@ def with_baselines(paths: list[str], machines: Sequence[Machine] = ()) -> list[S
     Raises ``UsageError`` for something that is not a stack path.
     """
     wanted: dict[str, Stack] = {}
-    todo = [Stack.parse(path) for path in paths]
+    declared = baselines_of(machines)
+    todo = deque(Stack.parse(path) for path in paths)
     while todo:
-        stack = todo.pop(0)
+        stack = todo.popleft()
         if stack.path not in wanted:
             wanted[stack.path] = stack
-            if (base := baseline_of(stack, machines)) is not None:
+            if (base := baseline_of(stack, declared)) is not None:
                 todo.append(base)
     return sorted(wanted.values(), key=lambda stack: stack.depth)
 

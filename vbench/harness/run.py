@@ -19,14 +19,14 @@ from vbench.errors import BundleError, UsageError, first_problem
 from vbench.harness.dispatch import Dispatcher, Place, left_out
 from vbench.harness.events import Failed, Noted
 from vbench.harness.places import here
-from vbench.harness.plan import Plan, baseline_of, schedule
+from vbench.harness.plan import Plan, baseline_of, baselines_of, order_of
 from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
-from vbench.hosts.declared import LOCAL, Machine
+from vbench.hosts.declared import LOCAL
 from vbench.hosts.local import LocalHost
 from vbench.layers.roots import cpus_for
-from vbench.layers.stack import Stack, add_ons_of, pictures_of
+from vbench.layers.stack import add_ons_of, pictures_of
 from vbench.observe import facts, fairness
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
@@ -113,17 +113,14 @@ def units_for(
     so_far = so_far or SoFar()
     todo = {name: workloads[name] for name in plan.workloads}
     stacks = plan.all_stacks()
-    bases = {
-        base.path
-        for stack in stacks
-        if (base := baseline_of(stack, () if plan.apart else plan.machines)) is not None
-    }
+    declared = {} if plan.apart else baselines_of(plan.machines)
+    bases = {base.path for stack in stacks if (base := baseline_of(stack, declared)) is not None}
     # Where instructions are counted, figures repeat, so more blocks gain nothing.
     most = {stack.path: plan.most_blocks if stack.clock() == "wall" else plan.blocks for stack in stacks}
     given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
     steps = [
         step
-        for step in schedule(plan, list(todo), [*most], bases)
+        for step in order_of(plan, list(todo), stacks, bases)
         if (step.stack, step.workload) not in given_up
         and step.block < most[step.stack]
         and not so_far.has(step)
@@ -176,13 +173,14 @@ def execute(
         gaps.setdefault((failed.stack, failed.reason), []).append(str(failed.workload))
     for (path, reason), names in gaps.items():
         progress.say(left_out(path, names, reason))
+    treatment = Treatment(plan)
     dispatcher = Dispatcher(
         recorder,
         progress,
         place or here(capsule),
         done=len(so_far.measured),
         enough=until_precise(plan, bundle.path),
-        found=lambda opened: unlike(info, opened.stack, plan.machines),
+        found=lambda opened: treatment.unlike(info, opened.stack),
     )
     try:
         dispatcher.carry_out(units)
@@ -201,18 +199,29 @@ def planned_gaps(plan: Plan) -> Iterator[Failed]:
             yield Failed(stack=path, workload=name, stage="plan", reason=reason)
 
 
-def unlike(info: RunInfo, stack: str, machines: Sequence[Machine]) -> Iterator[Noted]:
-    """Differences in treatment between a stack just opened and its baseline, with the workloads that they affect."""
-    for path in info.hosts:
-        base = baseline_of(Stack.parse(path), machines)
-        if base is None or base.path not in info.hosts or stack not in (path, base.path):
-            continue
-        pair = {path: info.hosts[path], base.path: info.hosts[base.path]}
-        for found in fairness.unequal(pair, base.path):
-            touched = [name for name, each in info.workloads.items() if each.kind in found.kinds]
-            if touched or not found.kinds:
-                note = Note(severity=found.severity, stacks=[found.stack], workloads=touched, text=found.text)
-                yield Noted(notes=(note,))
+class Treatment:
+    """Differences in treatment between the stacks of a plan and their baselines, as stacks open; from any thread."""
+
+    def __init__(self, plan: Plan) -> None:
+        declared = baselines_of(plan.machines)
+        self._pairs: dict[str, list[tuple[str, str]]] = {}
+        for stack in plan.all_stacks():
+            if (base := baseline_of(stack, declared)) is not None:
+                for path in (stack.path, base.path):
+                    self._pairs.setdefault(path, []).append((stack.path, base.path))
+
+    def unlike(self, info: RunInfo, stack: str) -> Iterator[Noted]:
+        """Those that a stack just opened takes part in, with the workloads that they affect."""
+        for path, base in self._pairs.get(stack, ()):
+            if path not in info.hosts or base not in info.hosts:
+                continue
+            for found in fairness.unequal({path: info.hosts[path], base: info.hosts[base]}, base):
+                touched = [name for name, each in info.workloads.items() if each.kind in found.kinds]
+                if touched or not found.kinds:
+                    note = Note(
+                        severity=found.severity, stacks=[found.stack], workloads=touched, text=found.text
+                    )
+                    yield Noted(notes=(note,))
 
 
 def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:

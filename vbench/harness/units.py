@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vbench.harness.plan import Step, baseline_of
+from vbench.harness.plan import Step, baseline_of, baselines_of, by_ground
 from vbench.hosts.declared import LOCAL, Machine
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
@@ -60,7 +60,7 @@ class WorkUnit(Frozen):
 
     def baseline(self, stack: Stack) -> Stack | None:
         """The stack that another's overhead is measured against."""
-        return baseline_of(stack, () if self.apart else self.machines)
+        return baseline_of(stack, {} if self.apart else baselines_of(self.machines))
 
     def address(self, root: str) -> str:
         """How a machine is logged in to."""
@@ -111,30 +111,36 @@ def units_of(
     order = list(steps)
     busy = {step.stack for step in order} | needed
     wanted = [stack for stack in stacks if stack.path in busy]
-    ground = {each.name: f"hardware {each.hardware}" for each in machines if each.hardware}
-    by_wall: dict[str, list[Stack]] = {}
-    for stack in wanted:
-        if stack.clock() == "wall":
-            by_wall.setdefault(ground.get(stack.root, stack.root), []).append(stack)
-    groups = [*by_wall.values(), *([stack] for stack in wanted if stack.clock() != "wall")]
+    groups = by_ground((stack for stack in wanted if stack.clock() == "wall"), machines)
+    groups += [[stack] for stack in wanted if stack.clock() != "wall"]
+    of = {stack.path: group[0].path for group in groups for stack in group}
+    todo: dict[str, list[Step]] = {}
+    for step in order:  # once, however many units there are
+        todo.setdefault(of[step.stack], []).append(step)
+    settled: dict[str, list[Size]] = {}
+    for size in sizes:
+        settled.setdefault(size.stack, []).append(size)
+    declared = {each.name: each for each in machines}
     found = []
     for group in groups:
-        paths = tuple(stack.path for stack in group)
-        mine = tuple(step for step in order if step.stack in paths)
+        mine = todo.get(group[0].path, [])
         used = dict.fromkeys(step.workload for step in mine)
+        roots = dict.fromkeys(stack.root for stack in group)
         found.append(
             WorkUnit(
                 root=group[0].root,
-                stacks=paths,
+                stacks=tuple(stack.path for stack in group),
                 clock=group[0].clock(),
                 workloads=tuple(each for name, each in workloads.items() if name in used),
-                steps=mine,
-                sizes=tuple(size for size in sizes if size.stack in paths and size.workload in used),
+                steps=tuple(mine),
+                sizes=tuple(
+                    size for stack in group for size in settled.get(stack.path, ()) if size.workload in used
+                ),
                 starts=starts,
                 shape=shape,
                 capsule=capsule,
                 apart=apart,
-                machines=tuple(each for each in machines if each.name in {stack.root for stack in group}),
+                machines=tuple(declared[root] for root in roots if root in declared),
                 results=results,
             )
         )
