@@ -47,6 +47,12 @@ def warn(text: str) -> None:
     err.print(shown(f"vbench: {text}"))
 
 
+def tell(text: str) -> None:
+    """One line on standard error, above the progress of a run."""
+    log.debug("%s", text)
+    err.print(shown(text))
+
+
 _SHORT = 28  # columns up to this width are never folded: a name broken in two cannot be copied
 _PROSE = 24  # least width of a folded column
 
@@ -107,8 +113,7 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        log.debug("%s", text)
-        err.print(shown(text))
+        tell(text)
 
     def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
         """What runs now, how far the run is, and how long the rest takes at this rate."""
