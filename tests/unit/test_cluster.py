@@ -21,7 +21,7 @@ pytest.importorskip("distributed", reason="of the extra 'cluster'")
 
 import dask
 
-from vbench.harness import cluster
+from vbench.harness import cluster, task
 
 KNOWN = load_workloads()
 
@@ -125,12 +125,13 @@ def test_the_next_takes_the_sizes_that_were_settled(unit: WorkUnit) -> None:
 def test_another_vbench_is_named() -> None:
     with pytest.raises(VbenchError, match=r"lab7 has another vbench: 0\.0\.9 \(abcabcabcabc\), here is "):
         cluster._same_version({"at": "lab7", "version": "0.0.9", "source": "abc" * 20})
-    cluster._same_version({"at": "lab7", "version": "0.0.9", "source": cluster.source()})
+    cluster._same_version({"at": "lab7", "version": "0.0.9", "source": task.source()})
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "vbench.harness.cluster")
+    for name in ("cluster", "task"):
+        monkeypatch.delitem(sys.modules, f"vbench.harness.{name}")
     with pytest.raises(ModuleNotFoundError) as missing:
         execution.cluster("local", cast("Capsule", None))
     told = missing_extra(missing.value)

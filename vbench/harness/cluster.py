@@ -8,36 +8,32 @@ event is acknowledged there before the next one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ipaddress
 import logging
 import os
 import re
 import secrets
-import socket
 import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import dask
-from distributed import Client, Future, LocalCluster, Queue, Reschedule, Security, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster, Queue, Security
 
 import vbench
-from vbench.capsule import capsule, transfer
+from vbench.capsule import transfer
 from vbench.capsule.capsule import Capsule
 from vbench.errors import UsageError, VbenchError
 from vbench.harness.events import Event, Failed, Measured, Settled, read_event
-from vbench.harness.places import here, in_a_process
+from vbench.harness.places import here
 from vbench.harness.plan import Step
+from vbench.harness.task import carry_out, source
 from vbench.harness.units import Size, WorkUnit
-from vbench.hosts.workspace import measuring
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +44,7 @@ RESOURCE = "testbed"
 PIECE = 8 << 20
 """Bytes of the capsule that are sent at once."""
 _ADDRESS = re.compile(r"(?:(tcp|tls)://)?(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}")
-_LOOK_S, _TURN_S = 0.2, 10.0
+_LOOK_S, _CHECK_S = 0.2, 30.0
 _DOCS = "docs/machines.md says how to start scheduler and workers"
 
 
@@ -76,8 +72,7 @@ class Cluster:
     def __enter__(self) -> Self:
         if self._address != HERE:
             self._connect(self._address, Security())
-            workers = self._connected().scheduler_info()["workers"].values()
-            self.lanes = sum(int(each["resources"].get(RESOURCE, 0)) for each in workers)
+            self.lanes = self._room()
             if not self.lanes:
                 self._opened.close()
                 raise VbenchError(
@@ -113,9 +108,13 @@ class Cluster:
             resources={RESOURCE: 1},
         )
         try:
-            over = False
+            over, checked = False, time.monotonic()
             while not over and not self._ended.wait(_LOOK_S):
                 over = task.done()  # asked first: what was told before the end is there then
+                if time.monotonic() > checked + _CHECK_S:
+                    checked = time.monotonic()
+                    if not self._room():
+                        self._once("no worker is left in the cluster; what is left of the run waits for one")
                 for sender, kind, what in messages.get(batch=True):
                     if kind == "hello":
                         where, current = what["at"], sender
@@ -140,6 +139,11 @@ class Cluster:
             with contextlib.suppress(OSError):
                 task.cancel()
                 messages.close()
+
+    def _room(self) -> int:
+        """How many units the cluster's workers can carry out at a time."""
+        workers = self._connected().scheduler_info()["workers"].values()
+        return sum(int(each["resources"].get(RESOURCE, 0)) for each in workers)
 
     def _answer(self, name: str, sender: str, data: bytes) -> None:
         answers = Queue(f"{name}-{sender}", client=self._connected())
@@ -239,22 +243,6 @@ def rest(unit: WorkUnit, event: Event) -> WorkUnit:
     return unit.model_copy(update=changed)
 
 
-@cache
-def source() -> str:
-    """SHA-256 over vbench's programs, wherever it is installed."""
-    root, digest = Path(vbench.__file__).parent, hashlib.sha256()
-    for path in sorted(root.rglob("*.*")):
-        inside = path.relative_to(root)
-        # What is in these folders lies elsewhere in a checkout, and a unit or the capsule brings what matters of it.
-        if path.suffix in {".py", ".sh", ".c"} and inside.parts[0] not in {
-            "workloads",
-            "notebooks",
-            "reference",
-        }:
-            digest.update(f"{inside} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
 def _same_version(hello: dict[str, str]) -> None:
     if hello["source"] != source():
         ours, theirs = (
@@ -273,7 +261,7 @@ def _raise_failure(task: Future[None], unit: WorkUnit, where: str) -> None:
     error = task.exception(timeout=10) if task.status == "error" else None
     if isinstance(error, VbenchError):
         raise VbenchError(f"{where}: {error.message}", error.hint) from error
-    if type(error).__name__ == "KilledWorker":
+    if isinstance(error, KilledWorker):
         text = f"{unit.name} is given up: every worker that took it up died, the last was {where}"
         raise VbenchError(text, "look there for why; vbench resume goes on")
     if isinstance(error, ImportError):
@@ -282,57 +270,3 @@ def _raise_failure(task: Future[None], unit: WorkUnit, where: str) -> None:
         ) from error
     reason = f"{type(error).__name__}: {error}" if error else "the connection to the scheduler was lost"
     raise VbenchError(f"{unit.name} was not carried out: {reason}", "vbench resume goes on") from error
-
-
-def carry_out(name: str, digest: str, turn: bool) -> None:
-    """The task, on a worker: carry out what the client, who listens to the queue ``name``, says is left of a unit.
-
-    ``digest`` is that of the capsule, which is asked for if it is not here; ``turn``: wait for a wall-clock run here to
-    end, because the client has not claimed this machine.
-    """
-    client = _Listener(name)
-    hello = {"at": f"{socket.gethostname()} ({client.worker.address})", "source": source()}
-    unit = WorkUnit.model_validate_json(client.ask("hello", {**hello, "version": vbench.__version__}))
-    if capsule.find(digest) is None:
-        transfer.receive(
-            digest, lambda at: zlib.decompress(data) if (data := client.ask("piece", at)) else b""
-        )
-    with ExitStack() as claimed:
-        if turn:
-            try:
-                claimed.enter_context(measuring(alone=False))
-            except UsageError as error:
-                client.tell("waits", error.message)
-                time.sleep(_TURN_S)
-                raise Reschedule from error
-        for event in in_a_process(unit, wanted=client.listens):
-            client.tell("event", event.model_dump_json().encode())
-
-
-class _Listener:
-    """The client of a task, as its worker sees it."""
-
-    def __init__(self, name: str) -> None:
-        self.worker = get_worker()
-        self._key = self.worker.get_current_task()
-        self._sender = secrets.token_hex(8)
-        self._messages, self._answers = Queue(name), Queue(f"{name}-{self._sender}")
-
-    def listens(self) -> bool:
-        """Whether it still waits for this task: Dask cannot end one that runs, but marks it."""
-        task = self.worker.state.tasks.get(self._key)
-        return task is not None and task.state != "cancelled"
-
-    def tell(self, kind: str, what: Any) -> None:
-        """Tell it something; returns once the scheduler has it."""
-        if self.listens():
-            self._messages.put([self._sender, kind, what])
-
-    def ask(self, kind: str, what: Any) -> bytes:
-        """Ask it for something."""
-        self.tell(kind, what)
-        while self.listens():
-            for answer in self._answers.get(batch=True):
-                return bytes(answer)
-            time.sleep(0.05)
-        raise VbenchError("nobody waits for this unit any more")
