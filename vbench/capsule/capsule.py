@@ -77,12 +77,13 @@ def recipe() -> rootfs.Recipe:
     return rootfs.Recipe.load(paths.workload_files() / "src")
 
 
-def find() -> Capsule | None:
-    """The capsule of this version's recipe, if it has been built or imported here."""
+def find(digest: str | None = None) -> Capsule | None:
+    """The capsule of this version's recipe, if it has been built or imported here; ``digest``: only that one."""
     wanted = recipe().digest()
     for manifest in sorted(home().glob("[!.]*/capsule.json")):  # the others are unfinished
         try:
-            if json.loads(manifest.read_bytes()).get("recipe") == wanted:
+            told = json.loads(manifest.read_bytes())
+            if told.get("recipe") == wanted and digest in (None, told.get("digest")):
                 return Capsule(manifest.parent)
         except (OSError, ValueError):
             continue

@@ -48,6 +48,12 @@ def warn(text: str) -> None:
     err.print(shown(f"vbench: {text}"))
 
 
+def tell(text: str) -> None:
+    """One line on standard error, above the progress of a run."""
+    log.debug("%s", text)
+    err.print(shown(text))
+
+
 _SHORT = 28  # columns up to this width are never folded: a name broken in two cannot be copied
 _PROSE = 24  # least width of a folded column
 
@@ -111,8 +117,7 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        log.debug("%s", text)
-        err.print(shown(text))
+        tell(text)
 
     def sending(self, machine: str, done: int, whole: int) -> None:
         """How much of the capsule has arrived on a machine, in bytes, and how fast."""

@@ -32,6 +32,14 @@ Hosts = Annotated[
         help="Hosts file (TOML) that declares machines; by default vbench.toml beside the plan, or here.",
     ),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Measure what counts instructions on a Dask cluster: tls://HOST:8786, or local to start one here.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
 StackPath = Annotated[str, typer.Argument(help="Stack path, such as local/uml.")]
 

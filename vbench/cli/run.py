@@ -10,7 +10,17 @@ import typer
 from vbench.cli import dry_run
 from vbench.cli.console import say
 from vbench.cli.execution import start
-from vbench.cli.options import Folders, Hosts, Names, Stacks, group, machines_of, share, workloads_of
+from vbench.cli.options import (
+    Folders,
+    Hosts,
+    Names,
+    Scheduler,
+    Stacks,
+    group,
+    machines_of,
+    share,
+    workloads_of,
+)
 from vbench.errors import UsageError
 
 app = group()
@@ -47,6 +57,7 @@ def run(
         str | None,
         typer.Option(help="Measure this machine without its baseline, as a session for `vbench pair`."),
     ] = None,
+    scheduler: Scheduler = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be opened and measured, and how long it takes.")
@@ -83,5 +94,5 @@ def run(
         return
     if json:
         raise UsageError("--json goes with --dry-run", "for figures: vbench report BUNDLE --json")
-    folder = start(chosen, known, capsule.require(), out)
+    folder = start(chosen, known, capsule.require(), out, scheduler=scheduler)
     say(f"next: vbench report {folder}")

@@ -24,9 +24,11 @@ Place = Callable[[WorkUnit], Iterator[Event]]
 
 class Dispatcher:
     """Has units carried out: those by this machine's clock first, alone and undisturbed, then those on other machines
-    side by side, and last those whose clock counts instructions, on as many processors as there are.
+    side by side, and last those whose clock counts instructions, ``lanes`` at a time: by default, as many as there are
+    processors here.
 
-    ``done``: invocations already measured. ``enough`` says, before each wall-clock block, whether the run may stop
+    ``end`` is called when the run is given up, to end what is being carried out elsewhere. ``done``: invocations
+    already measured. ``enough`` says, before each wall-clock block, whether the run may stop
     there. ``found`` returns what to note about a stack that has just been opened.
     """
 
@@ -36,10 +38,13 @@ class Dispatcher:
         progress: Progress,
         place: Place,
         *,
+        lanes: int | None = None,
+        end: Callable[[], None] | None = None,
         done: int = 0,
         enough: Callable[[int], bool] = lambda block: False,
         found: Callable[[Opened], Iterable[Noted]] = lambda opened: (),
     ) -> None:
+        self._lanes, self._end = lanes or len(os.sched_getaffinity(0)), end
         self._recorder, self._progress, self._place = recorder, progress, place
         self._done, self._enough, self._found = done, enough, found
         self._stop = threading.Event()
@@ -60,7 +65,7 @@ class Dispatcher:
         self._together([unit for unit in by_wall if not unit.here], LANES, estimate)
         # Deepest first: they take longest, and the last one runs alone.
         beside = sorted((unit for unit in units if unit.clock != "wall"), key=lambda unit: -unit.depth)
-        self._together(beside, len(os.sched_getaffinity(0)), estimate)
+        self._together(beside, self._lanes, estimate)
         if units and not self._opened and not self._done:
             raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
 
@@ -78,6 +83,8 @@ class Dispatcher:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 kill_all()
+                if self._end is not None:
+                    self._end()
                 raise
 
     def _follow(self, unit: WorkUnit, estimate: Estimate) -> None:

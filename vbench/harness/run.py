@@ -149,12 +149,16 @@ def execute(
     progress: Progress,
     sizes: Mapping[tuple[str, str], int] | None = None,
     place: Place | None = None,
+    *,
+    lanes: int | None = None,
+    end: Callable[[], None] | None = None,
 ) -> None:
     """Carry out a bundle's plan, or what is left of it; when this returns, every sample is in the journal.
 
-    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process. If a stack
-    fails, that is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is measured with the wrong
-    bytes, ``BundleError`` if results cannot be written, and ``VbenchError`` if no stack opens at all.
+    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process;
+    ``lanes`` and ``end`` go with it: see :class:`vbench.harness.dispatch.Dispatcher`. If a stack fails, that is noted
+    and the rest goes on. Raises ``DigestMismatch`` before anything is measured with the wrong bytes, ``BundleError`` if
+    results cannot be written, and ``VbenchError`` if no stack opens at all.
     """
     info = bundle.info
     if info.capsule.get("digest") != capsule.digest:
@@ -178,6 +182,8 @@ def execute(
         recorder,
         progress,
         place or here(capsule),
+        lanes=lanes,
+        end=end,
         done=len(so_far.measured),
         enough=until_precise(plan, bundle.path),
         found=lambda opened: treatment.unlike(info, opened.stack),
