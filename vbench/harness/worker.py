@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -216,8 +217,9 @@ class Worker:
         yield Settled(stack=path, workload=name, work=env.work[name])
 
     def _measure(self) -> Iterator[Event]:
-        block = 0
-        for number, step in enumerate(self._unit.steps):
+        block, ahead = 0, Counter((step.stack, step.workload) for step in self._unit.steps)
+        for step in self._unit.steps:
+            ahead[step.stack, step.workload] -= 1
             env, workload = self._environments.get(step.stack), self._workloads[step.workload]
             if env is None or env.dead:
                 continue
@@ -228,7 +230,8 @@ class Worker:
             if step.block != block:
                 yield from self._look()
             block = step.block
-            left = sum(self._expected(later) for later in self._unit.steps[number:])
+            left = sum(self._expected(*cell) * times for cell, times in ahead.items())
+            left += self._expected(step.stack, step.workload)
             yield Began(
                 stage="measuring",
                 stack=step.stack,
@@ -246,9 +249,9 @@ class Worker:
             env.expected[step.workload] = once.wall_s
             yield self._measured(env, step, once)
 
-    def _expected(self, step: Step) -> float:
-        env = self._environments.get(step.stack)
-        return 0.0 if env is None or env.dead else env.expected.get(step.workload, 0.0)
+    def _expected(self, stack: str, workload: str) -> float:
+        env = self._environments.get(stack)
+        return 0.0 if env is None or env.dead else env.expected.get(workload, 0.0)
 
     def _measured(self, env: Environment, step: Step, once: Invocation, *, warmup: bool = False) -> Measured:
         base, workload = self._unit.baseline(env.stack), self._workloads[step.workload]
