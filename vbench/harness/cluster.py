@@ -44,7 +44,7 @@ RESOURCE = "testbed"
 PIECE = 8 << 20
 """Bytes of the capsule that are sent at once."""
 _ADDRESS = re.compile(r"(?:(tcp|tls)://)?(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}")
-_LOOK_S, _CHECK_S = 0.2, 30.0
+_LOOK_S, _CHECK_S, _START_S = 0.2, 30.0, 180
 _DOCS = "docs/machines.md says how to start scheduler and workers"
 
 
@@ -173,6 +173,10 @@ class Cluster:
             if self._client is None:
                 # One process each, as many as processors: a unit runs in a process of its own anyhow, and a worker
                 # that is killed takes only one with it.
+                # Its processes start beside emulators that take all processors, and so take long; so do those that
+                # take the place of some that died.
+                patience = {"distributed.comm.timeouts.connect": f"{_START_S}s"}
+                self._opened.enter_context(dask.config.set(patience))
                 cluster = LocalCluster(
                     n_workers=self.lanes,
                     threads_per_worker=1,
