@@ -290,3 +290,15 @@ def test_times_are_those_of_an_earlier_bundle() -> None:
     assert whole([*rows.values()], 1) == pytest.approx(sum(counted))
     assert whole([*rows.values()], 2) == pytest.approx(max(counted))
     assert read_times([reference_bundle() / "raw"], units).sources == []
+
+
+def test_times_that_nobody_can_have_measured_are_no_times(tmp_path: Path) -> None:
+    plan = planned("local/testbed/uml", blocks=6)
+    units = units_for(info_of(plan), plan, KNOWN)
+    known = json.loads((reference_bundle() / "run.json").read_text())
+    known["hosts"]["local/testbed/uml"]["took_s"] = {"os-nullcall": "long", "cpu-int": -1}
+    (tmp_path / "run.json").write_text(json.dumps(known))
+    (tmp_path / "samples.jsonl").write_bytes((reference_bundle() / "samples.jsonl").read_bytes())
+    rows = {row.stack: row for row in expected(units, read_times([tmp_path], units))}
+    assert rows["local/testbed/uml"].unknown == ("os-nullcall", "cpu-int")
+    assert rows["local/testbed"].unknown == ()
