@@ -427,7 +427,10 @@ def origins(work: Path) -> list[Path]:
     planned(
         work / "done",
         invocations(),
-        hosts={"local": {"kernel": "Linux"}, "local/uml": {"work": {"null-call": 1000}}},
+        hosts={
+            "local": {"kernel": "Linux"},
+            "local/uml": {"work": {"null-call": 1000}, "took_s": {"null-call": 0.5}},
+        },
     )
     planned(work / "begun", invocations()[:7], finish=False)
     return [SCHEMA_1, work / "done", work / "begun"]

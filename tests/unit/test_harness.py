@@ -400,3 +400,15 @@ def test_time_left_is_that_of_units_under_way() -> None:
     estimate.finished("b")
     estimate.began("c", Began(stage="measuring", stack="c", remaining_s=8.0))
     assert heard.done[-1][1] == 8
+
+
+def test_times_that_nobody_can_have_measured_are_no_times(tmp_path: Path) -> None:
+    plan = planned("local/testbed/uml", blocks=6)
+    units = units_for(info_of(plan), plan, KNOWN)
+    known = json.loads((reference_bundle() / "run.json").read_text())
+    known["hosts"]["local/testbed/uml"]["took_s"] = {"os-nullcall": "long", "cpu-int": -1}
+    (tmp_path / "run.json").write_text(json.dumps(known))
+    (tmp_path / "samples.jsonl").write_bytes((reference_bundle() / "samples.jsonl").read_bytes())
+    rows = {row.stack: row for row in expected(units, read_times([tmp_path], units))}
+    assert rows["local/testbed/uml"].unknown == ("os-nullcall", "cpu-int")
+    assert rows["local/testbed"].unknown == ()

@@ -62,6 +62,13 @@ def test_cells_come_out_exactly(bundle: Path, vbench: Vbench) -> None:
     assert snapshots() == before
 
 
+def test_how_long_it_took_by_our_clock_is_kept(bundle: Path) -> None:
+    """Samples tell the machine's own time only: a forecast needs ours."""
+    for known in load(bundle).facts.values():
+        assert known["took_s"].keys() == {"os-nullcall", "disk-rand-read"}
+        assert all(0.01 < seconds < 300 for seconds in known["took_s"].values())
+
+
 def test_starts_in_one_boot_differ(bundle: Path) -> None:
     """Process numbers, pages and timers are moved, for the baseline's second measurement as well."""
     samples = load(bundle).samples

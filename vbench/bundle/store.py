@@ -106,6 +106,8 @@ class RunInfo(_Model):
     def _sound(self) -> Self:
         if any(not isinstance(known.get("work", {}), dict) for known in self.hosts.values()):
             raise ValueError("hosts: work is not a table of work sizes")
+        if any(not isinstance(known.get("took_s", {}), dict) for known in self.hosts.values()):
+            raise ValueError("hosts: took_s is not a table of seconds")
         return self
 
 

@@ -38,12 +38,16 @@ class Opened(Frozen):
 
 
 class Settled(Frozen):
-    """A workload is set up and warm in a stack; ``work`` is its frozen work size, ``None`` if it has none."""
+    """A workload is set up and warm in a stack; ``work`` is its frozen work size, ``None`` if it has none.
+
+    ``took_s``: seconds of ours that an invocation takes, where samples tell only those of a deterministic machine.
+    """
 
     kind: Literal["settled"] = "settled"
     stack: str
     workload: str
     work: int | None
+    took_s: float | None = None
 
 
 class Value(Frozen):

@@ -112,7 +112,9 @@ class ExactWorker(Worker):
         self._took[step.workload] = time.monotonic() - begin
         if step.workload not in self._settled:
             self._settled.add(step.workload)
-            yield Settled(stack=step.stack, workload=step.workload, work=env.work[step.workload])
+            took_s = round(self._took[step.workload], 2)
+            work = env.work[step.workload]
+            yield Settled(stack=step.stack, workload=step.workload, work=work, took_s=took_s)
         yield self._measured(env, step, once)
 
     def _once(self, env: Environment, workload: Workload, step: Step) -> Invocation:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vbench.bundle.store import read_info, read_samples
 from vbench.errors import BundleError
 from vbench.harness.units import Cell, WorkUnit
 from vbench.layers.stack import Stack
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -68,14 +72,24 @@ def read_times(folders: Iterable[Path], wanted: Sequence[WorkUnit]) -> Times:
                 seconds = str(info.hosts.get(stack, {}).get("open_seconds", ""))
                 if seconds.replace(".", "", 1).isdigit():
                     times.opening.setdefault(stack, float(seconds))
-        for row in table.itertuples():
-            if (cell := (str(row.stack), str(row.workload))) in cells:
-                for known, value in ((times.preparing, row.prepare_s), (times.measuring, row.invoke_s)):
-                    if math.isfinite(float(str(value))):
-                        known.setdefault(cell, float(str(value)))
+        for cell, *both in _told(info.hosts, table):
+            for known, value in zip((times.preparing, times.measuring), both, strict=True):
+                if cell in cells and math.isfinite(value):
+                    known.setdefault(cell, value)
         if (len(times.opening), len(times.preparing), len(times.measuring)) != before:
             times.sources.append(str(folder))
     return times
+
+
+def _told(hosts: Mapping[str, Mapping[str, Any]], table: pd.DataFrame) -> Iterator[tuple[Cell, float, float]]:
+    """Seconds that cells took to prepare and to measure once, as a bundle tells them, maybe a stranger's."""
+    for stack, known in hosts.items():
+        for workload, value in known.get("took_s", {}).items():
+            if isinstance(value, (int, float)) and value >= 0:
+                yield (stack, workload), 0.0, float(value)  # what is counted is prepared anew each time
+    for row in table.itertuples():
+        prepare_s, invoke_s = (float(str(value)) for value in (row.prepare_s, row.invoke_s))
+        yield (str(row.stack), str(row.workload)), prepare_s, invoke_s
 
 
 def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:

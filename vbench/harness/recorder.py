@@ -42,8 +42,10 @@ class Recorder:
                 case Opened():
                     self._opened(event)
                 case Settled():
-                    work = self._bundle.info.hosts[event.stack].setdefault("work", {})
-                    work[event.workload] = event.work
+                    known = self._bundle.info.hosts[event.stack]
+                    known.setdefault("work", {})[event.workload] = event.work
+                    if event.took_s is not None:
+                        known.setdefault("took_s", {})[event.workload] = event.took_s
                 case Failed():
                     self._failed(event)
                 case Noted():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SHAPE = ("vcpus", "memory_mib", "disk_mib")
 # Facts that belong to one opening of a host rather than to the host itself.
-_PASSING = {"work", "open_seconds", "files_digest", "clock_offset_s", "cpu_mhz"}
+_PASSING = {"work", "took_s", "open_seconds", "files_digest", "clock_offset_s", "cpu_mhz"}
 
 
 @dataclass(frozen=True)
