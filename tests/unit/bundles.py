@@ -434,7 +434,8 @@ def on_machines(
     rng = np.random.default_rng(11)
     machines = [dict(each) for each in machines]
     below = {each["name"]: each.get("baseline", "") for each in machines}
-    cost, bases = {}, {}
+    cost: dict[str, float] = {}
+    bases: dict[str, str] = {}
     for place, (root, over) in enumerate(truth.items(), 1):
         own = cost[below[root]] * over[""] if below[root] else 10.0 * place
         cost[root], bases[root] = own, below[root] or root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -360,8 +360,14 @@ def test_the_order_on_a_machine_is_its_own_and_that_of_a_single_one_is_as_it_was
 
 
 def test_what_opens_is_held_against_its_own_baseline_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, pairs = fleet(40), []
-    monkeypatch.setattr("vbench.harness.run.fairness.unequal", lambda pair, base: pairs.append({*pair}) or [])
+    plan = fleet(40)
+    pairs: list[set[str]] = []
+
+    def unequal(pair: Mapping[str, object], base: str) -> list[object]:
+        pairs.append({*pair})
+        return []
+
+    monkeypatch.setattr("vbench.harness.run.fairness.unequal", unequal)
     info, treatment = info_of(plan), Treatment(plan)
     for stack in plan.all_stacks():
         info.hosts[stack.path] = {}

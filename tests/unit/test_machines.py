@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from bundles import MACHINES, ON_MACHINES, on_machines, to_report
@@ -45,12 +47,11 @@ def test_ratios_are_those_within_a_machine_and_grouped_by_hardware(fleet: Run) -
     assert (guest["technique"], guest["machine"], guest["hardware"]) == ("LXC", "a", "rack 7")
     assert {*cells.loc[cells["machine"].isin(["d", "e"]), "hardware"]} == {"rack 9", "*e"}
     whole = spread(cells).set_index(["hardware", "technique"])
-    kvm = whole.loc[("rack 7", "kvm")]
+    kvm: dict[Any, Any] = whole.loc[[("rack 7", "kvm")]].to_dict("records")[0]
     assert (kvm["machines"], kvm["all"], kvm["least_on"], kvm["most_on"]) == (2, 3, "a", "b")
     assert kvm["range"] == pytest.approx(1.6 / 1.5 - 1, abs=0.01)
-    assert pd.isna(
-        whole.loc[("rack 9", "kvm"), "range"]
-    )  # d and e are no spread: their hardware is not the same
+    alone: dict[Any, Any] = whole.loc[[("rack 9", "kvm")]].to_dict("records")[0]
+    assert pd.isna(alone["range"])  # d and e are no spread: their hardware is not the same
 
 
 def test_only_workloads_that_all_machines_have_are_used(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_many_machines_have_a_line_a_technique(tmp_path: Path) -> None:
     assert float(median) == pytest.approx(1.455, abs=0.005)
     figure = figures.draw(run, "machines")
     (axes,) = figure.axes
-    assert sum(len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o") == 12  # type: ignore[arg-type]
+    assert sum(np.size(line.get_xdata()) for line in axes.lines if line.get_marker() == "o") == 12
     shown = " ".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
     assert "12 machines" in shown
     assert "node-00" in shown
@@ -164,7 +165,7 @@ def test_figures_have_a_panel_for_each_hardware_and_name_systems(fleet: Run, tmp
     assert len(figure.axes) == 3
     for axes, there in zip(figure.axes, (7, 1, 1), strict=True):
         dots = [line for line in axes.lines if line.get_marker() == "o"]
-        assert sum(len(line.get_xdata()) for line in dots) == there  # type: ignore[arg-type]
+        assert sum(np.size(line.get_xdata()) for line in dots) == there
     drawn = figures.draw(fleet, "heatmap", stack="guest/chroot")
     shown = " ".join(text.get_text() for text in drawn.findobj(Text) if isinstance(text, Text))
     assert "(LXC)" in shown

@@ -150,20 +150,8 @@ def test_a_guest_that_somebody_else_has_made(lab: Lab, tmp_path: Path) -> None:
         time.sleep(2)
     assert "nothing contradicts that guest is QEMU" in vbench(lab, "identify", "guest", "--hosts", hosts)
     out = tmp_path / "run"
-    argv = [
-        "run",
-        "--hosts",
-        hosts,
-        "-s",
-        "guest",
-        "-w",
-        "os-nullcall,cpu-int",
-        "--blocks",
-        "6",
-        "--out",
-        out,
-    ]
-    vbench(lab, *argv, timeout=1500)
+    argv = ["--hosts", str(hosts), "-s", "guest", "-w", "os-nullcall,cpu-int", "--blocks", "6"]
+    vbench(lab, "run", *argv, "--out", out, timeout=1500)
     rows = json.loads(vbench(lab, "report", out, "--json").partition("\n\n")[0])
     assert rows
     assert "QEMU" in vbench(lab, "report", out)

@@ -58,8 +58,8 @@ def by_machine(cells: pd.DataFrame) -> Figure:
 
 
 def _range(known: pd.DataFrame) -> tuple[float, float]:
-    values = known[["ratio", "low", "high"]].to_numpy(dtype=float)
-    values = np.append(values[np.isfinite(values)], 1.0)
+    told = known[["ratio", "low", "high"]].to_numpy(dtype=float)
+    values = np.append(told[np.isfinite(told)], 1.0)
     room = (values.max() / values.min()) ** 0.05 * 1.005
     return float(values.min() / room), float(values.max() * room)
 

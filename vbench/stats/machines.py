@@ -92,10 +92,8 @@ def by_machine(run: Run, *, level: float = 0.95) -> pd.DataFrame:
     stacks = _stacks(run, machines)
     pairs = pairs.merge(stacks[["stack", "hardware", "technique"]], on="stack")
     cells = pairs[[*_GROUP, "stack", *_CELL]].drop_duplicates()
-    have = (
-        cells.groupby([*_GROUP, *_CELL], as_index=False)["stack"].nunique().rename(columns={"stack": "have"})
-    )
-    there = cells.groupby(_GROUP, as_index=False)["stack"].nunique().rename(columns={"stack": "there"})
+    have = cells.groupby([*_GROUP, *_CELL])["stack"].nunique().rename("have").reset_index()
+    there = cells.groupby(_GROUP)["stack"].nunique().rename("there").reset_index()
     have = have.merge(there, on=_GROUP)
     common = have[have["have"] == have["there"]]
     counts = have.groupby(_GROUP, as_index=False).size().rename(columns={"size": "of"})
