@@ -101,7 +101,7 @@ BAD = {
         "hint: try app-nginx, or one of each kind: -w net-",
     ),
     "workload-row": (["run", "-s", "local", "-w", "cpu-int,os-nulcall"], "did you mean os-nullcall?"),
-    "stack-row": (["run", "-s", "local,nosuch"], "there is no layer 'nosuch'"),
+    "stack-row": (["run", "-s", "local,nosuch"], "nosuch is neither a layer nor a machine"),
     "workload-page": (["workloads", "nosuch"], "unknown workload 'nosuch'"),
     "workload-key": (["workloads", "--workloads", "unknown-key"], "one.toml: unknown key 'titel'"),
     "workload-inner": (["workloads", "--workloads", "unknown-inner"], "did you mean work.unit?"),

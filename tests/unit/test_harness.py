@@ -59,7 +59,7 @@ def info_of(plan: Plan) -> RunInfo:
 def measured(step: Step, *, warmup: bool = False) -> Measured:
     return Measured(
         stack=step.stack,
-        baseline="local/testbed",
+        baseline="local/testbed" if step.stack.startswith("local") else step.stack.partition("/")[0],
         workload=step.workload,
         params="{}",
         block=step.block,

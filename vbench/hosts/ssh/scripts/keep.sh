@@ -28,6 +28,7 @@ exec 8>>measuring.lock
 if ! flock -n "-$4" 8; then echo "busy $(cat measuring.lock)"; rm -rf "$folder"; exit 1; fi
 echo "$2" >measuring.lock
 echo "ready $1/$folder"
+# shellcheck disable=SC3045 # busybox's read has -t
 while read -r -t "$5" _; do :; done
 end "$3"
 rm -rf "$folder"
