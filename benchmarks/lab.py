@@ -147,6 +147,8 @@ class Lab:
         address, net = old.addresses[0], int(old.addresses[0].split(".")[2])
         old.process.kill()
         old.process.wait()
+        # The old machine's end of the cable goes a little after the machine.
+        subprocess.run(self.argv(["ip", "link", "del", f"n{net}"]), capture_output=True, check=False)
         new = self.add(name)
         self.join(None, new, net)
         assert new.addresses == [address]

@@ -15,6 +15,11 @@ from vbench.capsule import capsule
 pytestmark = pytest.mark.usefixtures("lab")
 
 
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    """Each machine's server has processes that come and go: what is left is looked for on each."""
+
+
 def test_a_command_on_a_machine_and_in_a_layer_there(lab: Lab) -> None:
     for name in ("bare", "inner", f"{USER}@inner"):
         assert f"sending the capsule to {name}: " in vbench(lab, "exec", name, "--", "true")
@@ -80,13 +85,13 @@ name = "bare"
 hardware = "box"
 [[machine]]
 name = "same"
-ssh = "bare"
+ssh = "jump"
 system = "LXC"
 hardware = "box"
 baseline = "bare"
 [[machine]]
 name = "wrong"
-ssh = "bare"
+ssh = "jump"
 system = "ESXi"
 hardware = "box"
 baseline = "bare"

@@ -53,9 +53,12 @@ def keep(host: SshHost, busybox: Sequence[str], cache: str, *, alone: bool) -> I
     channel: Any = host.session()
     over = threading.Event()
     try:
-        channel.exec_command(shlex.join(argv))
-        lines = channel.makefile("r")
-        said = _answer(host, lines)
+        try:
+            channel.exec_command(shlex.join(argv))
+            lines = channel.makefile("r")
+            said = _answer(host, lines)
+        except OSError as error:
+            raise ConnectionLost(f"{host.name}: the connection dropped") from error
         if said.startswith("busy"):
             raise UsageError(
                 f"another run is measuring on {host.name}: {said.removeprefix('busy ') or 'just started'}",
@@ -64,18 +67,26 @@ def keep(host: SshHost, busybox: Sequence[str], cache: str, *, alone: bool) -> I
         threading.Thread(target=_beat, args=(channel, over), name=f"beat {host.name}", daemon=True).start()
         yield Kept(said.removeprefix("ready "), mark)
         over.set()
-        channel.shutdown_write()
-        channel.settimeout(_SLOW_S)
-        if lines.readline().strip() != "ended":
-            raise HostError(
-                f"{host.name}: something of ours may be left there", f"see: vbench clean {host.name}"
-            )
-    except OSError as error:
-        raise ConnectionLost(f"{host.name}: the connection dropped") from error
+        _leave(host, channel, lines)
     finally:
         over.set()
         with contextlib.suppress(Exception):
             channel.close()
+
+
+def _leave(host: SshHost, channel: Any, lines: Any) -> None:
+    """Have the machine take away what is ours. If the connection has gone, it does so by itself."""
+    try:
+        channel.shutdown_write()
+        channel.settimeout(_SLOW_S)
+        said = lines.readline().strip()
+    except OSError:
+        said = ""
+    if said == "ended":
+        return
+    if channel.get_transport().is_active():
+        raise HostError(f"{host.name}: something of ours may be left there", f"see: vbench clean {host.name}")
+    log.warning("%s: the connection has gone; the machine itself removes what is ours there", host.name)
 
 
 def sweep(host: SshHost, cache: str) -> list[str]:
