@@ -59,18 +59,18 @@ QUESTIONS = [
     (("kernel-isolation",), "memory", None),
     # Without VT-x or AMD-V: a system call in User Mode Linux is traced, in PV a trap into Xen and back.
     (("kernel-isolation", "no-hardware-support"), "web", "xen/pv"),
-    # Of many reads at once, User Mode Linux answers what it can from its parent's page cache; without them it is first.
+    # User Mode Linux would come first, but for many reads at once.
     (("kernel-isolation", "no-hardware-support"), "fileserver", None),
     (("kernel-isolation", "no-hardware-support"), "os", "xen/pv"),
     (("kernel-isolation", "no-hardware-support"), "application", "xen/pv"),
     (("kernel-isolation", "no-hardware-support"), "disk", None),
     # Another system, with hardware to help: KVM against three kinds of Xen guests.
     (("other-os",), "db", "kvm"),
-    # The processor's work costs 0.2 to 5% in all four: what tells them apart is how the clock is read.
+    # What tells KVM from PVH and HVM guests here is reading the clock.
     (("other-os",), "compile", None),
     (("other-os",), "compute", None),
     (("other-os",), "disk", None),  # PV reads at less cost, KVM writes at less
-    # As its maker ships it: PV is out, and HVM's packets go through dom0; its random writes cost less than KVM's.
+    # As its maker ships it: PV is out, and HVM's packets go through dom0. KVM leads on disks by random writes alone.
     (("other-os", "unmodified-guest"), "network", "kvm"),
     (("other-os", "unmodified-guest"), "disk", None),
     (("other-os", "unmodified-guest"), "application", "kvm"),
