@@ -92,9 +92,7 @@ def test_the_lines_to_type_are_a_hosts_file_and_commands_that_there_are(
 ) -> None:
     declared, _, commands = "\n".join(catalog.lines(entry)).partition("\n\n")
     (tmp_path / "hosts.toml").write_text(declared)
-    machines = read_hosts(
-        tmp_path / "hosts.toml", [entry.name for entry in catalog.entries()], [*layer_classes()]
-    )
+    machines = read_hosts(tmp_path / "hosts.toml", catalog.systems(), [*layer_classes()])
     assert machines["guest"].system == entry.name
     assert machines[machines["guest"].baseline].system == ""
     for line in commands.splitlines():

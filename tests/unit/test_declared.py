@@ -17,7 +17,7 @@ from vbench.observe import identity
 from vbench.observe.facts import UNAVAILABLE
 from vbench.workload.library import load_workloads
 
-SYSTEMS = [entry.name for entry in catalog.entries()]
+SYSTEMS = catalog.systems()
 TWO = """
 [[machine]]
 name = "esxi-guest"

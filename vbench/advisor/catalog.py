@@ -198,6 +198,11 @@ def load(path: Path = FILE) -> Catalog:
         raise VbenchError(f"{path}: {error}") from None
 
 
+def systems() -> dict[str, str]:
+    """The technique of every entry, by name; "" of what is no technique."""
+    return {one.name: one.technique if one.technique in {*Technique} else "" for one in load().entry}
+
+
 def entries() -> list[Entry]:
     """Every entry, sorted by technique, then by name."""
     return sorted(load().entry, key=lambda one: (TECHNIQUES.index(one.technique), one.name.casefold()))

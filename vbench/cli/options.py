@@ -80,7 +80,7 @@ def machines_of(hosts: Path | None, plan: Path | None = None) -> dict[str, Machi
 
     beside = (plan.parent if plan else Path()) / BESIDE
     path = hosts or (beside if beside.is_file() else None)
-    return read_hosts(path, [each.name for each in catalog.entries()], [*layer_classes()]) if path else {}
+    return read_hosts(path, catalog.systems(), [*layer_classes()]) if path else {}
 
 
 def opened(path: str) -> AbstractContextManager[Host]:

@@ -42,6 +42,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
     stacks = plan.all_stacks()
     if any(stack.root == LOCAL for stack in stacks):
         cpus_for(plan.shape())
+    given = {each.name: each.technique for each in plan.machines}
     return RunInfo(
         id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created=now.isoformat(timespec="seconds"),
@@ -65,7 +66,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
             )
             for name in plan.workloads
         },
-        techniques={stack.path: stack.technique() for stack in stacks},
+        techniques={stack.path: given.get(stack.path) or stack.technique() for stack in stacks},
         pictures=pictures_of(stacks),
         versions=versions(),
         tools={each["name"]: each["version"] for each in capsule.manifest.packages},

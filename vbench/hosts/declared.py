@@ -30,6 +30,7 @@ class Machine(BaseModel):
     ``ssh``: an alias of the user's SSH configuration, or user@host:port; by default the name. ``system``: what it is,
     a name of the catalogue; by default a machine without a hypervisor. ``hardware``: what it runs on, in the user's
     words; only machines with the same words are compared. ``baseline``: the machine over which its overhead is told.
+    ``technique`` is the system's in the catalogue, and no key of a file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,7 @@ class Machine(BaseModel):
     system: str = Field(default="", max_length=100)
     hardware: str = Field(default="", max_length=200)
     baseline: str = Field(default="", max_length=100)
+    technique: str = Field(default="", max_length=100)
 
     @property
     def address(self) -> str:
@@ -50,17 +52,17 @@ class _File(BaseModel, extra="forbid"):
     machine: list[Machine] = Field(default=[], max_length=MOST)
 
 
-def read_hosts(path: Path, systems: Sequence[str], layers: Sequence[str]) -> dict[str, Machine]:
+def read_hosts(path: Path, systems: Mapping[str, str], layers: Sequence[str]) -> dict[str, Machine]:
     """The machines of a hosts file, by name.
 
-    ``systems`` are the names that a machine's system may have, ``layers`` those that its own name may not. Raises
-    ``UsageError`` saying what is wrong, and where.
+    ``systems`` are those that a machine may be, with the technique of each, ``layers`` the names that it may not have.
+    Raises ``UsageError`` saying what is wrong, and where.
     """
+    known = ", ".join(name for name in Machine.model_fields if name != "technique")
     try:
         found = _File.model_validate(read_toml(path)).machine
     except ValidationError as error:
-        keys = ", ".join(Machine.model_fields)
-        raise UsageError(f"{path}: {first_problem(error)}", f"known keys of a [[machine]]: {keys}") from None
+        raise UsageError(f"{path}: {first_problem(error)}", f"known keys of a [[machine]]: {known}") from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}", "a hosts file is TOML, with a [[machine]] for each") from None
     machines: dict[str, Machine] = {}
@@ -78,7 +80,11 @@ def read_hosts(path: Path, systems: Sequence[str], layers: Sequence[str]) -> dic
             near = get_close_matches(each.system, systems, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else "see: vbench catalog"
             raise UsageError(f"{path}: {each.name}: the catalogue has no system {each.system!r}", hint)
-        machines[each.name] = each
+        if each.technique:
+            raise UsageError(
+                f"{path}: {each.name}: unknown key technique", f"known keys of a [[machine]]: {known}"
+            )
+        machines[each.name] = each.model_copy(update={"technique": systems.get(each.system, "")})
     for each in machines.values():
         _check(path, each, machines)
     return machines
