@@ -36,6 +36,7 @@ import psutil
 from vbench import paths
 from vbench.bundle.verify import examine
 from vbench.capsule import capsule
+from vbench.files import holders
 from vbench.harness.invoke import Environment, invoke, prepare
 from vbench.hosts.command import OUTPUT_LIMIT
 from vbench.hosts.local import LocalHost
@@ -181,7 +182,10 @@ def machine(bench: Bench) -> dict[str, set[str]]:
             " ".join(line.split()[2:5]) for line in Path("/proc/self/mountinfo").read_text().splitlines()
         },
         "named namespaces": {path.name for path in named.iterdir()} if named.is_dir() else set(),
-        "session folders": {path.name for path in (bench.cache / "sessions").glob("s*")},
+        "session folders": {
+            f"{folder.name}, with {sorted(path.name for path in folder.rglob('*'))}, held by {holders(folder / 'lock')}"
+            for folder in (bench.cache / "sessions").glob("s*")
+        },
         "orphans": {str(pid) for pid in marked()},
     }
 

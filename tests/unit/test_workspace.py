@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +76,28 @@ def test_of_a_killed_process(tmp_path: Path) -> None:
     assert folder.is_dir()
     with session(tmp_path):
         assert not folder.exists()
+
+
+def test_what_is_written_while_it_is_removed_goes_too(tmp_path: Path) -> None:
+    """By a process that is just being killed."""
+
+    def write(into: Path) -> None:
+        end, number = time.monotonic() + 0.3, 0
+        with contextlib.suppress(FileNotFoundError):
+            while time.monotonic() < end:
+                (into / f"{threading.get_ident()}-{number}").touch()
+                number += 1
+
+    with session(tmp_path) as folder:
+        (folder / "scratch").mkdir()
+        for number in range(3000):
+            (folder / "scratch" / str(number)).touch()
+        writers = [threading.Thread(target=write, args=[folder / "scratch"]) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+    assert not folder.exists()
+    for writer in writers:
+        writer.join()
 
 
 def test_killed_while_it_removes_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

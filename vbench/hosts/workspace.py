@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from vbench.hosts.process import MARK, owner, owner_lives
 
 _FOLDER = re.compile(r"s[a-z0-9_]{8}")
 _MEMORY = re.compile(r"vbench-(\d+\.\d+\.\d+)-[a-z0-9_]{8}")
+_DYING = 2.0
 _SHARED = Path("/dev/shm")  # noqa: S108 - memory is what it is for
 _OWNED = re.compile(rf"(?:^|\0){MARK}=(\d+\.\d+\.\d+)(?:\0|$)".encode())
 
@@ -201,14 +203,24 @@ def _remove_unlocked(home: Path) -> list[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a session's folder, its lock last: one killed meanwhile is recognized by it as any other."""
-    for path in folder.glob("*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != "lock":
-            with contextlib.suppress(OSError):
-                path.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a session's folder, its lock last: one killed meanwhile is recognized by it as any other.
+
+    What a process that is just being killed writes there meanwhile is waited for, up to ``_DYING`` seconds.
+    """
+    end = time.monotonic() + _DYING
+    while True:
+        others = [path for path in folder.glob("*") if path.name != "lock"]
+        for path in others:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if not any(map(os.path.lexists, others)):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists() or time.monotonic() > end:
+            return
+        time.sleep(0.05)
 
 
 def _mounts() -> list[Path]:
