@@ -89,7 +89,7 @@ def whole(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str,
 
 
 def resumed(lab: Lab, out: Path, whole: list[tuple[str, ...]]) -> None:
-    vbench(lab, "resume", out)
+    vbench(lab, "resume", out, "--retry")
     assert cells(out) == whole
     assert "complete" in vbench(lab, "verify", out)
     assert left(lab, "bare") == []
@@ -200,9 +200,8 @@ def test_a_machine_that_answers_garbage(lab: Lab) -> None:
     try:
         settings.write_text(kept + "ForceCommand printf '\\001garbage\\377\\n'\n")
         lab.reboot("bare")
-        assert "bare: its shell does not answer as asked, but '\\x01garbage" in vbench(
-            lab, "exec", "bare", "--", "true", code=1
-        )
+        told = vbench(lab, "exec", "bare", "--", "true", code=1)
+        assert told.startswith("vbench: bare: its shell does not run the command that it is given\n")
     finally:
         settings.write_text(kept)
         lab.reboot("bare")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vbench.capsule import rootfs
 from vbench.capsule.capsule import Capsule, payload_at, verify_inside
-from vbench.errors import HostError, VbenchError
+from vbench.errors import CommandTimeout, ConnectionLost, HostError, VbenchError
 from vbench.hosts.base import Host, Payload
 from vbench.hosts.command import script
 
@@ -71,13 +71,16 @@ def deliver(capsule: Capsule, host: Host) -> Payload:
 
 def look(capsule: Capsule, host: Host) -> There:
     """What a machine has of a capsule. Raises ``HostError`` if the capsule cannot run on such a machine."""
-    done = host.run(["sh", "-c", _LOOK, "look", capsule.digest[:16]], check=False)
+    asked = "a login there must run the command that it is given, and print nothing of its own"
+    try:
+        done = host.run(["sh", "-c", _LOOK, "look", capsule.digest[:16]], check=False)
+    except (ConnectionLost, CommandTimeout):
+        raise
+    except HostError as error:
+        raise HostError(f"{host.name}: its shell does not run the command that it is given", asked) from error
     said = dict(line.partition(" ")[::2] for line in done.text.splitlines())
     if done.code == 0 and not {"cache", "machine", "free"} <= said.keys():
-        raise HostError(
-            f"{host.name}: its shell does not answer as asked, but {done.text[:80]!r}",
-            "a login there must run the command that it is given, and print nothing of its own",
-        )
+        raise HostError(f"{host.name}: its shell does not answer as asked, but {done.text[:80]!r}", asked)
     if done.code:
         reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "it says nothing"
         raise HostError(f"{host.name}: the user's cache cannot be used: {reason}")

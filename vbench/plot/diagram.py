@@ -111,7 +111,9 @@ def _build(
     root, *layers = path.split("/")
     kernel = Box("kernel", "Host's kernel", "operating system", root, _key="kernel")
     given = _declared(root, techniques.get(root, ""))
-    machine = Box("hardware", "Hardware", "" if given or root == "local" else root, root, on=[kernel], _key=root)
+    machine = Box(
+        "hardware", "Hardware", "" if given or root == "local" else root, root, on=[kernel], _key=root
+    )
     bottom = below = machine  # the lowest box of all; what the kernel stands on
     place = kernel  # the box that programs run on
     rules = [] if given is None else [(root, given)]
