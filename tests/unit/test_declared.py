@@ -41,6 +41,7 @@ def read(tmp_path: Path, text: str) -> dict[str, Machine]:
 def test_a_machine_stands_on_its_baseline(tmp_path: Path) -> None:
     machines = read(tmp_path, TWO)
     assert machines["esxi-guest"].address == "root@10.0.0.7"
+    assert [each.technique for each in machines.values()] == ["type 1", ""]
     known = load_workloads()
     plan = load_plan(None, known, stacks=["esxi-guest/chroot"], workloads=["cpu-int"], machines=machines)
     assert [stack.path for stack in plan.all_stacks()] == ["esxi-guest", "bare-7", "esxi-guest/chroot"]
@@ -65,6 +66,7 @@ def test_a_machine_stands_on_its_baseline(tmp_path: Path) -> None:
         ('name = "bare-7"', 'name = "esxi-guest"', "the machine esxi-guest is declared twice"),
         ('name = "bare-7"', 'name = "local"', "local is this machine"),
         ("ssh = ", "shh = ", "shh"),
+        ("ssh = ", 'technique = "type 1"\nssh = ', "esxi-guest: unknown key technique"),
         ("[[machine]]", "[[machine]", "hosts.toml"),
         ('ssh = "rack7-node3"', 'baseline = "esxi-guest"', "a machine is its own baseline"),
     ],

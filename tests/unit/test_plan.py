@@ -170,6 +170,7 @@ def test_least_plan() -> None:
         ('stacks = ["uml"]\nmemory_mib = 100', "memory_mib: "),
         ('stacks = ["nosuch"]', "nosuch is neither a layer nor a machine"),
         ('stacks = [""]', "'' is not a stack path"),
+        ('stacks = ["uml"]\nmachines = []', "plan.toml: machines are declared in a hosts file"),
         ('stacks = ["uml"]\nworkloads = []', "workloads: "),
         ('stacks = ["uml"]\nworkloads = ["cpu-imt"]', "unknown workload or group 'cpu-imt'"),
         ('stacks = ["uml,"]', "'' is not a stack path"),

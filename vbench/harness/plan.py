@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vbench.errors import UsageError, brief, first_problem
 from vbench.files import read_toml
-from vbench.hosts.declared import Machine
+from vbench.hosts.declared import BESIDE, Machine
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
 from vbench.terms import Arm
@@ -194,6 +194,10 @@ def load_plan(
             raise UsageError(
                 f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks"
             ) from None
+        if "machines" in raw:
+            raise UsageError(
+                f"{path}: machines are declared in a hosts file", f"{BESIDE} beside it, or --hosts FILE"
+            )
     given = {
         "stacks": stacks,
         "workloads": workloads,
@@ -214,7 +218,7 @@ def load_plan(
         first = error.errors()[0]
         source = f"{path}: " if path else ""
         hint = (
-            f"known keys: {', '.join([*Plan.model_fields, 'sweep'])}"
+            f"known keys: {', '.join([*(name for name in Plan.model_fields if name != 'machines'), 'sweep'])}"
             if first["type"] == "extra_forbidden"
             else None
         )
