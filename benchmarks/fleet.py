@@ -114,7 +114,7 @@ def planned(folder: Path, machines: int, together: int, blocks: int, library: Li
         )
     )
     stacks = [f"{name}/{layer}" for name in names for layer in LAYERS]
-    declared = read_hosts(hosts, [], [*layer_classes()])
+    declared = read_hosts(hosts, {}, [*layer_classes()])
     return load_plan(None, library, stacks=stacks, workloads=[*WORKLOADS], blocks=blocks, machines=declared)
 
 

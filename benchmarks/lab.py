@@ -6,6 +6,7 @@ other. They share this machine's kernel and processors, and nothing else of it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vbench.hosts.base import Payload
 from vbench.layers.qemu import emulator
@@ -296,6 +298,50 @@ def vbench(lab: Lab, *argv: str | Path, code: int = 0, timeout: float = 600) -> 
     assert "Traceback" not in said, said
     assert done.returncode == code, said
     return said
+
+
+@contextmanager
+def measuring(
+    lab: Lab, out: Path, *argv: str, rows: int = 1, within: float = 300
+) -> Iterator[subprocess.Popen[str]]:
+    """A run in the background that has written so many rows; ended at the end, if it has not."""
+    env: dict[str, Any] = {**os.environ, "HOME": str(lab.home)}
+    env.pop("SSH_AUTH_SOCK", None)
+    command = lab.argv([*VBENCH, "run", *argv, "--out", str(out)])
+    with subprocess.Popen(
+        command,
+        env=env,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            end = time.monotonic() + within
+            while len(rows_of(out)) < rows:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """The whole lines of a bundle's journal, which may still be growing."""
+    try:
+        lines = (out / "samples.jsonl").read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def said(process: subprocess.Popen[str], code: int, timeout: float = 300) -> str:
+    """What a run in the background has printed; it must end with that exit code."""
+    text, _ = process.communicate(timeout=timeout)
+    assert "Traceback" not in text, text
+    assert process.returncode == code, text
+    return text
 
 
 def left(lab: Lab, name: str) -> list[str]:

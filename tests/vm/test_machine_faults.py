@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import VBENCH, Lab, left, vbench
+from lab import VBENCH, Lab, left, measuring, rows_of, said, vbench
 
 pytestmark = pytest.mark.usefixtures("lab")
 EVERYWHERE = bool(os.environ.get("VBENCH_EVERYWHERE"))
@@ -25,50 +22,10 @@ def nothing_left() -> None:
     """Machines are started anew here: what is left is looked for on each, and here when the last test is done."""
 
 
-@contextmanager
-def measuring(lab: Lab, out: Path, *argv: str, rows: int = 1) -> Iterator[subprocess.Popen[str]]:
-    """A run in the background that has written so many rows."""
-    env: dict[str, Any] = {**os.environ, "HOME": str(lab.home)}
-    env.pop("SSH_AUTH_SOCK", None)
-    command = lab.argv([*VBENCH, "run", *argv, "--out", str(out)])
-    with subprocess.Popen(
-        command,
-        env=env,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        try:
-            end = time.monotonic() + 300
-            while len(rows_of(out)) < rows:
-                assert process.poll() is None, process.communicate()[0]
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.kill()
-
-
-def rows_of(out: Path) -> list[dict[str, Any]]:
-    try:
-        lines = (out / "samples.jsonl").read_text().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def cells(out: Path) -> list[tuple[str, ...]]:
     """The measured cells and metrics, each as often as it is there."""
     names = ("stack", "workload", "block", "arm", "metric", "side", "repeat")
     return sorted(tuple(str(row.get(each)) for each in names) for row in rows_of(out) if not row["warmup"])
-
-
-def said(process: subprocess.Popen[str], code: int, timeout: float = 300) -> str:
-    text, _ = process.communicate(timeout=timeout)
-    assert "Traceback" not in text, text
-    assert process.returncode == code, text
-    return text
 
 
 def gone(lab: Lab, name: str, within: float = 10) -> None:

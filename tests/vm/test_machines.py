@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import USER, VBENCH, Lab, left, vbench
+from lab import USER, VBENCH, Lab, left, measuring, rows_of, said, vbench
 
 from vbench.capsule import capsule
 
@@ -143,6 +143,7 @@ def test_a_baseline_on_other_hardware_is_refused(lab: Lab, tmp_path: Path) -> No
     not os.environ.get("VBENCH_EVERYWHERE"), reason="the capsule takes minutes to a guest that is emulated"
 )
 def test_a_guest_that_somebody_else_has_made(lab: Lab, tmp_path: Path) -> None:
+    """Its clock is set back in the middle of the run."""
     lab.add_guest("guest", capsule.require().payload(), 2201)
     hosts = tmp_path / "hosts.toml"
     hosts.write_text(
@@ -156,7 +157,17 @@ def test_a_guest_that_somebody_else_has_made(lab: Lab, tmp_path: Path) -> None:
     assert "nothing contradicts that guest is QEMU" in vbench(lab, "identify", "guest", "--hosts", hosts)
     out = tmp_path / "run"
     argv = ["--hosts", str(hosts), "-s", "guest", "-w", "os-nullcall,cpu-int", "--blocks", "6"]
-    vbench(lab, "run", *argv, "--out", out, timeout=1500)
+    with measuring(lab, out, *argv, within=1500) as process:
+        to = ["-F", lab.home / ".ssh/config", "-i", lab.home / ".ssh/id_ed25519"]
+        known = ["-o", f"UserKnownHostsFile={lab.home}/.ssh/known_hosts"]
+        assert lab.run(["ssh", *map(str, to), *known, "guest", "date -s 2001-01-01"]).returncode == 0
+        said(process, 0, 1500)
+    samples = [row for row in rows_of(out) if row["stack"] == "guest" and row["workload"] == "cpu-int"]
+    times = [row["value"] for row in samples if row["metric"] == "time" and not row["warmup"]]
+    assert len(times) == 6
+    assert min(times) > 0
+    assert max(times) < 2 * min(times), "its clock has gone back by decades meanwhile"
+    assert "complete" in vbench(lab, "verify", out)
     rows = json.loads(vbench(lab, "report", out, "--json").partition("\n\n")[0])
     assert rows
     assert "QEMU" in vbench(lab, "report", out)
