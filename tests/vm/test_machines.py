@@ -12,6 +12,8 @@ from lab import USER, VBENCH, Lab, left, measuring, rows_of, said, vbench
 
 from vbench.capsule import capsule
 
+from .conftest import a_guest
+
 pytestmark = pytest.mark.usefixtures("lab")
 
 
@@ -52,6 +54,33 @@ def test_a_run(lab: Lab, tmp_path: Path) -> None:
     assert used, "what a command used on the machine is told"
     assert "complete" in vbench(lab, "verify", out)
     assert left(lab, "bare") == []
+
+
+@pytest.mark.skipif(not os.environ.get("VBENCH_EVERYWHERE"), reason="takes minutes")
+@pytest.mark.parametrize(
+    ("address", "isolator"), [("inner", "chroot"), (f"{USER}@inner", "bubblewrap")], ids=["root", USER]
+)
+def test_a_machine_behind_another_agrees_with_this_one(
+    lab: Lab, tmp_path: Path, address: str, isolator: str
+) -> None:
+    """They are the same box, so they take turns, and what a layer costs on either is the same."""
+    hosts = tmp_path / "hosts.toml"
+    hosts.write_text(
+        f'[[machine]]\nname = "far"\nssh = "{address}"\nhardware = "box"\n'
+        '[[machine]]\nname = "local"\nhardware = "box"\n'
+    )
+    layers, out = (isolator, a_guest()), tmp_path / "run"
+    stacks = [word for root in ("far", "local") for layer in layers for word in ("-s", f"{root}/{layer}")]
+    argv = [*stacks, "-w", "os-nullcall,os-forkexec,mem-pagefault", "--blocks", "6"]
+    vbench(lab, "run", "--hosts", hosts, *argv, "--out", out, timeout=1500)
+    told = json.loads(vbench(lab, "report", out, "--json").partition("\n\n")[0])
+    cells = {(row["stack"], row["workload"]): row for row in told if row["primary"]}
+    for layer in layers:
+        for workload in ("os-nullcall", "os-forkexec", "mem-pagefault"):
+            far, near = (cells[f"{root}/{layer}", workload] for root in ("far", "local"))
+            assert far["low"] <= near["high"], (far, near)
+            assert near["low"] <= far["high"], (far, near)
+    assert left(lab, "inner") == []
 
 
 @pytest.mark.parametrize(
