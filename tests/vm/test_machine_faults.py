@@ -69,7 +69,8 @@ def test_a_link_that_stays_down(lab: Lab, tmp_path: Path, whole: list[tuple[str,
     try:
         with measuring(lab, out, *PLAN) as process:
             lab.cut("bare")
-            assert "bare: the connection dropped" in said(process, 0, 200)
+            told = said(process, 0, 200)
+            assert "bare: the connection dropped" in told, told
         gone(lab, "bare", 150)  # the machine itself takes away what is ours
     finally:
         lab.cut("bare", down=False)

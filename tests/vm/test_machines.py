@@ -58,10 +58,10 @@ def test_a_run(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.environ.get("VBENCH_EVERYWHERE"), reason="takes minutes")
 @pytest.mark.parametrize(
-    ("address", "isolator"), [("inner", "chroot"), (f"{USER}@inner", "bubblewrap")], ids=["root", USER]
+    ("address", "isolators"), [("inner", ("chroot",)), (f"{USER}@inner", ())], ids=["root", USER]
 )
 def test_a_machine_behind_another_agrees_with_this_one(
-    lab: Lab, tmp_path: Path, address: str, isolator: str
+    lab: Lab, tmp_path: Path, address: str, isolators: tuple[str, ...]
 ) -> None:
     """They are the same box, so they take turns, and what a layer costs on either is the same."""
     hosts = tmp_path / "hosts.toml"
@@ -69,7 +69,7 @@ def test_a_machine_behind_another_agrees_with_this_one(
         f'[[machine]]\nname = "far"\nssh = "{address}"\nhardware = "box"\n'
         '[[machine]]\nname = "local"\nhardware = "box"\n'
     )
-    layers, out = (isolator, a_guest()), tmp_path / "run"
+    layers, out = (*isolators, a_guest()), tmp_path / "run"
     stacks = [word for root in ("far", "local") for layer in layers for word in ("-s", f"{root}/{layer}")]
     argv = [*stacks, "-w", "os-nullcall,os-forkexec,mem-pagefault", "--blocks", "6"]
     vbench(lab, "run", "--hosts", hosts, *argv, "--out", out, timeout=1500)
@@ -195,7 +195,7 @@ def test_a_guest_that_somebody_else_has_made(lab: Lab, tmp_path: Path) -> None:
     times = [row["value"] for row in samples if row["metric"] == "time" and not row["warmup"]]
     assert len(times) == 6
     assert min(times) > 0
-    assert max(times) < 2 * min(times), "its clock has gone back by decades meanwhile"
+    assert max(times) < 10 * min(times), "its clock has gone back by decades meanwhile"
     assert "complete" in vbench(lab, "verify", out)
     rows = json.loads(vbench(lab, "report", out, "--json").partition("\n\n")[0])
     assert rows

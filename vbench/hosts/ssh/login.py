@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _PLACE = re.compile(r"(?:(?P<user>[^@\s/]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^@\s/:\[\]]+)(?::(?P<port>\d+))?")
 _SYSTEM = Path("/etc/ssh")
 _PATIENCE_S = 15.0  # to connect
-_SILENCE_S = 60  # that what was sent may stay unacknowledged before the machine counts as gone (tcp(7))
+_SILENCE_S = 40  # that what was sent may stay unacknowledged (tcp(7)): less than any command is given
 _HANDSHAKE_S = 60.0  # for each step of the protocol
 
 
