@@ -348,7 +348,7 @@ def left(lab: Lab, name: str) -> list[str]:
     """What is there of ours on a machine, but for what is meant to stay."""
     return lab.inside(
         name,
-        "ls -d $HOME/.cache/vbench/sessions/s* /home/*/.cache/vbench/sessions/s* 2>/dev/null; "
+        "find $HOME/.cache/vbench/sessions/s* /home/*/.cache/vbench/sessions/s* 2>/dev/null; "
         "grep -ls VBENCH_OWNER /proc/[0-9]*/environ",
     ).splitlines()
 
