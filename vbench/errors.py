@@ -97,6 +97,7 @@ class NotComparable(BundleError):
 EXTRAS = {
     "harness": ("cryptography", "paramiko", "psutil", "regex"),
     "pdf": ("weasyprint",),
+    "cluster": ("distributed", "bokeh"),
     "notebook": ("ipywidgets", "jupyterlab", "nbclient"),
 }
 """For each extra, the modules that only it installs; the base install can read bundles without them."""

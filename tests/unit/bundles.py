@@ -395,3 +395,68 @@ def of_truth(
             ]  # fmt: skip
 
     return load(record(folder, about, measured(), finish=False))
+
+
+# --- a run over several machines, synthetic as all of them
+
+MACHINES: tuple[dict[str, str], ...] = (
+    {"name": "a", "hardware": "rack 7"},
+    {"name": "b", "hardware": "rack 7"},
+    {"name": "c", "hardware": "rack 7"},
+    {"name": "guest", "system": "LXC", "hardware": "rack 7", "baseline": "a"},
+    {"name": "d", "hardware": "rack 9"},
+    {"name": "e"},
+)
+# The true ratio of each technique on each machine; that of a guest is over its baseline.
+ON_MACHINES: dict[str, dict[str, float]] = {
+    "a": {"chroot": 1.0, "kvm": 1.5},
+    "b": {"chroot": 1.02, "kvm": 1.6},
+    "c": {"chroot": 1.04},
+    "guest": {"": 1.2, "chroot": 1.1},
+    "d": {"kvm": 3.0},
+    "e": {"kvm": 5.0},
+}
+
+
+def on_machines(
+    folder: Path,
+    truth: Mapping[str, Mapping[str, float]] = ON_MACHINES,
+    machines: Iterable[Mapping[str, str]] = MACHINES,
+    *,
+    blocks: int = 8,
+    lacking: Mapping[str, str] | None = None,
+    failures: tuple[Failure, ...] = (Failure(stack="c/kvm", stage="open", reason="it has no /dev/kvm"),),
+) -> Run:
+    """Three workloads on each machine and what ``truth`` says stands on it; ``lacking``: one that a stack has not.
+
+    Another machine's values differ by a factor that is none of the techniques': it must show in no ratio.
+    """
+    rng = np.random.default_rng(11)
+    machines = [dict(each) for each in machines]
+    below = {each["name"]: each.get("baseline", "") for each in machines}
+    cost: dict[str, float] = {}
+    bases: dict[str, str] = {}
+    for place, (root, over) in enumerate(truth.items(), 1):
+        own = cost[below[root]] * over[""] if below[root] else 10.0 * place
+        cost[root], bases[root] = own, below[root] or root
+        for layer in [name for name in over if name]:
+            cost[f"{root}/{layer}"], bases[f"{root}/{layer}"] = own * over[layer], root
+    techniques = {stack: "isolator" if "/" in stack else "none" for stack in cost}
+    about = info(
+        plan={"machines": machines}, techniques=techniques | {each.stack: "isolator" for each in failures},
+        hosts={stack: {} for stack in cost}, failures=[*failures],
+        workloads={name: workload(kind="os", title=name, primary="m") for name in DAY_WORKLOADS},
+    )  # fmt: skip
+
+    def measured() -> Iterator[list[Sample]]:
+        again = [(stack, "A'") for stack in cost if stack in {*bases.values()}]
+        every: list[tuple[str, Any]] = [*((stack, "A") for stack in cost), *again]
+        for block, name, (stack, arm) in itertools.product(range(blocks), DAY_WORKLOADS, every):
+            if (lacking or {}).get(stack) == name:
+                continue
+            yield [sample(
+                stack=stack, baseline=bases[stack], workload=name, metric="m", block=block, arm=arm,
+                value=cost[stack] * math.exp(rng.normal(0, 0.004)),
+            )]  # fmt: skip
+
+    return load(record(folder, about, measured()))

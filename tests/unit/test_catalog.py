@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from vbench.advisor import catalog
-from vbench.capsule.capsule import Capsule
+from vbench.cli.main import app
 from vbench.errors import UsageError, VbenchError
-from vbench.layers import stack
-from vbench.layers.base import Shape, layer_classes
+from vbench.hosts.declared import read_hosts
+from vbench.layers.base import layer_classes
+from vbench.observe import identity
 from vbench.technique import Technique
 
 # Every name of the seed document's lists of examples, by the section that it stands in.
@@ -70,19 +73,41 @@ def test_only_what_layers_measure_today_is_called_measured(entry: catalog.Entry)
         assert set(entry.measured.layers) <= layer_classes().keys()
         assert entry.measured.how.startswith("layer")
         return
-    for language, starts in (("en", ("not yet: ", "not possible")), ("fr", ("pas encore", "impossible"))):
+    for language, starts in (("en", ("over SSH", "not possible")), ("fr", ("par SSH", "impossible"))):
         assert catalog.row(entry, language)["measured"].startswith(starts)  # type: ignore[arg-type]
     told = catalog.how_measured(entry)
-    assert told.startswith(("not yet: ", "not possible"))
-    assert not re.search(r"\bcan be\b|\bover SSH\b", told.replace("needs roots over SSH", ""))
+    if entry.measured.over is None:
+        assert entry.measured.why, "the fact that stands against it"
+        assert catalog.lines(entry) == []
+    else:
+        assert told.startswith("over SSH, not run on that product; ")
+        assert "pas essayé sur ce produit" in catalog.how_measured(entry, "fr")
 
 
-def test_roots_over_ssh_are_called_missing_as_long_as_they_are() -> None:
-    waiting = [entry.name for entry in catalog.entries() if entry.measured.how == catalog.NEEDS_ROOTS]
-    assert {"VirtualBox", "ESXi", "VMware Fusion"} <= {*waiting}
-    root = stack.open_root("alice@lab7", Capsule.__new__(Capsule), Shape())
-    with pytest.raises(VbenchError, match="remote roots are not supported yet"), root:
-        pass  # where this opens, the entries above are to be called measured
+@pytest.mark.parametrize(
+    "entry", [entry for entry in catalog.entries() if entry.measured.over], ids=lambda entry: entry.name
+)
+def test_the_lines_to_type_are_a_hosts_file_and_commands_that_there_are(
+    entry: catalog.Entry, tmp_path: Path
+) -> None:
+    declared, _, commands = "\n".join(catalog.lines(entry)).partition("\n\n")
+    (tmp_path / "hosts.toml").write_text(declared)
+    machines = read_hosts(tmp_path / "hosts.toml", catalog.systems(), [*layer_classes()])
+    assert machines["guest"].system == entry.name
+    assert machines[machines["guest"].baseline].system == ""
+    for line in commands.splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "vbench"
+        command = typer.main.get_command(app).commands[words[1]]  # type: ignore[attr-defined]
+        known = {option for each in command.params for option in each.opts}
+        assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_what_a_machine_may_hide_is_what_has_no_hypervisor() -> None:
+    kinds = ("isolator", "user-space kernel")
+    shown = {"User Mode Linux", "chroot", "bubblewrap"}
+    named = {entry.name for entry in catalog.entries() if entry.technique in kinds} - shown
+    assert {*identity.WITHOUT_HYPERVISOR} - shown == named
 
 
 def test_a_layer_s_entry_is_the_most_particular_one() -> None:
@@ -232,7 +257,7 @@ def test_every_french_phrase_is_one_of_the_catalogue_s() -> None:
 
 def test_french_texts_have_french_spaces() -> None:
     text = catalog.how_measured(catalog.find("Hyper-V"), "fr")
-    assert text.startswith("pas encore\N{NO-BREAK SPACE}: il faut des racines par SSH\N{NO-BREAK SPACE}; ")
+    assert text.startswith("par SSH, pas essayé sur ce produit\N{NO-BREAK SPACE}; sa référence")
     assert not re.search(r" [:;?!%»]", json.dumps(catalog.rows("fr"), ensure_ascii=False).replace('" :', ""))
 
 
@@ -272,8 +297,9 @@ def test_command(call: Call) -> None:
     code, out, err = call("catalog", "--lang", "de")
     assert (code, out, err.count("\n")) == (2, "", 1)
     code, out, _ = call("catalog", "--lang", "en")
-    assert not re.search(r"over SSH|par SSH", out)
-    assert re.search(r"VirtualBox .* not yet *\n", out)
+    assert re.search(r"VirtualBox .* over SSH *\n", out)
+    out = call("catalog", "virtualbox")[1]
+    assert "    vbench run --hosts hosts.toml -s guest -w full\n" in out
     code, out, err = call("catalog", "xne")
     assert code == 2
     assert err == "vbench: the catalogue has no entry 'xne'\n  hint: did you mean Xen?\n"

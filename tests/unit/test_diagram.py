@@ -100,6 +100,26 @@ def test_a_layer_of_another_distribution_is_drawn_by_its_technique(technique: st
     assert box.note == "a@b"
 
 
+@pytest.mark.parametrize(
+    ("technique", "labels"),
+    [
+        ("none", ["Hardware", "Host's kernel"]),
+        ("type 1", ["Hardware", "guest", "Guest kernel"]),
+        ("paravirtualization", ["Hardware", "guest", "Guest kernel"]),
+        ("type 2", ["Hardware", "Host's kernel", "guest", "Guest kernel"]),
+        ("user-space kernel", ["Hardware", "Host's kernel", "guest"]),
+        ("isolator", ["Hardware", "Host's kernel", "guest"]),
+    ],
+)
+def test_a_machine_that_somebody_else_has_set_up_is_drawn_by_its_technique(
+    technique: str, labels: list[str]
+) -> None:
+    alone = diagram.of("guest", {"guest": technique})
+    assert spine(alone, "guest") == [*labels, "Applications"]
+    inside = diagram.of("guest/chroot", {"guest": technique, "guest/chroot": "isolator"})
+    assert spine(inside, "guest/chroot") == [*labels, "chroot", "Applications"]
+
+
 def test_factors_stand_in_the_box_of_their_layer() -> None:
     factors = {"local/uml": "f1", "local/uml/chroot": "f2"}
     boxes = diagram.of("local/uml/chroot", None, factors).walk()

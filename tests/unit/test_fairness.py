@@ -20,6 +20,7 @@ from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.observe import noise
 from vbench.observe.fairness import Finding, unequal
+from vbench.observe.machine import Here
 
 UBD = Disk(Medium.RAW_FILE, "ubd", Cache.WRITEBACK)
 BASE: dict[str, Any] = {
@@ -134,9 +135,9 @@ def later(seconds: float, **changes: object) -> noise.Reading:
 
 
 def test_a_calm_machine_gives_no_finding() -> None:
-    watch = noise.Watch(CALM)
-    assert watch.look(later(10, steal=10, waited=1, mhz=2100), Counter()) == []
-    assert watch.look(later(20, steal=20, waited=2, clock=5.2), Counter()) == []
+    watch = noise.Watch(Here(), CALM)
+    assert watch.look(later(10, steal=10, waited=1, mhz=2100)) == []
+    assert watch.look(later(20, steal=20, waited=2, clock=5.2)) == []
 
 
 @pytest.mark.parametrize(
@@ -151,43 +152,43 @@ def test_a_calm_machine_gives_no_finding() -> None:
     ],
 )
 def test_a_disturbance_is_found(reading: noise.Reading, words: str) -> None:
-    ((_, text),) = noise.Watch(CALM).look(reading, Counter())
+    ((_, text),) = noise.Watch(Here(), CALM).look(reading)
     assert words in text
 
 
 def test_what_is_not_kept_is_not_invented() -> None:
     silent = replace(CALM, waited=None, throttled=None, mhz=None)
-    assert noise.Watch(silent).look(replace(silent, at=9), Counter()) == []
+    assert noise.Watch(Here(), silent).look(replace(silent, at=9)) == []
 
 
 def test_the_worst_stretch_is_told() -> None:
-    watch = noise.Watch(CALM)
-    watch.look(later(10, steal=400), Counter({"linux.uml": 2}))
-    found = watch.look(later(20, steal=420), Counter({"linux.uml": 1}))
+    watch = noise.Watch(Here(), CALM)
+    watch.look(later(10, steal=400, guests=Counter({"linux.uml": 2})))
+    found = watch.look(later(20, steal=420, guests=Counter({"linux.uml": 1})))
     assert [text for _, text in found] == [
         "CPU time was withheld by the machine below (steal): in 1 of 2 stretches of the run, up to 20%",
         "other guests ran beside the measurements: linux.uml (2 processes)",
     ]
 
 
-def test_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_is_told(tmp_path: Path) -> None:
     cpus = len(os.sched_getaffinity(0))
+    (tmp_path / "proc").mkdir()
 
-    def found() -> list[str]:
-        return [text for _, text in noise.before() if "load" in text]
+    def found(load: float) -> list[str]:
+        (tmp_path / "proc/loadavg").write_text(f"{load:.2f} 9.00 9.00 1/200 4242\n")
+        return [text for _, text in noise.before(Here(tmp_path)) if "load" in text]
 
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.4 * cpus, 9.0, 9.0))
-    assert found() == []
-    monkeypatch.setattr(os, "getloadavg", lambda: (3.0 * cpus, 0.0, 0.0))
-    assert found() == [f"the load average is {3 * cpus:.2f} on {cpus} CPUs before the run"]
+    assert found(0.4 * cpus) == []
+    assert found(3.0 * cpus) == [f"the load average is {3 * cpus:.2f} on {cpus} CPUs before the run"]
 
 
 def test_this_machine_s_accounting_is_read() -> None:
-    reading = noise.read()
+    reading = noise.read(Here().tell(noise.FILES))
     assert reading.ticks > 0
     assert reading.steal <= reading.ticks
-    nothing = noise.read(Path("/nonexistent"))
-    assert nothing == noise.Reading(nothing.at, nothing.clock, 0, 0, None, 0, None, None)
+    nothing = noise.read(Here(Path("/nonexistent")).tell(noise.FILES))
+    assert nothing == noise.Reading(nothing.at, nothing.clock, 0, 0, None, 0, None, None, nothing.guests)
     assert abs(nothing.clock - reading.clock) < 1
 
 
@@ -199,13 +200,17 @@ def program_called(tmp_path: Path, name: str) -> Iterator[Callable[[], list[str]
     yield lambda: [str(path), "1000"]
 
 
+def guests() -> Counter[str]:
+    return noise.read(Here().tell(noise.FILES)).guests
+
+
 def test_guests_of_others_are_seen_and_ours_are_not(tmp_path: Path) -> None:
     import subprocess
 
     with program_called(tmp_path, "firecracker") as argv:
-        before = noise.other_guests()["firecracker"]
+        before = guests()["firecracker"]
         with LocalHost().spawn(argv()):
-            assert noise.other_guests()["firecracker"] == before
+            assert guests()["firecracker"] == before
         shell = subprocess.Popen(["setsid", "--fork", *argv()])
         shell.wait()
         try:
@@ -213,9 +218,9 @@ def test_guests_of_others_are_seen_and_ours_are_not(tmp_path: Path) -> None:
                 0.5
             )  # seen before it has begun to run the program, it would be remembered by another name
             end = time.monotonic() + 20
-            while noise.other_guests()["firecracker"] == before and time.monotonic() < end:
+            while guests()["firecracker"] == before and time.monotonic() < end:
                 time.sleep(0.05)
-            assert noise.other_guests()["firecracker"] == before + 1
+            assert guests()["firecracker"] == before + 1
         finally:
             for process in psutil.process_iter(["exe"]):
                 if process.info["exe"] == str(tmp_path / "firecracker"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import sys
 from collections import Counter
@@ -24,6 +23,7 @@ from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import fairness, noise
 from vbench.observe.fairness import unequal
+from vbench.observe.machine import Told
 from vbench.report import words
 from vbench.stats import overhead
 from vbench.stats.run import load
@@ -121,16 +121,23 @@ def test_every_sentence_on_fairness() -> None:
     assert left_over(fairness, lambda call: ast.unparse(call.func) == "Finding", write) == []
 
 
-def test_every_sentence_on_noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    governors = [tmp_path / name for name in ("one", "two")]
-    for path in governors:
-        path.write_text(path.name)
-    monkeypatch.setattr(os, "getloadavg", lambda: (99.0, 0.0, 0.0))
-    monkeypatch.setattr(noise, "other_guests", lambda: Counter({"linux.uml": 2, "qemu-kvm": 1}))
-    monkeypatch.setattr(Path, "glob", lambda *_: iter(governors))
+class Busy:
+    """A machine on which everything goes on at once."""
 
+    cpus = 2
+
+    def tell(self, patterns: tuple[str, ...]) -> Told:
+        governors = {
+            f"sys/devices/system/cpu/cpu{n}/cpufreq/scaling_governor": name for n, name in enumerate("ab")
+        }
+        files = {"proc/loadavg": "99.00 1.00 1.00 1/2 3", **governors}
+        return Told(0, 0, files, Counter({"linux.uml": 2, "firecracker": 1}))
+
+
+def test_every_sentence_on_noise() -> None:
     def write() -> list[str]:
-        return [text for _, text in [*noise.before(), *noise.Watch(CALM).look(BUSY)]]
+        busy = replace(BUSY, guests=Counter({"linux.uml": 2}))
+        return [text for _, text in [*noise.before(Busy()), *noise.Watch(Busy(), CALM).look(busy)]]
 
     assert left_over(noise, lambda call: ast.unparse(call.func) == "found.append", write) == []
 

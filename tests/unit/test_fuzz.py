@@ -34,7 +34,7 @@ from vbench.errors import VbenchError
 from vbench.harness.plan import load_plan, schedule, with_baselines
 from vbench.harness.progress import read_so_far
 from vbench.harness.run import plan_of
-from vbench.layers.stack import cpus_for
+from vbench.layers.roots import cpus_for
 from vbench.workload import extract
 from vbench.workload.library import load_workload, load_workloads
 

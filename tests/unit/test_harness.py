@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from vbench import load
 from vbench.bundle.store import Bundle, Note, RunInfo
 from vbench.errors import VbenchError
-from vbench.harness.dispatch import Dispatcher
+from vbench.harness.dispatch import LANES, Dispatcher
 from vbench.harness.events import (
     Began,
     Event,
@@ -29,10 +30,10 @@ from vbench.harness.events import (
 )
 from vbench.harness.forecast import expected, read_times, whole
 from vbench.harness.invoke import Cost
-from vbench.harness.plan import Plan, Step, schedule, with_baselines
-from vbench.harness.progress import SoFar, read_so_far
+from vbench.harness.plan import Plan, Step, order_of, schedule, with_baselines
+from vbench.harness.progress import Estimate, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
-from vbench.harness.run import units_for
+from vbench.harness.run import Treatment, units_for
 from vbench.harness.units import WorkUnit
 from vbench.paths import reference_bundle
 from vbench.workload.library import load_workloads
@@ -58,7 +59,7 @@ def info_of(plan: Plan) -> RunInfo:
 def measured(step: Step, *, warmup: bool = False) -> Measured:
     return Measured(
         stack=step.stack,
-        baseline="local/testbed",
+        baseline="local/testbed" if step.stack.startswith("local") else step.stack.partition("/")[0],
         workload=step.workload,
         params="{}",
         block=step.block,
@@ -146,7 +147,7 @@ def test_what_is_no_event_is_refused(line: str) -> None:
 def test_each_counted_stack_is_a_unit_and_the_wall_clock_is_one() -> None:
     plan = planned("local/uml", "local/chroot", *COUNTED)
     units = units_for(info_of(plan), plan, KNOWN)
-    assert [unit.name for unit in units] == ["wall clock", "local/testbed", *COUNTED]
+    assert [unit.name for unit in units] == ["wall clock of local", "local/testbed", *COUNTED]
     assert units[0].stacks == ("local", "local/uml", "local/chroot")
     assert sum(len(unit.steps) for unit in units) == 2 * 2 * (4 + 4)
     assert [unit.depth for unit in units] == [1, 1, 2, 2]
@@ -290,6 +291,121 @@ def test_times_are_those_of_an_earlier_bundle() -> None:
     assert whole([*rows.values()], 1) == pytest.approx(sum(counted))
     assert whole([*rows.values()], 2) == pytest.approx(max(counted))
     assert read_times([reference_bundle() / "raw"], units).sources == []
+
+
+def fleet(count: int, **more: object) -> Plan:
+    """A plan for so many machines, each with chroot on it."""
+    machines = [{"name": f"m{number}", **more} for number in range(count)]
+    return planned(*(f"m{number}/chroot" for number in range(count)), machines=machines)
+
+
+def test_a_lane_is_a_thread_and_there_are_no_more_of_them_than_lanes(tmp_path: Path) -> None:
+    plan, lock, now, most = fleet(LANES + 30), threading.Lock(), [0], [0, 0]
+
+    def counted(unit: WorkUnit) -> Iterator[Event]:
+        with lock:
+            now[0] += 1
+            workers = [each for each in threading.enumerate() if each.name.startswith("worker")]
+            most[:] = [max(most[0], now[0]), max(most[1], len(workers))]
+        threading.Event().wait(0.02)
+        yield from told(unit)
+        with lock:
+            now[0] -= 1
+
+    with Bundle.create(tmp_path / "run", info_of(plan)) as bundle:
+        Dispatcher(Recorder(bundle), Heard(), counted).carry_out(units_for(bundle.info, plan, KNOWN))
+        assert bundle.info.hosts.keys() == {stack.path for stack in plan.all_stacks()}
+    assert 1 < most[0] <= LANES
+    assert most[1] <= LANES
+
+
+def test_a_machine_that_goes_away_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
+    plan, heard = fleet(5), Heard()
+
+    def one_goes(unit: WorkUnit) -> Iterator[Event]:
+        events = told(unit)
+        for event in events:
+            if unit.root == "m2" and isinstance(event, Measured) and not event.warmup:
+                for stack in unit.stacks:
+                    yield Failed(stack=stack, stage="measure", reason="the connection to m2 was lost")
+                return
+            yield event
+
+    with Bundle.create(tmp_path / "run", info_of(plan)) as bundle:
+        Dispatcher(Recorder(bundle), heard, one_goes).carry_out(units_for(bundle.info, plan, KNOWN))
+        bundle.finish()
+    run = load(tmp_path / "run")
+    assert {(each.stack, each.reason) for each in run.info.failures} == {
+        ("m2", "the connection to m2 was lost"),
+        ("m2/chroot", "the connection to m2 was lost"),
+    }
+    samples = run.samples[~run.samples["warmup"]]
+    assert set(samples["stack"]) == {f"m{n}{layer}" for n in (0, 1, 3, 4) for layer in ("", "/chroot")}
+    assert len(samples) == 4 * 2 * 2 * 3
+    assert "m2 is left out, because the connection to m2 was lost" in heard.said
+
+
+def test_the_order_on_a_machine_is_its_own_and_that_of_a_single_one_is_as_it_was() -> None:
+    plan = fleet(3)
+    bases = {"m0", "m1", "m2"}
+    order = order_of(plan, plan.workloads, plan.all_stacks(), bases)
+    assert len(order) == 2 * 2 * 3 * 3
+    assert {step.order for step in order} == {0, 1, 2}  # a place among the arms of its machine, not of all
+    ways = [[s.stack[2:] + s.arm for s in order if s.stack.startswith(root)] for root in sorted(bases)]
+    assert ways[0] != ways[1] != ways[2]
+    one = fleet(1)
+    assert order_of(one, one.workloads, one.all_stacks(), {"m0"}) == schedule(
+        one, one.workloads, ["m0", "m0/chroot"], {"m0"}
+    )
+
+
+def test_what_opens_is_held_against_its_own_baseline_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fleet(40)
+    pairs: list[set[str]] = []
+
+    def unequal(pair: Mapping[str, object], base: str) -> list[object]:
+        pairs.append({*pair})
+        return []
+
+    monkeypatch.setattr("vbench.harness.run.fairness.unequal", unequal)
+    info, treatment = info_of(plan), Treatment(plan)
+    for stack in plan.all_stacks():
+        info.hosts[stack.path] = {}
+        list(treatment.unlike(info, stack.path))
+    assert sorted(map(sorted, pairs)) == sorted([f"m{n}", f"m{n}/chroot"] for n in range(40))
+
+
+def test_run_json_of_a_fleet_is_not_written_whole_for_every_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    monkeypatch.setattr(Bundle, "save", lambda bundle: saved.append(len(bundle.info.hosts)))
+    with Bundle.create(tmp_path / "run", info_of(planned("local/chroot"))) as bundle:
+        saved.clear()
+        recorder = Recorder(bundle)
+        for number in range(2000):
+            recorder.take(Opened(stack=f"m{number}", facts={}))
+    assert saved[:99] == [*range(1, 100)]  # of few stacks, nothing waits
+    assert sum(saved) < 250 * 2000  # stacks written: in proportion, where all at each would make two million
+    assert max(after - before for before, after in pairwise(saved)) <= 21
+
+
+def test_time_left_is_that_of_units_under_way() -> None:
+    class Left(Heard):
+        def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
+            self.done.append((done, int(remaining_s or -1)))
+
+    heard = Left()
+    estimate = Estimate(heard, ["a", "b", "c"], 0, 9)
+    estimate.at_once = 2
+    for unit, seconds in (("a", 10.0), ("b", 30.0)):
+        estimate.began(unit, Began(stage="measuring", stack=unit, remaining_s=seconds))
+    estimate.finished("a")
+    estimate.began("c", Began(stage="measuring", stack="c", remaining_s=50.0))
+    assert [left for _, left in heard.done] == [10, 30, 50]  # its own, until something is known of each
+    estimate.finished("b")
+    estimate.began("c", Began(stage="measuring", stack="c", remaining_s=8.0))
+    assert heard.done[-1][1] == 8
 
 
 def test_times_that_nobody_can_have_measured_are_no_times(tmp_path: Path) -> None:

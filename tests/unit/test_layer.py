@@ -15,7 +15,8 @@ from vbench.hosts.local import LocalHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Unavailable, layer_classes, make_layer
 from vbench.layers.qemu import Qemu
-from vbench.layers.stack import Stack, cpus_for
+from vbench.layers.roots import cpus_for
+from vbench.layers.stack import Stack
 
 
 @pytest.mark.parametrize(

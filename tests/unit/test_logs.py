@@ -94,7 +94,7 @@ def test_debug_shows_commands_on_standard_error(
 
 
 def test_debug_says_where_an_error_was_raised(call: Call) -> None:
-    code, _, err = call("--debug", "exec", "nosuch", "--", "true")
+    code, _, err = call("--debug", "exec", "local/nosuch", "--", "true")
     assert code == 2
     assert "Traceback" in err
     assert "make_layer" in err

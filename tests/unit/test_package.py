@@ -32,6 +32,7 @@ HARNESS = [
     ["layers", "local/uml"],
     ["exec", "local", "--", "true"],
     ["shell", "local"],
+    ["identify", "local"],
     ["work"],
 ]
 """Commands that open layers, or look at them."""
@@ -58,6 +59,7 @@ OTHERS = {
     "capsule import": (["capsule", "import", "file"], "is not an exported capsule"),
     "no bundle": (["layers", "local/qemu", "--bundle", "small"], "local/qemu was not measured"),
     "pdf": (["report", "small", "--pdf"], "vbench-layers[pdf]"),
+    "pair": (["pair", "small", "small"], "is the same session as"),
     "notebook": (["notebook", "1"], "this needs the extra 'notebook' (jupyterlab is not installed): "),
 }
 """Commands that have something else to say here, or need another extra."""

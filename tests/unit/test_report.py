@@ -43,6 +43,14 @@ def test_every_figure_is_there_or_its_lack_explained(tmp_path: Path) -> None:
     assert len(ids) == len({*ids}), "two elements share an id"
 
 
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(1.013, "+1.3%"), (0.9, "-10.0%"), (1.00004, "+0.0040%"), (0.99985, "-0.015%"), (1.0, "+0.0%")],
+)
+def test_a_small_share_is_told_in_digits_that_are_not_zero(ratio: float, text: str) -> None:
+    assert words.share(ratio) == text.replace("-", "\N{MINUS SIGN}")
+
+
 class Page(HTMLParser):
     """Tags, attributes and text of a page, as one of its languages has them."""
 

@@ -7,18 +7,20 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from lab import Lab, make_root, three
 
 from vbench.capsule import capsule
 from vbench.capsule.capsule import Capsule
@@ -341,3 +343,24 @@ def rows(folder: Path) -> list[dict[str, object]]:
         return []
     lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return [row for row in lines if row["side"] == "workload"]
+
+
+@pytest.fixture(scope="session")
+def lab_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Debian root with an SSH server and without Python."""
+    if os.geteuid() != 0 or not shutil.which("mmdebstrap") or not shutil.which("ssh-keygen"):
+        pytest.skip("needs root, mmdebstrap and ssh-keygen")
+    root = tmp_path_factory.mktemp("root") / "root"
+    make_root(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, lab_root: Path) -> Iterator[Lab]:
+    """Machines ``bare``, ``jump``, and ``inner`` behind it."""
+    folder = tmp_path_factory.mktemp("lab")
+    with contextmanager(three)(folder, lab_root) as made:
+        cache = made.home / ".cache/vbench"
+        cache.mkdir(parents=True)
+        (cache / "capsules").symlink_to(capsule.home())
+        yield made

@@ -109,7 +109,7 @@ import sys
 from contextlib import ExitStack
 from vbench.capsule.capsule import require
 from vbench.layers.base import Shape, make_layer
-from vbench.layers.stack import open_root
+from vbench.layers.roots import open_root
 shape = Shape(memory_mib=256, disk_mib=128)
 with ExitStack() as opened:
     root = opened.enter_context(open_root("local", require(), shape))

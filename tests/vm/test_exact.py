@@ -18,7 +18,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.exact.opening import console, trail_of
 from vbench.hosts.base import Setting, System
 from vbench.layers.base import Shape
-from vbench.layers.stack import open_root
+from vbench.layers.roots import open_root
 from vbench.layers.testbed import Testbed
 from vbench.layers.xen import DOM0_MIB, _under_xen
 

@@ -23,8 +23,13 @@ from vbench.technique import Technique
 FILE = Path(__file__).parent / "catalog.toml"
 UNKNOWN = "not documented"
 NOT_APPLICABLE = "not applicable"
-NEEDS_ROOTS = "not yet: needs roots over SSH"
-_UNTIL_THEN = "until then vbench run in it measures what is stacked there, not the system itself"
+OVER_SSH = "over SSH"
+NOT_RUN = "not run on that product"
+_BASELINES = {
+    "host": "its baseline is its host, a Linux machine that is up beside it",
+    "turns": "its baseline is the same machine started without it, in turns",
+    "metal": "its baseline is a bare instance of the same type",
+}
 
 Family = Technique | Literal["hardware", "management"]
 """What an entry is: a technique, or something that cannot be a layer."""
@@ -49,8 +54,7 @@ OpenSource = Literal["yes", "in part", "no", "not documented"]
 How = Literal[
     "layer",
     "layer, not yet on real hardware",
-    "not yet: needs roots over SSH",
-    "not yet: has no layer",
+    "over SSH",
     "not possible",
 ]
 Fact = Literal[
@@ -79,10 +83,14 @@ class Source(_Model):
 
 
 class Measured(_Model):
-    """How vbench measures the system today: with ``layers`` of its own, or not (yet), and ``why``."""
+    """How vbench measures the system: with ``layers`` of its own, as a machine ``over`` another, or not, and ``why``.
+
+    ``over``: what a Linux guest of it (or the Linux on it) is compared with, both declared in a hosts file.
+    """
 
     how: How
     layers: list[Text] = []
+    over: Literal["host", "turns", "metal"] | None = None
     nearest: Text | None = None  # the layer with the closest mechanism, for systems without one of their own
     why: str = ""
 
@@ -90,8 +98,12 @@ class Measured(_Model):
     def _check(self) -> Measured:
         if self.how.startswith("layer") != bool(self.layers):
             raise ValueError("layers are named where, and only where, a layer measures it")
-        if not self.layers and not self.why:
-            raise ValueError("must say why no layer measures it")
+        if (self.how == OVER_SSH) != (self.over is not None):
+            raise ValueError(
+                "what it is compared with is said where, and only where, it is measured over SSH"
+            )
+        if self.how == "not possible" and not self.why:
+            raise ValueError("must say which fact stands against measuring it")
         return self
 
 
@@ -186,6 +198,11 @@ def load(path: Path = FILE) -> Catalog:
         raise VbenchError(f"{path}: {error}") from None
 
 
+def systems() -> dict[str, str]:
+    """The technique of every entry, by name; "" of what is no technique."""
+    return {one.name: one.technique if one.technique in {*Technique} else "" for one in load().entry}
+
+
 def entries() -> list[Entry]:
     """Every entry, sorted by technique, then by name."""
     return sorted(load().entry, key=lambda one: (TECHNIQUES.index(one.technique), one.name.casefold()))
@@ -215,13 +232,32 @@ def how_measured(entry: Entry, language: Language = "en") -> str:
     say = speaker(language)
     how, comma, rest = say(measured.how).partition(",")
     parts = [f"{how} {', '.join(measured.layers)}{comma}{rest}" if measured.layers else how]
+    if measured.over:
+        parts[0] += f", {say(NOT_RUN)}"
+        parts.append(say(_BASELINES[measured.over]))
     if measured.why:
         parts.append(say(measured.why))
-    if measured.how == NEEDS_ROOTS:
-        parts.append(say(_UNTIL_THEN))
     if measured.nearest:
         parts.append(f"{say('nearest layer')}{COLON[language]} {measured.nearest}")
     return f"{SEMICOLON[language]} ".join(parts)
+
+
+def lines(entry: Entry) -> list[str]:
+    """What to type to measure a system over SSH: a hosts file, and commands. Empty for other systems."""
+    measured = entry.measured
+    if measured.over is None:
+        return []
+    base = "host" if measured.over == "host" else "bare"
+    declared = [
+        *("[[machine]]", 'name = "guest"', 'ssh = "root@GUEST"', f'system = "{entry.name}"'),
+        *('hardware = "box"', f'baseline = "{base}"'),
+        *("[[machine]]", f'name = "{base}"', 'ssh = "root@OTHER"', 'hardware = "box"'),
+    ]
+    if measured.over == "host":
+        return [*declared, "", "vbench run --hosts hosts.toml -s guest -w full"]
+    run = "vbench run --hosts hosts.toml --machine {0} -w full --out results/{0}-1"
+    turns = [run.format(name) + "    # three times" for name in (base, "guest")]
+    return [*declared, "", *turns, f"vbench pair results/{base}-* results/guest-*"]
 
 
 def rows(language: Language = "en") -> list[dict[str, Any]]:
@@ -235,8 +271,8 @@ def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
     ``fr`` gives everything in French except names and the titles of sources.
     Keys: name, aliases, technique, document (sections of the seed document), note, summary, host, guest,
     licence, open_source, years, status, guest_kernel, hardware, other_os, boundary, migration, heir,
-    heir_is_our_reading, remarks (by fact), measured (one word), how_measured (one sentence), layers,
-    sources (title, url, facts).
+    heir_is_our_reading, remarks (by fact), measured (one word), how_measured (one sentence), lines (what to type),
+    layers, sources (title, url, facts).
     """
     say = speaker(language)
     sources = load().sources
@@ -256,6 +292,7 @@ def row(entry: Entry, language: Language = "en") -> dict[str, Any]:
         "remarks": {fact: say(remark) for fact, remark in entry.remarks.items()},
         "measured": say(entry.measured.how),
         "how_measured": how_measured(entry, language),
+        "lines": lines(entry),
         "layers": entry.measured.layers,
         "sources": [
             {"title": sources[key].title, "url": sources[key].url, "facts": list(facts)}

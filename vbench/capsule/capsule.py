@@ -27,6 +27,8 @@ from vbench.hosts.base import Host, Payload, Program
 
 LOCK_FILE = rootfs.DATA / "capsule.lock"
 Say = Callable[[str], None]
+Sent = Callable[[str, int, int], None]
+"""Told a machine's name, how many bytes of the capsule have arrived there, and how many there are."""
 
 
 class Manifest(BaseModel, extra="forbid"):
@@ -44,10 +46,10 @@ class Manifest(BaseModel, extra="forbid"):
 
 
 class Capsule:
-    """A built capsule in the cache."""
+    """A built capsule in the cache; ``sent`` is told how far it is on its way to other machines."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, sent: Sent = lambda name, done, whole: None) -> None:
+        self.directory, self.sent = directory, sent
         try:
             self.manifest = Manifest.model_validate_json((directory / "capsule.json").read_bytes())
         except (OSError, ValidationError) as error:
@@ -75,26 +77,28 @@ def recipe() -> rootfs.Recipe:
     return rootfs.Recipe.load(paths.workload_files() / "src")
 
 
-def find() -> Capsule | None:
-    """The capsule of this version's recipe, if it has been built or imported here."""
+def find(digest: str | None = None) -> Capsule | None:
+    """The capsule of this version's recipe, if it has been built or imported here; ``digest``: only that one."""
     wanted = recipe().digest()
     for manifest in sorted(home().glob("[!.]*/capsule.json")):  # the others are unfinished
         try:
-            if json.loads(manifest.read_bytes()).get("recipe") == wanted:
+            told = json.loads(manifest.read_bytes())
+            if told.get("recipe") == wanted and digest in (None, told.get("digest")):
                 return Capsule(manifest.parent)
         except (OSError, ValueError):
             continue
     return None
 
 
-def require() -> Capsule:
-    """Like :func:`find`, but a missing capsule is an error that says how to get one."""
+def require(sent: Sent | None = None) -> Capsule:
+    """Like :func:`find`, but a missing capsule is an error that says how to get one; ``sent``: see `Capsule`."""
     capsule = find()
     if capsule is None:
         raise VbenchError(
             "no capsule has been built here for this version of vbench",
             "build one with: vbench capsule build (or: vbench capsule import FILE)",
         )
+    capsule.sent = sent or capsule.sent
     return capsule
 
 
@@ -261,9 +265,17 @@ def _unpack(archive: Path, work: Path) -> None:
     have.
     """
     (work / "tree").mkdir()
-    mebibytes = archive.stat().st_size // 2**20 * 5 // 4 + 64
     script = (Path(__file__).parent / "unpack.sh").read_text()
-    argv = ["sh", "-c", script, "sh", str(mebibytes), str(rootfs.EPOCH), rootfs.LOADER, rootfs.LIBRARIES[0]]
+    argv = [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(rootfs.image_mib(archive)),
+        str(rootfs.EPOCH),
+        rootfs.LOADER,
+        rootfs.LIBRARIES[0],
+    ]
     if os.geteuid() != 0:
         if shutil.which("fakeroot") is None:
             raise VbenchError("vbench runs without root, and fakeroot is not installed", "install fakeroot")

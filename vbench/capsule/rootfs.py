@@ -252,3 +252,8 @@ def packages(tree: Path) -> list[dict[str, str]]:
 def mended(tree: Path) -> list[str]:
     """Titles of the known bugs in packaged programs that were patched in the tree."""
     return (tree / "vbench/mended").read_text().splitlines()
+
+
+def image_mib(archive: Path) -> int:
+    """The size of the image that is made of an archive, in MiB."""
+    return archive.stat().st_size // 2**20 * 5 // 4 + 64

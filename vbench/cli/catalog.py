@@ -70,6 +70,8 @@ def _show_entry(entry: dict[str, Any], language: Language) -> None:
         if text:
             lines.append({"": heading, " ": f"{text} ({remarks[key]})" if key in remarks else text})
     show_table(lines, json=False)
+    if entry["lines"]:
+        say("\n".join([f"hosts.toml{colon}", *(f"    {line}".rstrip() for line in entry["lines"])]))
     for source in entry["sources"]:
         facts = ", ".join(headings[fact] for fact in source["facts"])
         say(f"{source['title']}{colon} {facts}\n  {source['url']}")

@@ -6,13 +6,14 @@ import json as jsonlib
 import logging
 import re
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """One message on standard error."""
     err.print(shown(f"vbench: {text}"))
+
+
+def tell(text: str) -> None:
+    """One line on standard error, above the progress of a run."""
+    log.debug("%s", text)
+    err.print(shown(text))
 
 
 _SHORT = 28  # columns up to this width are never folded: a name broken in two cannot be copied
@@ -90,13 +97,16 @@ class ConsoleProgress:
             console=err,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, left="")
+        self._task = self._bar.add_task("", total=None, left="", visible=False)
         self._quiet = not err.is_terminal
         self._shown: set[str] = set()
+        self._sending: dict[str, tuple[float, int, TaskID]] = {}
+        self._held = False
 
     def __enter__(self) -> Self:
         if not self._quiet:
             self._bar.start()
+        self._held = True
         return self
 
     def __exit__(
@@ -107,8 +117,27 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        log.debug("%s", text)
-        err.print(shown(text))
+        tell(text)
+
+    def sending(self, machine: str, done: int, whole: int) -> None:
+        """How much of the capsule has arrived on a machine, in bytes, and how fast."""
+        now, mib = time.monotonic(), whole >> 20
+        if machine not in self._sending:
+            self._sending[machine] = (now, done, self._bar.add_task("", total=mib, left=""))
+            if self._quiet:
+                err.print(shown(f"sending the capsule to {machine}: {mib} MiB, once"))
+        begun, first, task = self._sending[machine]
+        rate = (done - first) / (1 << 20) / max(now - begun, 1e-3)
+        text = f"MiB of the capsule sent to {machine}, {rate:.1f} MiB/s"
+        if not self._quiet:
+            self._bar.start()  # nothing, if it shows already
+            self._bar.update(task, completed=done >> 20, description=shown(text))
+        if done >= whole:
+            self._bar.remove_task(task)
+            del self._sending[machine]
+            log.info("%s has all %d MiB of the capsule, at %.1f MiB/s", machine, mib, rate)
+            if not (self._held or self._quiet):
+                self._bar.stop()
 
     def doing(self, now: Began, done: int, total: int, remaining_s: float | None) -> None:
         """What runs now, how far the run is, and how long the rest takes at this rate."""
@@ -117,7 +146,9 @@ class ConsoleProgress:
         text = what if now.block is None else f"block {now.block + 1}: {what}"
         log.info("%s (%d/%d)", text, done, total)
         if not self._quiet:
-            self._bar.update(self._task, description=shown(text), completed=done, total=total, left=left)
+            self._bar.update(
+                self._task, description=shown(text), completed=done, total=total, left=left, visible=True
+            )
             return
         # Without a terminal, a line for each stack that is prepared, and one for each block.
         line = f"{now.stage} {now.stack}" if now.block is None else f"block {now.block + 1}"

@@ -58,7 +58,7 @@ def examine(path: str) -> list[Row]:
     from vbench.layers.base import Shape, Unavailable, layer_classes
     from vbench.layers.stack import Stack, open_stack
 
-    where = Stack.parse(path)
+    where = Stack.asked(path)
     answers: dict[str, Available | Unavailable]
     if (built := capsule.find()) is None:
         missing = Unavailable("no capsule has been built here", "vbench capsule build")

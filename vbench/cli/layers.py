@@ -88,7 +88,7 @@ def _draw_stacks(
     else:
         from vbench.layers.stack import Stack, pictures_of
 
-        wanted = [Stack.parse(path) for path in paths]
+        wanted = [Stack.asked(path) for path in paths]
         prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
         techniques = {each.path: each.technique() for each in prefixes}
         pictures = pictures_of(wanted)

@@ -24,9 +24,11 @@ from vbench.cli import (
     compare,
     doctor,
     exec,
+    identify,
     layers,
     logs,
     notebook,
+    pair,
     plot,
     quickstart,
     replay,
@@ -52,9 +54,9 @@ app = typer.Typer(
 )
 _MODULES = (
     quickstart, run, resume, replay,
-    report, plot, verify, compare, blocks,
+    report, plot, verify, compare, pair, blocks,
     catalog, advise,
-    doctor, layers, workloads,
+    doctor, identify, layers, workloads,
     notebook,
     exec, shell,
     clean, work,

@@ -10,7 +10,7 @@ import typer
 from vbench.cli.compare import show_replay
 from vbench.cli.console import warn
 from vbench.cli.execution import start
-from vbench.cli.options import Folder, Folders, Json, Names, Stacks, group, workloads_of
+from vbench.cli.options import Folder, Folders, Json, Names, Scheduler, Stacks, group, workloads_of
 
 app = group()
 
@@ -24,6 +24,7 @@ def replay(
     blocks: Annotated[
         int | None, typer.Option(help="Number of blocks; by default as many as the bundle has.")
     ] = None,
+    scheduler: Scheduler = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     json: Json = False,
 ) -> None:
@@ -68,5 +69,5 @@ def replay(
     sizes = {
         (stack, workload): int(work) for stack, workload, work in cells.itertuples(index=False, name=None)
     }
-    again = start(plan, known, built, out, sizes)
+    again = start(plan, known, built, out, sizes, scheduler)
     raise typer.Exit(show_replay(before, load(again), json=json, markdown=False, part=True))

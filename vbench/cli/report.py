@@ -12,7 +12,7 @@ from vbench.cli.options import Folder, group
 from vbench.errors import UsageError, VbenchError
 
 if TYPE_CHECKING:
-    from vbench.bundle.store import Failure
+    from vbench.stats.run import Run
 
 app = group()
 
@@ -63,11 +63,11 @@ def report(
             f"finish the run: vbench resume {folder}",
         )
     if json:
-        show_table(rows, json=True)
+        show_table(declared_too(rows, loaded), json=True)
         if output is None:
             return
     else:
-        _show(rows, loaded.info.failures, cells=cells)
+        _show(loaded, rows, cells=cells)
     if output is None and target.is_symlink():
         target.unlink()  # a stranger may have made it, and it leads out of the bundle
     _write(render(loaded, lang=lang, printed=pdf), target, pdf=pdf)
@@ -89,26 +89,50 @@ def _write(page: str, target: Path, *, pdf: bool) -> None:
         ) from error
 
 
-def _show(rows: list[dict[str, Any]], failures: list[Failure], *, cells: bool) -> None:
+MOST_STACKS = 60
+"""Stacks of a run over several machines up to which a terminal shows each; of more, machines by hardware only."""
+
+
+def _show(run: Run, rows: list[dict[str, Any]], *, cells: bool) -> None:
     """Print the tables of a report, or every cell; then the sentences about them."""
     from shutil import get_terminal_size
 
-    from vbench.report import overview
+    from vbench.report import LEVEL, machines, overview
+    from vbench.stats.declared import named, systems
+    from vbench.stats.machines import with_systems
     from vbench.stats.wording import cost, interval
 
+    known, run = systems(run.info), with_systems(run)
+    rows = [row | {name: named(row[name], known) for name in ("stack", "baseline")} for row in rows]
+    width = max(overview.WIDTH, min(get_terminal_size().columns, 2 * overview.WIDTH))
+    by_machine = [] if cells else [*machines.lines(run, LEVEL, width)]
+
     if cells:
-        known = [
+        told = [
             row | {"cost": cost(row["ratio"]), "interval": interval(row["low"], row["high"])} for row in rows
         ]
         shown = ("stack", "workload", "params", "metric", "clock", "n", "cost", "interval", "verdict")
-        show_table(known, json=False, columns=[name for name in shown if name != "params" or _sweeps(rows)])
-    else:
-        width = max(overview.WIDTH, min(get_terminal_size().columns, 2 * overview.WIDTH))
+        show_table(told, json=False, columns=[name for name in shown if name != "params" or _sweeps(rows)])
+    elif not by_machine or len({row["stack"] for row in rows}) <= MOST_STACKS:
         for line in overview.tables(rows, width):
             say(line)
-    say("")
-    for line in overview.sentences(rows, failures):
+        if by_machine:
+            say("")
+    for line in by_machine:
         say(line)
+    say("")
+    for line in overview.sentences(rows, run.info.failures):
+        say(line)
+
+
+def declared_too(rows: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
+    """The rows; of a run whose hosts file declares machines, with what it says of the one that each stands on."""
+    from vbench.stats.declared import Declared, declared, root_of
+
+    if not (machines := declared(run.info)):
+        return rows
+    found = [(row, machines.get(root_of(row["stack"]), Declared())) for row in rows]
+    return [row | {"system": each.system, "hardware": each.hardware} for row, each in found]
 
 
 def _sweeps(rows: list[dict[str, Any]]) -> bool:

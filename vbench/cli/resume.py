@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from vbench.cli.console import say
-from vbench.cli.execution import carry_out, turn
-from vbench.cli.options import Folders, group, workloads_of
+from vbench.cli.execution import carry_out, cluster, turn
+from vbench.cli.options import Folders, Scheduler, group, workloads_of
 
 app = group()
 
@@ -19,6 +19,7 @@ def resume(
     folder: Annotated[Path, typer.Argument(help="Bundle of the interrupted run.")],
     files: Folders = None,
     retry: Annotated[bool, typer.Option("--retry", help="Retry what failed in a complete run.")] = False,
+    scheduler: Scheduler = None,
 ) -> None:
     """Finish an interrupted run.
 
@@ -40,8 +41,9 @@ def resume(
                 )
                 say(f"{folder} is already complete{more}")
                 return
-        with turn(plan_of(bundle, known)):
+        built = capsule.require()
+        with turn(plan_of(bundle, known)), cluster(scheduler, built) as elsewhere:
             if bundle.info.status == "complete":
                 bundle.reopen()
-            carry_out(bundle, known, capsule.require())
+            carry_out(bundle, known, built, elsewhere=elsewhere)
     say(f"next: vbench report {folder}")

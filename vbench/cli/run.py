@@ -10,7 +10,17 @@ import typer
 from vbench.cli import dry_run
 from vbench.cli.console import say
 from vbench.cli.execution import start
-from vbench.cli.options import Folders, Names, Stacks, group, share, workloads_of
+from vbench.cli.options import (
+    Folders,
+    Hosts,
+    Names,
+    Scheduler,
+    Stacks,
+    group,
+    machines_of,
+    share,
+    workloads_of,
+)
 from vbench.errors import UsageError
 
 app = group()
@@ -42,6 +52,12 @@ def run(
             help="Add blocks until every interval's half-width is below this (wall-clock stacks); 0.02 or 2%.",
         ),
     ] = None,
+    hosts: Hosts = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="Measure this machine without its baseline, as a session for `vbench pair`."),
+    ] = None,
+    scheduler: Scheduler = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be opened and measured, and how long it takes.")
@@ -64,17 +80,19 @@ def run(
         None if bundle else plan,
         known,
         begin=read_info(bundle).plan if bundle else None,
-        stacks=stack,
+        stacks=[machine] if machine else stack,
+        apart=True if machine else None,
         workloads=workload,
         blocks=blocks,
         seed=seed,
         target_width=target_width,
         starts=starts,
+        machines=machines_of(hosts, None if bundle else plan),
     )
     if dry:
         dry_run.show(chosen, known, capsule.require(), json=json)
         return
     if json:
         raise UsageError("--json goes with --dry-run", "for figures: vbench report BUNDLE --json")
-    folder = start(chosen, known, capsule.require(), out)
+    folder = start(chosen, known, capsule.require(), out, scheduler=scheduler)
     say(f"next: vbench report {folder}")

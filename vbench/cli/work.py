@@ -23,6 +23,6 @@ def work() -> None:
         unit = WorkUnit.model_validate_json(sys.stdin.buffer.read())
     except ValidationError as error:
         raise UsageError(f"standard input is no unit of a run: {first_problem(error)}") from None
-    for event in worker_for(unit, capsule.require()).run():
+    for event in worker_for(unit, capsule.find(unit.capsule) or capsule.require()).run():
         sys.stdout.buffer.write(event.model_dump_json().encode() + b"\n")
         sys.stdout.buffer.flush()

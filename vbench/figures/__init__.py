@@ -12,7 +12,9 @@ from vbench import plot
 from vbench.errors import UsageError
 from vbench.figures.query import Asked, Lacking, choose
 from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
+from vbench.stats.declared import named, systems
 from vbench.stats.host_cost import footprint
+from vbench.stats.machines import by_machine, roots, with_systems
 from vbench.stats.overhead import baselines
 from vbench.stats.verdict import CALLED
 
@@ -100,6 +102,18 @@ def _trace(asked: Asked) -> Figure:
     return plot.trace(cell, title=asked.title(workload), stacks=asked.stacks)
 
 
+def _machines(asked: Asked) -> Figure:
+    if len(roots(asked.run)) < 2:
+        raise Lacking(asked.run.path, "holds a single machine")
+    if asked.workload:
+        raise UsageError("machines are shown over all their workloads", "leave out -w")
+    cells = by_machine(asked.run, level=asked.level)
+    cells = asked.of_chosen(cells[cells["clock"] == asked.by])
+    if cells["ratio"].isna().all():
+        raise asked.lacks("a comparison")
+    return plot.by_machine(cells)
+
+
 def _published(table: str) -> Callable[[Asked], Figure]:
     def draw(asked: Asked) -> Figure:
         published = plot.tables()[table]
@@ -137,6 +151,7 @@ FIGURES: Mapping[str, Choice] = {
     "footprint": Choice("start-up, memory and CPU taken from the host", _footprint),
     "convergence": Choice("how the interval of one workload closes as blocks come in", _convergence),
     "trace": Choice("every measurement of one workload in time, with drift", _trace),
+    "machines": Choice("what each technique costs by machine, a panel for each hardware", _machines),
     "published-micro": Choice(
         "system calls and processes beside Barham et al. 2003, Table 3", _published("micro")
     ),
@@ -162,7 +177,11 @@ def draw(
         near = get_close_matches(name, FIGURES, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no figure {name!r}", f"{meant}figures: {', '.join(FIGURES)}")
-    return FIGURES[name].draw(choose(run, stack=stack, workload=workload, clock=clock, level=level))
+    asked, known = choose(run, stack=stack, workload=workload, clock=clock, level=level), systems(run.info)
+    if known:
+        chosen = tuple(named(each, known) for each in asked.chosen)
+        asked = Asked(with_systems(run), chosen, asked.workload, asked.clock, asked.level)
+    return FIGURES[name].draw(asked)
 
 
 def available(run: Run) -> dict[str, str]:

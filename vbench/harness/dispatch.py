@@ -16,14 +16,19 @@ from vbench.harness.recorder import Recorder
 from vbench.harness.units import WorkUnit
 from vbench.hosts.process import kill_all
 
+LANES = 64
+"""Other machines measured at a time, at most; each takes a thread and a connection."""
 Place = Callable[[WorkUnit], Iterator[Event]]
 """Where a unit is carried out: yields its events as they happen; leaving the iterator ends the unit."""
 
 
 class Dispatcher:
-    """Has units carried out: the wall-clock unit first, alone and undisturbed, then the others in parallel.
+    """Has units carried out: those by this machine's clock first, alone and undisturbed, then those on other machines
+    side by side, and last those whose clock counts instructions, ``lanes`` at a time: by default, as many as there are
+    processors here.
 
-    ``done``: invocations already measured. ``enough`` says, before each wall-clock block, whether the run may stop
+    ``end`` is called when the run is given up, to end what is being carried out elsewhere. ``done``: invocations
+    already measured. ``enough`` says, before each wall-clock block, whether the run may stop
     there. ``found`` returns what to note about a stack that has just been opened.
     """
 
@@ -33,10 +38,13 @@ class Dispatcher:
         progress: Progress,
         place: Place,
         *,
+        lanes: int | None = None,
+        end: Callable[[], None] | None = None,
         done: int = 0,
         enough: Callable[[int], bool] = lambda block: False,
         found: Callable[[Opened], Iterable[Noted]] = lambda opened: (),
     ) -> None:
+        self._lanes, self._end = lanes or len(os.sched_getaffinity(0)), end
         self._recorder, self._progress, self._place = recorder, progress, place
         self._done, self._enough, self._found = done, enough, found
         self._stop = threading.Event()
@@ -50,14 +58,22 @@ class Dispatcher:
         """
         total = self._done + sum(len(unit.steps) for unit in units)
         estimate = Estimate(self._progress, [unit.name for unit in units], self._done, total)
-        for unit in units:
-            if unit.clock == "wall":
+        by_wall = [unit for unit in units if unit.clock == "wall"]
+        for unit in by_wall:
+            if unit.here:
                 self._follow(unit, estimate)
+        self._together([unit for unit in by_wall if not unit.here], LANES, estimate)
         # Deepest first: they take longest, and the last one runs alone.
         beside = sorted((unit for unit in units if unit.clock != "wall"), key=lambda unit: -unit.depth)
-        estimate.at_once = max(1, min(len(beside), len(os.sched_getaffinity(0))))
+        self._together(beside, self._lanes, estimate)
+        if units and not self._opened and not self._done:
+            raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
+
+    def _together(self, units: Sequence[WorkUnit], most: int, estimate: Estimate) -> None:
+        """Have units carried out, so many at a time."""
+        estimate.at_once = max(1, min(len(units), most))
         with ThreadPoolExecutor(estimate.at_once, thread_name_prefix="worker") as pool:
-            futures = [pool.submit(self._follow, unit, estimate) for unit in beside]
+            futures = [pool.submit(self._follow, unit, estimate) for unit in units]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in done:
@@ -67,9 +83,9 @@ class Dispatcher:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 kill_all()
+                if self._end is not None:
+                    self._end()
                 raise
-        if units and not self._opened and not self._done:
-            raise VbenchError("no stack of the plan could be opened", "vbench doctor says what is missing")
 
     def _follow(self, unit: WorkUnit, estimate: Estimate) -> None:
         with closing(cast("Generator[Event]", self._place(unit))) as events:

@@ -102,7 +102,7 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
         for path in unit.stacks:
             steps = [step for step in unit.steps if step.stack == path]
             names = dict.fromkeys(step.workload for step in steps)
-            base, opening = Stack.parse(path).baseline(), times.opening.get(path)
+            base, opening = unit.baseline(Stack.parse(path)), times.opening.get(path)
             if opening is not None and unit.clock != "wall":
                 opening *= len({unit.boot(step) for step in steps})  # a boot each
             once: Mapping[str, float] = {

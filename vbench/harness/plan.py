@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vbench.errors import UsageError, brief, first_problem
 from vbench.files import read_toml
+from vbench.hosts.declared import BESIDE, Machine
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
 from vbench.terms import Arm
@@ -34,7 +36,7 @@ class LeftOut(BaseModel, extra="forbid"):
 class Plan(BaseModel, extra="forbid"):
     """What to measure: stack paths, workload names, number of blocks, and resources."""
 
-    stacks: list[str] = Field(min_length=1, max_length=100)
+    stacks: list[str] = Field(min_length=1, max_length=100_000)
     workloads: list[str] = Field(min_length=1, max_length=1000)
     blocks: int = Field(default=6, ge=1, le=10_000)
     # Add blocks until every interval's half-width is below this (0.02: 2%), up to max_blocks; wall-clock stacks only.
@@ -48,6 +50,10 @@ class Plan(BaseModel, extra="forbid"):
     memory_mib: int = Field(default=512, ge=192, le=2**24)
     disk_mib: int = Field(default=512, ge=128, le=2**24)
     leave_out: list[LeftOut] = Field(default=[], max_length=1000)
+    # Machines are measured without their baselines, which cannot be up at the same time and are measured by themselves.
+    apart: bool = False
+    # The machines of the hosts file that its stacks stand on.
+    machines: list[Machine] = Field(default=[], max_length=10_000)
 
     @property
     def left_out(self) -> dict[tuple[str, str], str]:
@@ -58,6 +64,10 @@ class Plan(BaseModel, extra="forbid"):
     def most_blocks(self) -> int:
         """The most blocks a run can have: more than ``blocks`` only if it has a ``target_width``."""
         return self.blocks if self.target_width is None else max(self.blocks, self.max_blocks)
+
+    def all_stacks(self) -> list[Stack]:
+        """The planned stacks and every baseline they need, each once, lowest first."""
+        return with_baselines(self.stacks, () if self.apart else self.machines)
 
     def shape(self) -> Shape:
         """The resources of every environment."""
@@ -75,21 +85,33 @@ class Step:
     arm: Arm
 
 
-def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set[str]) -> list[Step]:
-    """The full order of a run, determined by its seed before anything is measured.
+def order_of(plan: Plan, workloads: list[str], stacks: Sequence[Stack], baselines: set[str]) -> list[Step]:
+    """The full order of a run: a schedule for each hardware, as no position on one means anything on another.
+
+    Raises ``UsageError`` for more than ``MOST_STEPS`` invocations.
+    """
+    arms = len(stacks) + sum(stack.path in baselines for stack in stacks)
+    if (steps := plan.most_blocks * len(workloads) * arms) > MOST_STEPS:
+        raise UsageError(f"the plan has {steps} invocations, the most is {MOST_STEPS}", "take fewer blocks")
+    found: list[Step] = []
+    for number, group in enumerate(by_ground(stacks, plan.machines)):
+        found += schedule(plan, workloads, [stack.path for stack in group], baselines, number)
+    return found
+
+
+def schedule(
+    plan: Plan, workloads: list[str], stacks: list[str], baselines: set[str], number: int = 0
+) -> list[Step]:
+    """The order on one hardware, determined before anything is measured by the seed and the hardware's ``number``.
 
     Randomized complete blocks: within a block, workloads come in random order, and for each workload every
     stack comes once and every baseline twice. Positions are balanced: over as many blocks as there are
-    arms, each arm takes each position once (a cyclic Latin square with shuffled rows). Raises ``UsageError`` for
-    more than ``MOST_STEPS`` invocations.
+    arms, each arm takes each position once (a cyclic Latin square with shuffled rows).
     """
-    rng = random.Random(plan.seed)  # noqa: S311 - a repeatable order is the point
+    # The first is seeded as a run on a single machine is.
+    rng = random.Random(f"{plan.seed} {number}" if number else plan.seed)  # noqa: S311 - a repeatable order is the point
     arms: list[tuple[str, Arm]] = [(stack, "A") for stack in stacks]
     arms += [(stack, "A'") for stack in stacks if stack in baselines]
-    if (steps_in_all := plan.most_blocks * len(workloads) * len(arms)) > MOST_STEPS:
-        raise UsageError(
-            f"the plan has {steps_in_all} invocations, the most is {MOST_STEPS}", "take fewer blocks"
-        )
     orders: dict[str, list[list[tuple[str, Arm]]]] = {name: [] for name in workloads}
     for name in workloads:
         while len(orders[name]) < plan.most_blocks:
@@ -104,18 +126,41 @@ def schedule(plan: Plan, workloads: list[str], stacks: list[str], baselines: set
     return steps
 
 
-def with_baselines(paths: list[str]) -> list[Stack]:
+def baselines_of(machines: Iterable[Machine]) -> dict[str, str]:
+    """The baselines that a hosts file says, by machine."""
+    return {each.name: each.baseline for each in machines if each.baseline}
+
+
+def baseline_of(stack: Stack, declared: Mapping[str, str]) -> Stack | None:
+    """The stack that another's overhead is measured against; for a machine alone, the one of ``baselines_of``."""
+    if stack.layers:
+        return stack.baseline()
+    base = declared.get(stack.root)
+    return Stack(base) if base else None
+
+
+def by_ground(stacks: Iterable[Stack], machines: Iterable[Machine]) -> list[list[Stack]]:
+    """The stacks that have to be compared moment by moment, together: those on the same hardware, or else machine."""
+    ground = {each.name: f"hardware {each.hardware}" for each in machines if each.hardware}
+    found: dict[str, list[Stack]] = {}
+    for stack in stacks:
+        found.setdefault(ground.get(stack.root, stack.root), []).append(stack)
+    return [*found.values()]
+
+
+def with_baselines(paths: list[str], machines: Sequence[Machine] = ()) -> list[Stack]:
     """The planned stacks and every baseline they need, each once, lowest first.
 
     Raises ``UsageError`` for something that is not a stack path.
     """
     wanted: dict[str, Stack] = {}
-    todo = [Stack.parse(path) for path in paths]
+    declared = baselines_of(machines)
+    todo = deque(Stack.parse(path) for path in paths)
     while todo:
-        stack = todo.pop(0)
+        stack = todo.popleft()
         if stack.path not in wanted:
             wanted[stack.path] = stack
-            if (base := stack.baseline()) is not None:
+            if (base := baseline_of(stack, declared)) is not None:
                 todo.append(base)
     return sorted(wanted.values(), key=lambda stack: stack.depth)
 
@@ -131,8 +176,12 @@ def load_plan(
     seed: int | None = None,
     target_width: float | None = None,
     starts: int | None = None,
+    machines: Mapping[str, Machine] | None = None,
+    apart: bool | None = None,
 ) -> Plan:
     """A plan from a file, or from ``begin`` (a bundle's plan); the other arguments override it.
+
+    ``machines`` are those of a hosts file; the plan takes over those that its stacks stand on, and their baselines.
 
     Workloads may be named one by one or by group; one string may hold several stacks or workloads, separated by
     commas. Raises ``UsageError`` saying what is wrong and where.
@@ -145,6 +194,10 @@ def load_plan(
             raise UsageError(
                 f"{path}: {error}", "a plan is a TOML file with stacks, workloads, blocks"
             ) from None
+        if "machines" in raw:
+            raise UsageError(
+                f"{path}: machines are declared in a hosts file", f"{BESIDE} beside it, or --hosts FILE"
+            )
     given = {
         "stacks": stacks,
         "workloads": workloads,
@@ -152,6 +205,7 @@ def load_plan(
         "seed": seed,
         "target_width": target_width,
         "starts": starts,
+        "apart": apart,
     }
     raw |= {key: value for key, value in given.items() if value is not None}
     swept = _swept(path, known, raw.pop("sweep", []))
@@ -164,20 +218,23 @@ def load_plan(
         first = error.errors()[0]
         source = f"{path}: " if path else ""
         hint = (
-            f"known keys: {', '.join([*Plan.model_fields, 'sweep'])}"
+            f"known keys: {', '.join([*(name for name in Plan.model_fields if name != 'machines'), 'sweep'])}"
             if first["type"] == "extra_forbidden"
             else None
         )
         raise UsageError(f"{source}{first_problem(error)}, not {brief(first['input'])}", hint) from None
-    paths = [Stack.parse(part).path for text in plan.stacks for part in text.split(",")]
+    known_machines = {**{each.name: each for each in plan.machines}, **(machines or {})}
+    paths = [Stack.asked(part, known_machines).path for text in plan.stacks for part in text.split(",")]
     names = [one.name for one in [*(one for text in plan.workloads for one in select(known, text)), *swept]]
     left_out = [
         _resolved(each, known, names, path)
         for each in plan.leave_out
         if not begin or {*each.workloads} & {*names}  # part of a bundle's plan may be asked for
     ]
+    roots = {stack.root for stack in with_baselines(paths, [*known_machines.values()])}
     return plan.model_copy(
         update={
+            "machines": [each for name, each in known_machines.items() if name in roots],
             "stacks": list(dict.fromkeys(paths)),
             "workloads": list(dict.fromkeys(names)),
             "leave_out": left_out,

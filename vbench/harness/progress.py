@@ -64,16 +64,20 @@ class Estimate:
 
     def __init__(self, progress: Progress, units: Iterable[str], done: int, total: int) -> None:
         self._progress, self._done, self._total = progress, done, total
-        self._left: dict[str, float | None] = dict.fromkeys(units)
+        self._waiting = {*units}
+        # Only of units under way: what is asked at every invocation must not grow with the number of machines.
+        self._left: dict[str, float | None] = {}
         self._lock = threading.Lock()
         self.at_once = 1
 
     def began(self, unit: str, event: Began) -> None:
         """A unit begins something."""
         with self._lock:
+            self._waiting.discard(unit)
             self._left[unit] = event.remaining_s
             known = [seconds for seconds in self._left.values() if seconds is not None]
-            whole = max([*known, sum(known) / self.at_once]) if len(known) == len(self._left) else None
+            complete = not self._waiting and len(known) == len(self._left)
+            whole = max([*known, sum(known) / self.at_once]) if complete else None
             left = event.remaining_s if whole is None else whole
             self._progress.doing(event, self._done, self._total, left)
 
@@ -85,4 +89,5 @@ class Estimate:
     def finished(self, unit: str) -> None:
         """A unit has nothing more to do."""
         with self._lock:
-            self._left[unit] = 0.0
+            self._waiting.discard(unit)
+            self._left.pop(unit, None)

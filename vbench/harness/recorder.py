@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import asdict
 
 from vbench.bundle import tool_output
@@ -10,9 +11,18 @@ from vbench.bundle.samples import Sample, samples_of
 from vbench.bundle.store import Bundle, Failure, Note
 from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened, Settled
 
+SMALL = 100
+"""Stacks up to which run.json is written at every change. It is written whole, so with more of them, only when one part
+in so many has changed: otherwise the time it takes would grow with the square of their number."""
+LONGEST_S = 60.0
+"""Seconds that a change waits at most, while there are events."""
+
 
 class Recorder:
-    """A sink for events: when :meth:`take` returns, the event is in the bundle and synced. Raises ``BundleError``.
+    """A sink for events: when :meth:`take` returns, samples are in the journal and synced. Raises ``BundleError``.
+
+    So is run.json, up to ``SMALL`` stacks. With more, facts and failures may wait in memory, for ``LONGEST_S`` or until
+    the bundle is saved: a run that is killed before opens those stacks once more when it is resumed.
 
     It decides nothing: what to measure, when to stop and what a finding means has been settled elsewhere.
     """
@@ -21,6 +31,7 @@ class Recorder:
         self._bundle = bundle
         self._lock = threading.RLock()
         self._topics: dict[str, tuple[Note, ...]] = {}
+        self._changes, self._saved = 0, time.monotonic()
 
     def take(self, event: Event) -> None:
         """Record an event."""
@@ -41,6 +52,10 @@ class Recorder:
                     self._noted(event)
                 case Began():
                     pass
+            due = self._changes > len(self._bundle.info.hosts) // SMALL
+            if due or (self._changes and time.monotonic() - self._saved > LONGEST_S):
+                self._bundle.save()
+                self._changes, self._saved = 0, time.monotonic()
 
     def _opened(self, event: Opened) -> None:
         """Record an environment's facts, and note it if it had been lost before the run was resumed."""
@@ -50,7 +65,7 @@ class Recorder:
             info.failures.remove(failure)
             text = f"it was opened anew when the run was resumed, because {failure.reason}"
             info.notes.append(Note(severity="warning", stacks=[event.stack], text=text))
-        self._bundle.save()
+        self._changes += 1
 
     def _failed(self, event: Failed) -> None:
         info, cell = self._bundle.info, (event.stack, event.workload)
@@ -58,7 +73,7 @@ class Recorder:
         info.failures.append(
             Failure(stack=event.stack, workload=event.workload, stage=event.stage, reason=event.reason)
         )
-        self._bundle.save()
+        self._changes += 1
 
     def _noted(self, event: Noted) -> None:
         info = self._bundle.info
@@ -69,7 +84,7 @@ class Recorder:
         new = [note for note in event.notes if note not in kept]
         if new or old:
             info.notes = kept + new
-            self._bundle.save()
+            self._changes += 1
 
     def _measured(self, event: Measured) -> None:
         """Record an invocation: the tool's output first, then all its samples at once."""

@@ -19,12 +19,14 @@ from vbench.errors import BundleError, UsageError, first_problem
 from vbench.harness.dispatch import Dispatcher, Place, left_out
 from vbench.harness.events import Failed, Noted
 from vbench.harness.places import here
-from vbench.harness.plan import Plan, schedule, with_baselines
+from vbench.harness.plan import Plan, baseline_of, baselines_of, order_of
 from vbench.harness.progress import Progress, SoFar, read_so_far
 from vbench.harness.recorder import Recorder
 from vbench.harness.units import Size, WorkUnit, units_of
+from vbench.hosts.declared import LOCAL
 from vbench.hosts.local import LocalHost
-from vbench.layers.stack import Stack, add_ons_of, cpus_for, pictures_of
+from vbench.layers.roots import cpus_for
+from vbench.layers.stack import add_ons_of, pictures_of
 from vbench.observe import facts, fairness
 from vbench.workload.library import Library
 from vbench.workload.model import Workload
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
 
 def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> RunInfo:
     """The record of a run that is about to start. Raises ``UsageError`` if this machine cannot provide the shape."""
-    cpus_for(plan.shape())
     now = datetime.now(UTC)
-    stacks = with_baselines(plan.stacks)
+    stacks = plan.all_stacks()
+    if any(stack.root == LOCAL for stack in stacks):
+        cpus_for(plan.shape())
+    given = {each.name: each.technique for each in plan.machines}
     return RunInfo(
         id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created=now.isoformat(timespec="seconds"),
@@ -62,7 +66,7 @@ def new_run(plan: Plan, workloads: Mapping[str, Workload], capsule: Capsule) -> 
             )
             for name in plan.workloads
         },
-        techniques={stack.path: stack.technique() for stack in stacks},
+        techniques={stack.path: given.get(stack.path) or stack.technique() for stack in stacks},
         pictures=pictures_of(stacks),
         versions=versions(),
         tools={each["name"]: each["version"] for each in capsule.manifest.packages},
@@ -109,14 +113,15 @@ def units_for(
     """
     so_far = so_far or SoFar()
     todo = {name: workloads[name] for name in plan.workloads}
-    stacks = with_baselines(plan.stacks)
-    bases = {base.path for stack in stacks if (base := stack.baseline()) is not None}
+    stacks = plan.all_stacks()
+    declared = {} if plan.apart else baselines_of(plan.machines)
+    bases = {base.path for stack in stacks if (base := baseline_of(stack, declared)) is not None}
     # Where instructions are counted, figures repeat, so more blocks gain nothing.
     most = {stack.path: plan.most_blocks if stack.clock() == "wall" else plan.blocks for stack in stacks}
     given_up = {*plan.left_out, *((each.stack, each.workload) for each in info.failures)}
     steps = [
         step
-        for step in schedule(plan, list(todo), [*most], bases)
+        for step in order_of(plan, list(todo), stacks, bases)
         if (step.stack, step.workload) not in given_up
         and step.block < most[step.stack]
         and not so_far.has(step)
@@ -131,6 +136,8 @@ def units_for(
         shape=plan.shape(),
         capsule=str(info.capsule.get("digest")),
         starts=plan.starts,
+        machines=plan.machines,
+        apart=plan.apart,
         results=None if results is None else str(results),
         needed=most.keys() - info.hosts.keys(),
     )
@@ -143,12 +150,16 @@ def execute(
     progress: Progress,
     sizes: Mapping[tuple[str, str], int] | None = None,
     place: Place | None = None,
+    *,
+    lanes: int | None = None,
+    end: Callable[[], None] | None = None,
 ) -> None:
     """Carry out a bundle's plan, or what is left of it; when this returns, every sample is in the journal.
 
-    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process. If a stack
-    fails, that is recorded and the rest goes on. Raises ``DigestMismatch`` before anything is measured with the wrong
-    bytes, ``BundleError`` if results cannot be written, and ``VbenchError`` if no stack opens at all.
+    ``sizes``: see :func:`units_for`. ``place`` is where units are carried out, by default in this process;
+    ``lanes`` and ``end`` go with it: see :class:`vbench.harness.dispatch.Dispatcher`. If a stack fails, that is noted
+    and the rest goes on. Raises ``DigestMismatch`` before anything is measured with the wrong bytes, ``BundleError`` if
+    results cannot be written, and ``VbenchError`` if no stack opens at all.
     """
     info = bundle.info
     if info.capsule.get("digest") != capsule.digest:
@@ -167,13 +178,16 @@ def execute(
         gaps.setdefault((failed.stack, failed.reason), []).append(str(failed.workload))
     for (path, reason), names in gaps.items():
         progress.say(left_out(path, names, reason))
+    treatment = Treatment(plan)
     dispatcher = Dispatcher(
         recorder,
         progress,
         place or here(capsule),
+        lanes=lanes,
+        end=end,
         done=len(so_far.measured),
         enough=until_precise(plan, bundle.path),
-        found=lambda opened: unlike(info, opened.stack),
+        found=lambda opened: treatment.unlike(info, opened.stack),
     )
     try:
         dispatcher.carry_out(units)
@@ -186,24 +200,35 @@ def execute(
 
 def planned_gaps(plan: Plan) -> Iterator[Failed]:
     """The cells that the plan leaves out on purpose, as failures."""
-    planned = {stack.path for stack in with_baselines(plan.stacks)}
+    planned = {stack.path for stack in plan.all_stacks()}
     for (path, name), reason in plan.left_out.items():
         if path in planned and name in plan.workloads:
             yield Failed(stack=path, workload=name, stage="plan", reason=reason)
 
 
-def unlike(info: RunInfo, stack: str) -> Iterator[Noted]:
-    """Differences in treatment between a stack just opened and its baseline, with the workloads that they affect."""
-    for path in info.hosts:
-        base = Stack.parse(path).baseline()
-        if base is None or base.path not in info.hosts or stack not in (path, base.path):
-            continue
-        pair = {path: info.hosts[path], base.path: info.hosts[base.path]}
-        for found in fairness.unequal(pair, base.path):
-            touched = [name for name, each in info.workloads.items() if each.kind in found.kinds]
-            if touched or not found.kinds:
-                note = Note(severity=found.severity, stacks=[found.stack], workloads=touched, text=found.text)
-                yield Noted(notes=(note,))
+class Treatment:
+    """Differences in treatment between the stacks of a plan and their baselines, as stacks open; from any thread."""
+
+    def __init__(self, plan: Plan) -> None:
+        declared = baselines_of(plan.machines)
+        self._pairs: dict[str, list[tuple[str, str]]] = {}
+        for stack in plan.all_stacks():
+            if (base := baseline_of(stack, declared)) is not None:
+                for path in (stack.path, base.path):
+                    self._pairs.setdefault(path, []).append((stack.path, base.path))
+
+    def unlike(self, info: RunInfo, stack: str) -> Iterator[Noted]:
+        """Those that a stack just opened takes part in, with the workloads that they affect."""
+        for path, base in self._pairs.get(stack, ()):
+            if path not in info.hosts or base not in info.hosts:
+                continue
+            for found in fairness.unequal({path: info.hosts[path], base: info.hosts[base]}, base):
+                touched = [name for name, each in info.workloads.items() if each.kind in found.kinds]
+                if touched or not found.kinds:
+                    note = Note(
+                        severity=found.severity, stacks=[found.stack], workloads=touched, text=found.text
+                    )
+                    yield Noted(notes=(note,))
 
 
 def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:

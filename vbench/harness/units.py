@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vbench.harness.plan import Step
+from vbench.harness.plan import Step, baseline_of, baselines_of, by_ground
+from vbench.hosts.declared import LOCAL, Machine
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack
 from vbench.terms import Clock
@@ -34,7 +35,7 @@ class Size(Frozen):
 class WorkUnit(Frozen):
     """Stacks that are open together, and the invocations to measure in them, in order.
 
-    Wall-clock stacks share one unit, because they must be compared moment by moment. Where a clock counts
+    The wall-clock stacks on one hardware share a unit, as they must be compared moment by moment. Where a clock counts
     instructions, nothing outside a stack can affect its figures: each stack is a unit of its own, with its own
     testbed, and units run in parallel. ``results`` is the folder that results go to, if the root can see it.
     """
@@ -48,12 +49,32 @@ class WorkUnit(Frozen):
     starts: int = Field(default=1, ge=1)  # blocks that begin in the same boot; see ``boot``
     shape: Shape
     capsule: str  # digest
+    apart: bool = False  # machines have no baseline here
+    machines: tuple[Machine, ...] = ()  # those declared of the ones that its stacks stand on
     results: str | None = None
 
     @property
     def name(self) -> str:
         """What distinguishes it from the other units of its run."""
-        return "wall clock" if self.clock == "wall" else self.stacks[0]
+        return f"wall clock of {self.root}" if self.clock == "wall" else self.stacks[0]
+
+    def baseline(self, stack: Stack) -> Stack | None:
+        """The stack that another's overhead is measured against."""
+        return baseline_of(stack, {} if self.apart else baselines_of(self.machines))
+
+    def address(self, root: str) -> str:
+        """How a machine is logged in to."""
+        machine = self.machine(root)
+        return machine.address if machine else root
+
+    def machine(self, root: str) -> Machine | None:
+        """What the hosts file declares a machine to be."""
+        return next((each for each in self.machines if each.name == root), None)
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine is among those that its stacks stand on."""
+        return any(Stack.parse(path).root == LOCAL for path in self.stacks)
 
     def boot(self, step: Step) -> int:
         """The boot of a deterministic machine in which a step's block begins, from 0."""
@@ -78,34 +99,48 @@ def units_of(
     shape: Shape,
     capsule: str,
     starts: int = 1,
+    machines: Sequence[Machine] = (),
+    apart: bool = False,
     results: str | None = None,
     needed: Set[str] = frozenset(),
 ) -> list[WorkUnit]:
-    """The units of a run, the wall-clock unit first.
+    """The units of a run, those by the wall clock first.
 
     Only stacks with something left to measure are opened, plus those in ``needed``, whose facts are not known yet.
     """
     order = list(steps)
     busy = {step.stack for step in order} | needed
     wanted = [stack for stack in stacks if stack.path in busy]
-    by_wall = [stack for stack in wanted if stack.clock() == "wall"]
-    groups = ([by_wall] if by_wall else []) + [[stack] for stack in wanted if stack not in by_wall]
+    groups = by_ground((stack for stack in wanted if stack.clock() == "wall"), machines)
+    groups += [[stack] for stack in wanted if stack.clock() != "wall"]
+    of = {stack.path: group[0].path for group in groups for stack in group}
+    todo: dict[str, list[Step]] = {}
+    for step in order:  # once, however many units there are
+        todo.setdefault(of[step.stack], []).append(step)
+    settled: dict[str, list[Size]] = {}
+    for size in sizes:
+        settled.setdefault(size.stack, []).append(size)
+    declared = {each.name: each for each in machines}
     found = []
     for group in groups:
-        paths = tuple(stack.path for stack in group)
-        mine = tuple(step for step in order if step.stack in paths)
+        mine = todo.get(group[0].path, [])
         used = dict.fromkeys(step.workload for step in mine)
+        roots = dict.fromkeys(stack.root for stack in group)
         found.append(
             WorkUnit(
                 root=group[0].root,
-                stacks=paths,
+                stacks=tuple(stack.path for stack in group),
                 clock=group[0].clock(),
                 workloads=tuple(each for name, each in workloads.items() if name in used),
-                steps=mine,
-                sizes=tuple(size for size in sizes if size.stack in paths and size.workload in used),
+                steps=tuple(mine),
+                sizes=tuple(
+                    size for stack in group for size in settled.get(stack.path, ()) if size.workload in used
+                ),
                 starts=starts,
                 shape=shape,
                 capsule=capsule,
+                apart=apart,
+                machines=tuple(declared[root] for root in roots if root in declared),
                 results=results,
             )
         )

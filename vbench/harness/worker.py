@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -19,10 +20,11 @@ from vbench.harness.lifecycle import Opener
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.hosts.base import Host
-from vbench.hosts.local import LocalHost
+from vbench.hosts.declared import LOCAL
 from vbench.layers.base import make_layer
-from vbench.layers.stack import LOCAL, Stack, cpus_for, open_layer, open_root
-from vbench.observe import facts, noise
+from vbench.layers.roots import open_root, outside
+from vbench.layers.stack import Stack, open_layer
+from vbench.observe import facts, identity, machine, noise
 from vbench.workload.model import Workload
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,9 @@ class Worker:
         self._workloads: Mapping[str, Workload] = {each.name: each for each in unit.workloads}
         self._sizes = {(size.stack, size.workload): size for size in unit.sizes}
         self._environments: dict[str, Environment] = {}
-        self._watch: noise.Watch | None = None
+        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._machines: dict[str, machine.Machine] = {}
+        self._watches: dict[str, noise.Watch] = {}
 
     def run(self) -> Iterator[Event]:
         """Open the stacks, measure the steps, close everything. Leaving the iterator early closes everything, too.
@@ -55,11 +59,9 @@ class Worker:
         If a stack or a cell fails, that is an event, and the rest goes on. Raises ``DigestMismatch`` before anything
         is measured with the wrong bytes.
         """
-        by_wall = self._unit.clock == "wall"
-        if by_wall:  # counted instructions do not depend on what else runs here
-            yield self._noted(noise.before(), None)
         with ExitStack() as opened:
             yield from self._open(opened)
+            yield from self._other_hardware()
             planned = {(step.stack, step.workload) for step in self._unit.steps}
             for path in self._environments:
                 for name in self._workloads:
@@ -68,12 +70,21 @@ class Worker:
                     if (path, name) in planned and not self._recorded(path, name):
                         yield from self._prepare(path, name)
             yield from self._measure()
-            if self._watch is not None:
-                yield self._noted(self._watch.look(), _NOISE)
+            yield from self._look()
             self._tear_down()
 
-    def _noted(self, found: list[noise.Finding], topic: str | None) -> Noted:
-        stacks = list(self._environments) or list(self._unit.stacks)
+    def _look(self) -> Iterator[Noted]:
+        """What has disturbed each machine so far."""
+        for root, watch in self._watches.items():
+            try:
+                found = watch.look()
+            except ConnectionLost:  # whoever measures there will notice
+                continue
+            yield self._noted(root, found, f"{_NOISE} {root}")
+
+    def _noted(self, root: str, found: list[noise.Finding], topic: str | None) -> Noted:
+        there = [path for path in self._unit.stacks if Stack.parse(path).root == root]
+        stacks = [path for path in there if path in self._environments] or there
         notes = [Note(severity=severity, stacks=stacks, text=text) for severity, text in found]
         return Noted(notes=tuple(notes), topic=topic)
 
@@ -85,6 +96,13 @@ class Worker:
             yield Began(stage="opening", stack=path)
             begin = time.monotonic()
             try:
+                if stack.root not in hosts:
+                    self._open_part(stack.prefix(0), hosts, opened, seed)
+                    if (
+                        self._unit.clock == "wall"
+                    ):  # counted instructions do not depend on what else runs there
+                        self._machines[stack.root] = there = machine.of(hosts[stack.root])
+                        yield self._noted(stack.root, noise.before(there), None)
                 restless = [
                     host.name
                     for depth in range(stack.depth + 1)
@@ -104,15 +122,43 @@ class Worker:
             known["peer"] = at if hosts[at].peer_at else facts.ON_THE_MACHINE
             known["open_seconds"] = f"{seconds:.2f}"
             self._environments[path] = env
+            self._facts[path] = known
             yield Opened(stack=path, facts=known)
+            yield from self._held_against(stack, known)
             texts = [f"{name} did not come to rest" for name in dict.fromkeys(restless)]
             if notes := [Note(severity="warning", stacks=[path], text=text) for text in texts]:
                 yield Noted(notes=tuple(notes))
 
+    def _held_against(self, stack: Stack, known: Mapping[str, Any]) -> Iterator[Noted]:
+        """What a machine shows that contradicts what it is declared to be."""
+        machine = self._unit.machine(stack.root)
+        if machine is not None and not stack.layers:
+            texts = [f"{stack.path}: {text}" for text in identity.contradictions(machine.system, known)]
+            if notes := [Note(severity="warning", stacks=[stack.path], text=text) for text in texts]:
+                yield Noted(notes=tuple(notes))
+
+    def _other_hardware(self) -> Iterator[Event]:
+        """Machines that show other hardware than their baseline: they are not measured."""
+        for path in [path for path in self._environments if not Stack.parse(path).layers]:
+            base = self._unit.baseline(Stack.parse(path))
+            if base is None or base.path not in self._facts:
+                continue
+            pair = self._facts[path], self._facts[base.path]
+            if odd := identity.odd_hardware(*pair):
+                text = f"{path} may be on other hardware than its baseline {base.path}: {'; '.join(odd)}"
+                yield Noted(notes=(Note(severity="warning", stacks=[path], text=text),))
+            if unlike := identity.other_hardware(*pair):
+                del self._environments[path]
+                reason = f"it shows other hardware than its baseline {base.path}: {'; '.join(unlike)}"
+                yield Failed(stack=path, stage="open", reason=reason)
+
     def _examine(self, env: Environment) -> dict[str, Any]:
         """Check the digest of an environment that has come to rest, and collect its facts."""
         digest = verify_inside(env.host)
-        known = facts.collect(env.host, None if env.stack.depth else self._unit.results)
+        here = env.stack.depth == 0 and env.stack.root == LOCAL
+        known = facts.collect(env.host, self._unit.results if here else None)
+        if env.stack.depth == 0 and env.stack.root != LOCAL:
+            known["round_trip_s"] = f"{machine.round_trip(env.host):.4f}"
         return {**known, "files_digest": digest}
 
     def _open_part(self, part: Stack, hosts: dict[str, Host], opened: ExitStack, seed: int) -> list[Host]:
@@ -121,7 +167,9 @@ class Worker:
             return []
         shape = self._unit.shape
         if part.depth == 0:
-            root = open_root(part.root, self._capsule, shape, pinned=self._unit.clock == "wall", seed=seed)
+            pinned = self._unit.clock == "wall"
+            address = self._unit.address(part.root)
+            root = open_root(part.root, self._capsule, shape, pinned=pinned, seed=seed, address=address)
             hosts[part.path] = opened.enter_context(root)
             return []
         way = [hosts[part.prefix(depth).path] for depth in range(part.depth)]
@@ -131,10 +179,9 @@ class Worker:
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]
-        if (at := _peer_at(host)) == LOCAL:  # the peer on this machine gets CPUs of its own
-            peer: Host = LocalHost("outside", self._capsule.payload(), cpus=cpus_for(self._unit.shape)[1])
-        else:
-            peer = hosts[at]
+        peer = hosts[(at := _peer_at(host))]
+        if at == stack.root:  # the peer on the machine itself gets CPUs of its own
+            peer = outside(peer, self._capsule, self._unit.shape)
         below = [hosts[stack.prefix(depth).path] for depth in range(stack.depth, 0, -1)]
         quiet = [each for each in below if each.placement.clock == "instructions"]
         return Environment(stack, host, peer, self._opener(stack, hosts), tuple(quiet))
@@ -142,7 +189,7 @@ class Worker:
     def _opener(self, stack: Stack, hosts: Mapping[str, Host]) -> Opener | None:
         """How another environment of this stack is opened; ``None`` if it is a machine of its own."""
         layer, counted = stack.top(), self._unit.clock != "wall"
-        if layer is None or stack.baseline() is None:
+        if layer is None or self._unit.baseline(stack) is None:
             return Opener.bare(hosts[stack.path], counted)
         if layer.own_machine:
             return None
@@ -170,8 +217,9 @@ class Worker:
         yield Settled(stack=path, workload=name, work=env.work[name])
 
     def _measure(self) -> Iterator[Event]:
-        block = 0
-        for number, step in enumerate(self._unit.steps):
+        block, ahead = 0, Counter((step.stack, step.workload) for step in self._unit.steps)
+        for step in self._unit.steps:
+            ahead[step.stack, step.workload] -= 1
             env, workload = self._environments.get(step.stack), self._workloads[step.workload]
             if env is None or env.dead:
                 continue
@@ -179,10 +227,11 @@ class Worker:
                 yield from self._prepare(step.stack, step.workload)
             if env.dead or step.workload in env.failed:
                 continue
-            if self._watch is not None and step.block != block:
-                yield self._noted(self._watch.look(), _NOISE)
+            if step.block != block:
+                yield from self._look()
             block = step.block
-            left = sum(self._expected(later) for later in self._unit.steps[number:])
+            left = sum(self._expected(*cell) * times for cell, times in ahead.items())
+            left += self._expected(step.stack, step.workload)
             yield Began(
                 stage="measuring",
                 stack=step.stack,
@@ -190,8 +239,8 @@ class Worker:
                 block=step.block,
                 remaining_s=left,
             )
-            if self._watch is None and self._unit.clock == "wall":
-                self._watch = noise.Watch()
+            if not self._watches:
+                self._watches = {root: noise.Watch(each) for root, each in self._machines.items()}
             try:
                 once = invoke(env, workload, env.work[step.workload])
             except VbenchError as error:
@@ -200,12 +249,12 @@ class Worker:
             env.expected[step.workload] = once.wall_s
             yield self._measured(env, step, once)
 
-    def _expected(self, step: Step) -> float:
-        env = self._environments.get(step.stack)
-        return 0.0 if env is None or env.dead else env.expected.get(step.workload, 0.0)
+    def _expected(self, stack: str, workload: str) -> float:
+        env = self._environments.get(stack)
+        return 0.0 if env is None or env.dead else env.expected.get(workload, 0.0)
 
     def _measured(self, env: Environment, step: Step, once: Invocation, *, warmup: bool = False) -> Measured:
-        base, workload = env.stack.baseline(), self._workloads[step.workload]
+        base, workload = self._unit.baseline(env.stack), self._workloads[step.workload]
         return Measured(
             stack=step.stack,
             baseline=base.path if base else step.stack,

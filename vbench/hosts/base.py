@@ -245,10 +245,10 @@ class Host(Setting, ABC):
     def __init__(self, setting: Setting) -> None:
         super().__init__(**{each.name: getattr(setting, each.name) for each in fields(Setting)})
 
-    def but(self, *, name: str | None = None, process: Process | None = None) -> Self:
-        """This machine over the same connection, with another name or another process."""
+    def but(self, **changes: object) -> Self:
+        """This machine over the same connection, with some of its setting changed."""
         other = copy.copy(self)
-        other.__dict__ |= {"name": name or self.name, "process": process or self.process}
+        other.__dict__ |= changes
         return other
 
     @abstractmethod

@@ -16,6 +16,7 @@ from vbench.exact import hop
 from vbench.exact.hop import Hop
 from vbench.hosts.base import Admit, Host, Payload, Process, Setting
 from vbench.hosts.keys import HostKey, client_public_key
+from vbench.hosts.local import LocalHost
 from vbench.hosts.placement import Placement
 from vbench.layers import guest
 from vbench.layers.base import Layer, Shape
@@ -46,7 +47,7 @@ def add_on(site: Site, name: str) -> str:
     for parents that are guests has to be small.
     """
     part, parent = site.payload.add_ons[name], site.parent
-    if "/" not in parent.name:
+    if isinstance(parent, LocalHost):
         return f"{part.directory}/tree"
     tree = f"{site.work}/{name}"
     parent.put(Path(f"{part.directory}/add-on.tar").read_bytes(), f"{tree}.tar")

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from difflib import get_close_matches
 
 from vbench.capsule import add_on
 from vbench.capsule.capsule import Capsule
-from vbench.errors import UsageError, VbenchError
+from vbench.errors import UsageError
 from vbench.exact.opening import settled, trail_of
 from vbench.hosts.base import Host
-from vbench.hosts.local import LocalHost
-from vbench.hosts.placement import Placement
-from vbench.hosts.workspace import session
-from vbench.layers.base import Layer, Shape, layer_classes, make_layer, needed
+from vbench.hosts.declared import LOCAL
+from vbench.layers.base import Layer, Shape, layer_classes, make_layer
+from vbench.layers.roots import open_root
 from vbench.technique import Picture
 from vbench.terms import Clock
 
-LOCAL = "local"
 DEEPEST = 8
 """Maximum layers in a stack: more than any that opens; each level has its own address range."""
 _REMOTE = re.compile(r"[\w.-]+@[\w.:\[\]-]+")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,32 @@ class Stack:
             raise UsageError(
                 f"{text!r} is not a stack path", "write, for example, local/uml or local/kvm/chroot"
             )
-        if parts[0] == LOCAL:
-            parts = parts[1:]
-            root = LOCAL
-        elif _REMOTE.fullmatch(parts[0]):
+        root = LOCAL
+        if parts[0] == LOCAL or _is_machine(parts[0]):
             root, parts = parts[0], parts[1:]
-        else:
-            root = LOCAL
         if len(parts) > DEEPEST:
             raise UsageError(f"{text[:60]!r}... has {len(parts)} layers, the maximum is {DEEPEST}")
         for name in parts:
             make_layer(name)
         return cls(root, tuple(parts))
+
+    @classmethod
+    def asked(cls, text: str, machines: Collection[str] = ()) -> Stack:
+        """Parse a stack path as a user writes it, who may have misspelt a layer.
+
+        ``machines`` are those of the hosts file. Raises ``UsageError`` if its first word is no layer, and no machine
+        that is known.
+        """
+        stack = cls.parse(text)
+        if stack.root != LOCAL and stack.root not in machines and not _REMOTE.fullmatch(stack.root):
+            from vbench.hosts.ssh.login import way  # noqa: PLC0415 - what it imports takes long
+
+            try:
+                way(stack.root)
+            except UsageError as error:
+                near = get_close_matches(stack.root, [*layer_classes(), *machines], 1)
+                raise UsageError(error.message, f"did you mean {near[0]}?" if near else error.hint) from None
+        return stack
 
     @property
     def path(self) -> str:
@@ -108,53 +121,17 @@ def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
     return {"add_ons": {name: part.digest for name, part in found.items()}} if found else {}
 
 
-def cpus_for(shape: Shape) -> tuple[frozenset[int], frozenset[int]]:
-    """The CPUs that environments share, and the CPUs for everything else.
-
-    Every environment in a run, including the baseline, is pinned to the same CPUs, one per vCPU of its shape.
-    User-space kernels are several times faster when not spread over CPUs, so leaving this to chance would
-    measure the scheduler.
-    """
-    usable = sorted(os.sched_getaffinity(0))
-    if shape.vcpus > len(usable):
-        raise UsageError(f"shape: {shape.vcpus} vCPUs requested, this machine has {len(usable)} CPUs")
-    inside = frozenset(usable[-shape.vcpus :])
-    return inside, frozenset(usable) - inside or inside
+def _is_machine(word: str) -> bool:
+    """Whether the first word of a path is a machine and no layer: an address, or a name that no layer has."""
+    return bool(_REMOTE.fullmatch(word)) or (bool(_NAME.fullmatch(word)) and word not in layer_classes())
 
 
 @contextmanager
-def open_root(
-    root: str, capsule: Capsule, shape: Shape, *, pinned: bool = True, seed: int = 1
-) -> Iterator[Host]:
-    """The root host of a stack, with the capsule and a scratch directory.
-
-    It is pinned to the shape's CPUs, except for stacks whose results do not depend on the CPU.
-    """
-    if root != LOCAL:
-        raise VbenchError(
-            f"cannot open {root}: remote roots are not supported yet", "run vbench on that machine"
-        )
-    with session() as folder:
-        inside, _ = cpus_for(shape)
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        payload = replace(capsule.payload(), add_ons=add_on.parts(needed()))
-        yield LocalHost(
-            LOCAL,
-            payload,
-            str(scratch),
-            inside if pinned else None,
-            Placement(vcpus=shape.vcpus),
-            seed,
-        )
-
-
-@contextmanager
-def open_layers(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[list[Host]]:
+def open_layers(stack: Stack, capsule: Capsule, shape: Shape, *, address: str = "") -> Iterator[list[Host]]:
     """Open every layer of a stack: its hosts from the root up. They are closed in reverse order on exit."""
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
-        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned))]
+        hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned, address=address))]
         for name in stack.layers:
             open_layer(stacked, hosts, make_layer(name), shape)
         if (trail := trail_of(hosts[-1])) is not None:
@@ -175,7 +152,7 @@ def open_layer(opened: ExitStack, hosts: list[Host], layer: Layer, shape: Shape)
 
 
 @contextmanager
-def open_stack(stack: Stack, capsule: Capsule, shape: Shape) -> Iterator[Host]:
-    """Open every layer of a stack, for its uppermost host."""
-    with open_layers(stack, capsule, shape) as hosts:
+def open_stack(stack: Stack, capsule: Capsule, shape: Shape, *, address: str = "") -> Iterator[Host]:
+    """Open every layer of a stack, for its uppermost host; ``address`` is how its root is logged in to."""
+    with open_layers(stack, capsule, shape, address=address) as hosts:
         yield hosts[-1]

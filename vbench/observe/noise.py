@@ -1,4 +1,4 @@
-"""What on this machine disturbs measurements: checked before a run, and watched during it.
+"""What on a machine disturbs measurements: checked before a run, and watched during it.
 
 The thresholds are judgements, not measurements: below them a disturbance is lost in how much the baseline
 differs from itself, which the report states for every cell.
@@ -6,20 +6,17 @@ differs from itself, which the report states for every cell.
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from vbench.layers.base import layer_classes
+from vbench.observe.machine import Machine, Told
 
 Finding = tuple[Literal["info", "warning"], str]
+_CPU = "sys/devices/system/cpu"
 
 LOAD = 0.5
 """Load average per CPU before a run."""
@@ -55,67 +52,60 @@ class Reading:
     swapped: int  # pages, in and out
     throttled: int | None
     mhz: float | None
+    guests: Counter[str] = field(default_factory=Counter)  # processes that run a guest and are not ours
 
 
-def read(root: Path = Path("/")) -> Reading:
-    """Take a reading now; ``root`` is the directory that contains proc and sys."""
-    at = time.monotonic()
-    clock = time.time() - at
-    words = next((line for line in _lines(root / "proc/stat") if line.startswith("cpu ")), "cpu").split()[1:]
+FILES = (
+    "proc/stat",
+    "proc/pressure/cpu",
+    "proc/vmstat",
+    "proc/cpuinfo",
+    "proc/loadavg",
+    f"{_CPU}/cpu*/thermal_throttle/*_throttle_count",
+    f"{_CPU}/cpu*/cpufreq/scaling_governor",
+)
+"""What a machine is asked for."""
+
+
+def read(told: Told) -> Reading:
+    """The reading in what a machine tells."""
+    words = next((line for line in told.lines("proc/stat") if line.startswith("cpu ")), "cpu").split()[1:]
     ticks = [int(word) for word in words[:8]]  # user time already includes guest time
-    waited = re.search(r"^some .*total=(\d+)", "\n".join(_lines(root / "proc/pressure/cpu")), re.MULTILINE)
+    waited = re.search(r"^some .*total=(\d+)", told.files.get("proc/pressure/cpu", ""), re.MULTILINE)
     swaps = [
-        line.split()[1] for line in _lines(root / "proc/vmstat") if line.startswith(("pswpin ", "pswpout "))
+        line.split()[1] for line in told.lines("proc/vmstat") if line.startswith(("pswpin ", "pswpout "))
     ]
-    cpus = root / "sys/devices/system/cpu"
-    counts = [
-        int(line) for path in cpus.glob("cpu*/thermal_throttle/*_throttle_count") for line in _lines(path)
-    ]
+    counts = [int(line) for line in told.matching(f"{_CPU}/cpu*/thermal_throttle/*_throttle_count")]
     mhz = [
-        float(line.rpartition(":")[2]) for line in _lines(root / "proc/cpuinfo") if line.startswith("cpu MHz")
+        float(line.rpartition(":")[2]) for line in told.lines("proc/cpuinfo") if line.startswith("cpu MHz")
     ]
     return Reading(
-        at,
-        clock,
+        told.at,
+        told.date - told.at,
         ticks[7] if len(ticks) > 7 else 0,
         sum(ticks),
         int(waited[1]) / 1e6 if waited else None,
         sum(map(int, swaps)),
         sum(counts) if counts else None,
         sum(mhz) / len(mhz) if mhz else None,
+        Counter({name: count for name, count in (told.programs or {}).items() if _guests().fullmatch(name)}),
     )
 
 
-def before() -> list[Finding]:
+def before(machine: Machine) -> list[Finding]:
     """What could disturb a run that is about to start."""
     found: list[Finding] = []
-    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if load > LOAD * cpus:
-        found.append(("warning", f"the load average is {load:.2f} on {cpus} CPUs before the run"))
-    if others := other_guests():
+    told = machine.tell(FILES)
+    load = float((told.lines("proc/loadavg") or ["0"])[0].split()[0])
+    if load > LOAD * machine.cpus:
+        found.append(("warning", f"the load average is {load:.2f} on {machine.cpus} CPUs before the run"))
+    if others := read(told).guests:
         found.append(("warning", f"other guests run on this machine: {_counted(others)}"))
-    governors = {
-        line
-        for path in Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")
-        for line in _lines(path)
-    }
+    governors = {*told.matching(f"{_CPU}/cpu*/cpufreq/scaling_governor")}
     if governors - {"performance"}:
         text = f"the processor's frequency is governed by {', '.join(sorted(governors))}, not performance"
         found.append(("info", text))
     return found
-
-
-def other_guests() -> Counter[str]:
-    """Number of processes that run a guest and were not started by this process, by program."""
-    mine, found = {os.getpid()}, Counter[str]()
-    for process in psutil.process_iter(["name", "exe", "ppid"]):
-        known = process.info
-        if known["ppid"] in mine:
-            mine.add(process.pid)  # parents come before their children, unless PIDs were reused
-            continue
-        name = Path(known["exe"] or known["name"] or "").name
-        found[name] += process.pid not in mine and _guests().fullmatch(name) is not None
-    return +found
 
 
 def _counted(guests: Counter[str]) -> str:
@@ -123,16 +113,18 @@ def _counted(guests: Counter[str]) -> str:
 
 
 class Watch:
-    """Watches the machine from construction on; call ``look()`` after each block."""
+    """Watches a machine from construction on; call ``look()`` after each block."""
 
-    def __init__(self, first: Reading | None = None) -> None:
-        self._readings = [first or read()]
-        self._guests = Counter[str]()
+    def __init__(self, machine: Machine, first: Reading | None = None) -> None:
+        self._machine = machine
+        self._readings = [first or self._read()]
 
-    def look(self, reading: Reading | None = None, guests: Counter[str] | None = None) -> list[Finding]:
+    def _read(self) -> Reading:
+        return read(self._machine.tell(FILES))
+
+    def look(self, reading: Reading | None = None) -> list[Finding]:
         """End an interval; returns what has disturbed the machine so far, each kind once."""
-        self._readings.append(reading or read())
-        self._guests |= other_guests() if guests is None else guests  # the maximum seen at once
+        self._readings.append(reading or self._read())
         found: list[Finding] = []
         pairs = list(zip(self._readings, self._readings[1:], strict=False))
 
@@ -170,13 +162,9 @@ class Watch:
                 f"the machine's time of day was stepped: by {', '.join(f'{step:+.1f} s' for step in steps)}"
             )
             found.append(("warning", f"{text}; vbench measures by the monotonic clock, which was not"))
-        if self._guests:
-            found.append(("warning", f"other guests ran beside the measurements: {_counted(self._guests)}"))
+        guests = Counter[str]()
+        for each in self._readings[1:]:
+            guests |= each.guests  # the maximum seen at once
+        if guests:
+            found.append(("warning", f"other guests ran beside the measurements: {_counted(guests)}"))
         return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []

@@ -10,6 +10,7 @@ from vbench.plot.footprint import start_and_footprint
 from vbench.plot.groups import LOG_SPAN
 from vbench.plot.heatmap import heatmap
 from vbench.plot.latency import latency, percentiles
+from vbench.plot.machines import by_machine
 from vbench.plot.published import Published, beside_published, matching, tables
 from vbench.plot.stacks import Column, stack_diagrams
 from vbench.plot.style import (
@@ -44,6 +45,7 @@ __all__ = [
     "Published",
     "beside_published",
     "blocks_text",
+    "by_machine",
     "clean",
     "convergence",
     "cost_per_operation",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from vbench.technique import FAMILIES, PICTURES, Kind, Picture
+from vbench.technique import FAMILIES, PICTURES, Kind, Picture, Technique
 
 
 @dataclass
@@ -94,6 +94,13 @@ def _rule(name: str, technique: str, pictures: Mapping[str, Picture]) -> Picture
     return Picture(known.where, boxes, known.kernel, known.hypervisor)
 
 
+def _declared(name: str, technique: str) -> Picture | None:
+    """What a machine adds that somebody else has set up by this technique; ``None`` for a bare one."""
+    if technique in (Technique.TYPE_1, Technique.PARAVIRTUALIZATION):
+        return Picture("under", (("hypervisor", name, technique),))
+    return _rule(name, technique, {}) if technique in FAMILIES else None
+
+
 def _build(
     path: str,
     techniques: Mapping[str, str],
@@ -103,12 +110,17 @@ def _build(
 ) -> Box:
     root, *layers = path.split("/")
     kernel = Box("kernel", "Host's kernel", "operating system", root, _key="kernel")
-    machine = Box("hardware", "Hardware", root if root != "local" else "", root, on=[kernel], _key=root)
+    given = _declared(root, techniques.get(root, ""))
+    machine = Box(
+        "hardware", "Hardware", "" if given or root == "local" else root, root, on=[kernel], _key=root
+    )
     bottom = below = machine  # the lowest box of all; what the kernel stands on
     place = kernel  # the box that programs run on
+    rules = [] if given is None else [(root, given)]
     for depth, name in enumerate(layers, 1):
         here = "/".join((root, *layers[:depth]))
-        rule = _rule(name, techniques.get(here, ""), pictures)
+        rules.append((here, _rule(name, techniques.get(here, ""), pictures)))
+    for here, rule in rules:
         key = here + (copy if here == path else "")
         new = [Box(*box, layer=here, _key=f"{key} {number}") for number, box in enumerate(rule.boxes)]
         new[0].factor = factors.get(here, "")
@@ -119,6 +131,7 @@ def _build(
         if rule.where == "under":
             below.on = [new[0] if box is kernel else box for box in below.on]
             new[-1].on, below = [kernel], new[-1]
+            kernel.label = "Guest kernel" if here == root else kernel.label
             machine._key += key  # booted differently, it counts as a different machine
             continue
         if rule.where == "beside" and below.kind == "hypervisor":

@@ -89,7 +89,7 @@ def matching(overheads: pd.DataFrame, primary: Mapping[str, str], published: Pub
     ``overheads`` must have a column ``technique``. Of a row's workloads the first one measured is used, and only stacks
     compared with a native baseline.
     """
-    known = {item["technique"] for item in published.systems.values()}
+    known = {item["technique"] for name, item in published.systems.items() if name != "native"}
     first = ~overheads["baseline"].isin(overheads["stack"])  # stacked ones are compared with another guest
     frame = overheads[overheads["technique"].isin(known) & overheads["ratio"].notna() & first]
     parts = []

@@ -12,11 +12,13 @@ from markupsafe import Markup, escape
 
 from vbench.advisor import catalog
 from vbench.report.answers import FLOOR, WIDE, answers, doubts
+from vbench.report.machines import machines
 from vbench.report.pictures import pictures
 from vbench.report.rows import LEVEL, rows_of
 from vbench.report.tables import cell_rows, fact_rows, findings_of, floor_rows, footprint_rows, plain
 from vbench.report.words import Language, Two, joined, kind_name, number, percent, say, term
 from vbench.stats import wording
+from vbench.stats.machines import with_systems
 from vbench.stats.overhead import aa_floors, clock_disagreement
 from vbench.stats.verdict import Verdict
 
@@ -44,7 +46,8 @@ def render(
     ``printed``: for :func:`vbench.report.write_pdf`, in that one language only, with figures as bitmaps.
     ``overheads``: the run's at this level and threshold, if already computed.
     """
-    if overheads is None:
+    as_measured, run = run, with_systems(run)
+    if overheads is None or run is not as_measured:
         overheads = run.overheads(level=level, threshold=threshold)
     rows = rows_of(run, overheads)
     clocks = clock_disagreement(run.samples, clock_bound)
@@ -79,6 +82,8 @@ def render(
                if (overheads["clock"] == clock).any()],
         doubts=doubts(rows, clocks=drifting, warned=warned),
         unavailable=[failure for failure in run.info.failures if failure.workload is None],
+        machines=machines(run, level),
+        plan=as_measured.info.plan,
         footprint=footprint_rows(run, level),
         findings=findings,
         clocks_agree=clocks.empty,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Form = Literal["svg", "png"]
 MOST_CELLS = 400  # the most that a figure of all cells can show
 _OF_ALL_CELLS = ("relative-performance", "heatmap", "cost")
+MOST_STACKS = 60  # the most that a figure of all stacks can show
+_OF_ALL_STACKS = ("stacks", "side-by-side", "latency", "footprint", "convergence", "trace")
 _DPI = 180
 _HEAVY = 300_000  # characters of SVG above which a bitmap is smaller, and scrolls better on a phone
 _MOST_LETTERS = 4000  # per figure: each letter is an outline, so more of them exceed _HEAVY
@@ -42,9 +44,15 @@ def pictures(
     drawn: list[dict[str, Any]] = []
     left_out: list[Two] = []
     cells = len(asked.overheads[["stack", "workload"]].drop_duplicates())
+    stacks = asked.samples["stack"].nunique()
     for name, choice in FIGURES.items():
         if name in _OF_ALL_CELLS and cells > MOST_CELLS:
             left_out.append(say("one", title=name, what=say("too_many", cells=cells, most=MOST_CELLS)))
+            continue
+        if name in _OF_ALL_STACKS and stacks > MOST_STACKS:
+            left_out.append(
+                say("one", title=name, what=say("too_many_stacks", stacks=stacks, most=MOST_STACKS))
+            )
             continue
         try:
             figure = choice.draw(asked)

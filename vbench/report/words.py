@@ -160,8 +160,10 @@ def percent(floor: float | None) -> Two:
 
 
 def share(ratio: float) -> str:
-    """A ratio near 1 as a signed share: +1.3%."""
-    return f"{100 * (ratio - 1):+.1f}%".replace("-", "\N{MINUS SIGN}")
+    """A ratio near 1 as a signed share: +1.3%; one that would be +0.0%, with two digits that are not zero."""
+    percent = 100 * (ratio - 1)
+    places = 1 - math.floor(math.log10(abs(percent))) if 1e-6 < abs(percent) < 0.05 else 1
+    return f"{percent:+.{places}f}%".replace("-", "\N{MINUS SIGN}")
 
 
 def span(low: float | None, high: float | None) -> Two:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vbench.bundle.store import RUN, RunInfo, read_info, read_samples
 from vbench.errors import BundleError, brief
+from vbench.stats.declared import on_one_hardware
 from vbench.stats.host_cost import cost_resolutions, host_overheads
 from vbench.stats.overhead import overheads
 from vbench.workload.resolution import resolutions
@@ -52,13 +53,15 @@ class Run:
 
 
 def load(path: Path | str, *, check: bool = True) -> Run:
-    """Read a bundle. Raises BundleError, naming file and line, if it is damaged.
+    """Read a bundle. Raises BundleError, naming file and line, if it is damaged, and if a stack in it has a baseline
+    that is not declared to be on the same hardware.
 
     ``check=False`` skips the seals (not the types), for a journal changed on purpose.
     """
     folder = Path(path)
     info = read_info(folder)
     rows = read_samples(folder, info, check=check)
+    on_one_hardware(folder, rows, info)
     rows["peer"] = _peers(rows, info)
     rows["boot"] = rows["block"] // np.where(rows["clock"] == "wall", 1, starts_of(info))
     samples, costs = (rows[rows["side"] == side].reset_index(drop=True) for side in ("workload", "host"))

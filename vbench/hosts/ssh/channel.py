@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from vbench.hosts.base import Connection
-from vbench.hosts.ssh.wrapper import Markers, new_token, wrap
+from vbench.hosts.base import Connection, Usage
+from vbench.hosts.ssh.wrapper import Leader, Markers, new_token, wrap
 
 _CHUNK = 1 << 15
 _LINGER = 5.0  # seconds to wait for the server to close a channel after both streams have ended
@@ -68,6 +68,8 @@ class RemoteCommand:
         quote: Callable[[str], str] = str,
         gate: threading.Lock,
         ask: Callable[[int], object],
+        leader: Leader | None = None,
+        account: bool = True,
     ) -> None:
         self.argv = argv
         self.started = threading.Event()
@@ -86,7 +88,9 @@ class RemoteCommand:
         self._ask = ask
         token = new_token()
         self._markers = Markers(token)
-        self._line = quote(wrap(argv, token, len(data))).encode(errors="surrogateescape")
+        self._line = quote(wrap(argv, token, len(data), leader, account=account)).encode(
+            errors="surrogateescape"
+        )
         self._thread(self._serve)
 
     @property
@@ -98,6 +102,11 @@ class RemoteCommand:
     def code(self) -> int | None:
         """Exit code, once reported."""
         return self._markers.code
+
+    @property
+    def usage(self) -> Usage | None:
+        """What its leader reported that it used, if it has one."""
+        return self._markers.usage
 
     def close(self) -> None:
         """Abandon the command if it is not done."""

@@ -28,7 +28,7 @@ from vbench.hosts.command import (
     shorten,
 )
 from vbench.hosts.ssh.channel import RemoteCommand, Transport
-from vbench.hosts.ssh.wrapper import end_group, signal_group
+from vbench.hosts.ssh.wrapper import Leader, end_group, signal_group
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ _PUT = script(Path(__file__).parents[1] / "scripts/put.sh")
 class SshHost(Host):
     """A machine at the far end of one SSH connection, which stays open.
 
-    ``posix`` says that the user's login shell there is a POSIX shell, which saves starting one.
+    ``posix`` says that the user's login shell there is a POSIX shell, which saves starting one. ``leader`` is the
+    program that runs commands there, see :func:`vbench.hosts.ssh.wrapper.wrap`; without one, nothing is known of what
+    a command used.
     """
 
     def __init__(self, transport: Transport, setting: Setting, *, posix: bool = True) -> None:
@@ -48,6 +50,7 @@ class SshHost(Host):
         self._transport = transport
         self._posix = posix
         self._gate = threading.Lock()
+        self.leader: Leader | None = None
 
     @trace.commands
     def run(
@@ -68,14 +71,14 @@ class SshHost(Host):
             raise CommandTimeout(f"{self.name}: {shorten(argv)} ran longer than {timeout:g} s")
         code = self._code(command, err.value)
         stderr = not_started(code, err.value(), "setsid")
-        result = Result(command.argv, code, out.value(), stderr, command.elapsed)
+        result = Result(command.argv, code, out.value(), stderr, command.elapsed, command.usage)
         return require_success(self.name, result) if check else result
 
     @contextmanager
     def spawn(self, argv: Argv) -> Iterator[Process]:
         """Start a command; leaving the block ends its process group."""
         ring = Ring()
-        command = self._start(checked(argv), ring.feed, ring.feed)
+        command = self._start(checked(argv), ring.feed, ring.feed, account=False)
         try:
             self._await(command, command.started, time.monotonic() + _SLOW, command.done.is_set)
             if command.pid is None:
@@ -115,9 +118,13 @@ class SshHost(Host):
         except Exception as error:
             raise self._trouble(f"nothing answers at {address}", error) from error
 
+    def session(self) -> Any:
+        """A channel on which nothing has been asked for yet."""
+        return self._transport.open_session(timeout=_SLOW)
+
     def terminal(self, kind: str, columns: int, lines: int) -> Any:
         """A channel with a login shell on its own terminal at the far end."""
-        channel: Any = self._transport.open_session(timeout=_SLOW)
+        channel = self.session()
         channel.get_pty(kind, columns, lines)
         channel.invoke_shell()
         return channel
@@ -128,6 +135,8 @@ class SshHost(Host):
         out: Callable[[bytes], None],
         err: Callable[[bytes], None],
         data: bytes = b"",
+        *,
+        account: bool = True,
     ) -> RemoteCommand:
         return RemoteCommand(
             lambda: self._transport.open_session(timeout=_SLOW),
@@ -138,6 +147,8 @@ class SshHost(Host):
             quote=str if self._posix else lambda line: f"exec sh -c {shlex.quote(line)}",
             gate=self._gate,
             ask=lambda pid: self._signal(pid, 0),
+            leader=self.leader,
+            account=account,
         )
 
     def _await(

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import secrets
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
+from vbench.hosts.base import Usage
 from vbench.hosts.command import script
 
 # The shell itself is not in the group, so it survives every signal sent to the group. Its own standard error
@@ -22,12 +24,30 @@ from vbench.hosts.command import script
 _SCRIPT = (
     "set -- {argv}; exec 3>&2 4>&1 2>/dev/null; trap : INT QUIT; "
     'p=$(exec 2>&3 3>&-; {feed}{{ read -r p x </proc/self/stat; echo "{token} P $p" >&2; echo "$p"; '
-    'exec setsid -- "$@" >&4 4>&-{stdin}; }}); '
+    'exec setsid -- {lead}"$@" >&4 4>&-{stdin}; }}); '
     'c=$?; kill -KILL "-$p"; echo "{token} X $c" >&3; {wait}'
 )
 
 _SIGNAL = 'kill "-$1" "-$2" 2>/dev/null || kill "-$1" "$2"'
 _END_GROUP = script(Path(__file__).parents[1] / "scripts/end-group.sh")
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The program that runs commands on a machine of the user's (``capsule/sources/lead.c``).
+
+    It pins them to ``cpus``, or leaves them on all that are ``usable``, and marks them.
+    """
+
+    program: str
+    mark: str
+    usable: frozenset[int]
+    cpus: frozenset[int] | None = None
+
+    def argv(self, token: str) -> list[str]:
+        """Its own argv; the command's follows."""
+        cpus = "-" if self.cpus is None else ",".join(map(str, sorted(self.cpus)))
+        return [self.program, token, cpus, self.mark]
 
 
 def signal_group(pid: int, sig: int) -> tuple[str, ...]:
@@ -45,13 +65,19 @@ def new_token() -> str:
     return f"vbench-{secrets.token_hex(8)}"
 
 
-def wrap(argv: tuple[str, ...], token: str, size: int) -> str:
-    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it."""
+def wrap(
+    argv: tuple[str, ...], token: str, size: int, leader: Leader | None = None, *, account: bool = True
+) -> str:
+    """The shell command that runs ``argv`` on the next ``size`` bytes of input, and reports on it.
+
+    With a ``leader``, that runs it, and with ``account`` reports with the same token what it used.
+    """
+    lead = shlex.join(leader.argv(token if account else "-")) + " " if leader else ""
     if size:
         feed, stdin, wait = f"head -c {size} | ", "", "cat >/dev/null"
     else:
         feed, stdin, wait = "", " </dev/null", "read -r x"
-    return _SCRIPT.format(argv=shlex.join(argv), token=token, feed=feed, stdin=stdin, wait=wait)
+    return _SCRIPT.format(argv=shlex.join(argv), token=token, lead=lead, feed=feed, stdin=stdin, wait=wait)
 
 
 class Markers:
@@ -62,6 +88,7 @@ class Markers:
         self._held = b""
         self.pid: int | None = None
         self.code: int | None = None
+        self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; returns what is certainly the command's output."""
@@ -85,11 +112,14 @@ class Markers:
         return held
 
     def _note(self, mark: bytes) -> None:
-        kind, number = mark.split()
+        kind, *numbers = mark.split()
         if kind == b"P":
-            self.pid = int(number)
+            self.pid = int(numbers[0])
+        elif kind == b"X":
+            self.code = int(numbers[0])
         else:
-            self.code = int(number)
+            micro, rss, switches, read, written = map(int, numbers)
+            self.usage = Usage(micro / 1e6, rss << 10, switches, read * 512, written * 512)
 
     def _overlap(self, buffer: bytes) -> int:
         """How many bytes at the end may be the start of a mark."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vbench.errors import NotComparable
 from vbench.stats.blocks import CELL, measured
+from vbench.stats.declared import declared, root_of
 
 if TYPE_CHECKING:
     from vbench.stats.run import Run
@@ -35,7 +36,8 @@ class Difference:
 def obstacles(before: Run, after: Run) -> list[Difference]:
     """What makes two bundles incomparable: a different payload, workload, shape, clock, unit or baseline.
 
-    Anything in only one of them is no obstacle. Raises ``NotComparable`` if they have no cell in common.
+    Anything in only one of them is no obstacle. Raises ``NotComparable`` if they have no cell in common, or a machine
+    that was declared to be on other hardware: then there is nothing to force.
     """
     return list(_obstacles(before, after))
 
@@ -69,8 +71,23 @@ def _obstacles(before: Run, after: Run) -> Iterator[Difference]:
             f"{before.path} and {after.path} have no stack with a workload in common",
             "compare like with like",
         )
+    _same_hardware(before, after)
     if "instructions" in {*one["clock"]} & {*two["clock"]}:
         yield from _emulators(before, after)
+
+
+def _same_hardware(before: Run, after: Run) -> None:
+    here, there = declared(before.info), declared(after.info)
+    both = {*map(root_of, before.samples["stack"].unique())} & {
+        *map(root_of, after.samples["stack"].unique())
+    }
+    for name in sorted(both & here.keys() & there.keys()):
+        one, two = here[name].hardware, there[name].hardware
+        if one and two and one != two:
+            raise NotComparable(
+                f"{name:.100} is on hardware {one!r:.200} in {before.path}, on {two!r:.200} in {after.path}",
+                "only runs on the same hardware may be compared: say the same hardware = ... in both, if so it is",
+            )
 
 
 def _peers(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Difference]:
