@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from lab import VBENCH, Lab, left, measuring, rows_of, said, vbench
 
-pytestmark = pytest.mark.usefixtures("lab")
+from vbench.capsule.capsule import Capsule
+from vbench.hosts.ssh.keeper import KEEP
+
 EVERYWHERE = bool(os.environ.get("VBENCH_EVERYWHERE"))
 PLAN = ("-s", "bare/chroot", "-w", "os-nullcall,os-forkexec", "--blocks", "6")
 
@@ -175,3 +177,27 @@ def test_something_else_that_listens_there(lab: Lab) -> None:
     finally:
         listener.kill()
         listener.wait()
+
+
+def test_a_keeper_clears_up_though_nobody_hears_it(built: Capsule, tmp_path: Path) -> None:
+    """Processes end by themselves while it looks for them; what it has to say then goes to a closed connection."""
+    mark = "0123456789abcdef"
+    keeper = subprocess.Popen(
+        [*built.payload().command("busybox"), "sh", "-c", KEEP, "keep", tmp_path, "me", mark, "x", "120"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert keeper.stdout is not None
+    assert keeper.stdout.readline().startswith(b"ready ")
+    short = "i=0; while [ $i -lt 3000 ]; do /bin/true; i=$((i + 1)); done"
+    churn = [
+        subprocess.Popen(["sh", "-c", short], env={**os.environ, "VBENCH_OWNER": mark}) for _ in range(8)
+    ]
+    for pipe in (keeper.stdout, keeper.stderr, keeper.stdin):
+        assert pipe is not None
+        pipe.close()
+    keeper.wait(30)
+    assert [*(tmp_path / "sessions").iterdir()] == []
+    for process in churn:
+        assert process.wait(30) == -signal.SIGKILL

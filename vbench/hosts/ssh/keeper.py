@@ -27,7 +27,7 @@ BEAT_S = 20.0
 PATIENCE_S = 120
 """Seconds without one after which the machine takes away what is ours."""
 
-_KEEP = script(Path(__file__).parent / "scripts/keep.sh")
+KEEP = script(Path(__file__).parent / "scripts/keep.sh")
 _SWEEP = script(Path(__file__).parent / "scripts/sweep.sh")
 _SLOW_S = 60.0
 
@@ -49,7 +49,7 @@ def keep(host: SshHost, busybox: Sequence[str], cache: str, *, alone: bool) -> I
     """
     mark = secrets.token_hex(8)
     who = f"{getpass.getuser()}@{socket.gethostname()}, since {datetime.now().astimezone():%Y-%m-%d %H:%M}"
-    argv = [*busybox, "sh", "-c", _KEEP, "keep", cache, who, mark, "x" if alone else "s", str(PATIENCE_S)]
+    argv = [*busybox, "sh", "-c", KEEP, "keep", cache, who, mark, "x" if alone else "s", str(PATIENCE_S)]
     channel: Any = host.session()
     over = threading.Event()
     try:

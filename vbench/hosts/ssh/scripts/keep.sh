@@ -4,6 +4,7 @@
 # when none has come for $5 seconds, or the connection ends, all of that is taken away.
 # $1 the user's cache, $2 who is here, $3 the mark that its processes carry, $4 its turn: x alone, s beside its like.
 umask 077
+trap '' HUP PIPE # what it has to say when the connection has gone must not end it
 cd "$1" && mkdir -p sessions || exit
 end() { # the processes that carry a mark
     for _ in 1 2 3 4 5 6 7 8 9 10; do
