@@ -179,7 +179,8 @@ def test_something_else_that_listens_there(lab: Lab) -> None:
         listener.wait()
 
 
-def test_a_keeper_clears_up_though_nobody_hears_it(built: Capsule, tmp_path: Path) -> None:
+@pytest.mark.parametrize("_number", range(20))
+def test_a_keeper_clears_up_though_nobody_hears_it(built: Capsule, tmp_path: Path, _number: int) -> None:
     """Processes end by themselves while it looks for them; what it has to say then goes to a closed connection."""
     mark = "0123456789abcdef"
     keeper = subprocess.Popen(
@@ -192,7 +193,7 @@ def test_a_keeper_clears_up_though_nobody_hears_it(built: Capsule, tmp_path: Pat
     assert keeper.stdout.readline().startswith(b"ready ")
     short = "i=0; while [ $i -lt 3000 ]; do /bin/true; i=$((i + 1)); done"
     churn = [
-        subprocess.Popen(["sh", "-c", short], env={**os.environ, "VBENCH_OWNER": mark}) for _ in range(8)
+        subprocess.Popen(["sh", "-c", short], env={**os.environ, "VBENCH_OWNER": mark}) for _ in range(12)
     ]
     for pipe in (keeper.stdout, keeper.stderr, keeper.stdin):
         assert pipe is not None
