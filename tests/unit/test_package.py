@@ -59,7 +59,7 @@ OTHERS = {
     "capsule import": (["capsule", "import", "file"], "is not an exported capsule"),
     "no bundle": (["layers", "local/qemu", "--bundle", "small"], "local/qemu was not measured"),
     "pdf": (["report", "small", "--pdf"], "vbench-layers[pdf]"),
-    "pair": (["pair", "small", "small"], "is the same session as"),
+    "pair": (["pair", "small", "small"], "none of these bundles declares a machine with a baseline"),
     "notebook": (["notebook", "1"], "this needs the extra 'notebook' (jupyterlab is not installed): "),
 }
 """Commands that have something else to say here, or need another extra."""
