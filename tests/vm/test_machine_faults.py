@@ -16,6 +16,7 @@ from vbench.capsule.capsule import Capsule
 from vbench.hosts.ssh.keeper import KEEP
 
 EVERYWHERE = bool(os.environ.get("VBENCH_EVERYWHERE"))
+LONG = pytest.mark.skipif(not EVERYWHERE, reason="takes minutes; VBENCH_EVERYWHERE=1 runs it")
 PLAN = ("-s", "bare/chroot", "-w", "os-nullcall,os-forkexec", "--blocks", "6")
 
 
@@ -65,7 +66,7 @@ def test_a_link_that_is_down_for_five_seconds(lab: Lab, tmp_path: Path, whole: l
     assert left(lab, "bare") == []
 
 
-@pytest.mark.skipif(not EVERYWHERE, reason="waits for minutes; VBENCH_EVERYWHERE=1 runs it")
+@LONG
 def test_a_link_that_stays_down(lab: Lab, tmp_path: Path, whole: list[tuple[str, ...]]) -> None:
     out = tmp_path / "run"
     try:
@@ -91,6 +92,7 @@ def test_a_server_that_is_killed(lab: Lab, tmp_path: Path, whole: list[tuple[str
     resumed(lab, out, whole)
 
 
+@LONG
 def test_a_machine_that_is_rebooted(lab: Lab, tmp_path: Path, whole: list[tuple[str, ...]]) -> None:
     out = tmp_path / "run"
     with measuring(lab, out, *PLAN) as process:
@@ -111,6 +113,7 @@ def test_a_disk_that_is_full(lab: Lab) -> None:
     vbench(lab, "exec", "bare", "--", "true")
 
 
+@LONG
 def test_two_harnesses_at_once(lab: Lab) -> None:
     vbench(lab, "clean", "bare")
     env: dict[str, Any] = {**os.environ, "HOME": str(lab.home)}
@@ -131,9 +134,7 @@ def test_two_harnesses_at_once(lab: Lab) -> None:
     assert left(lab, "bare") == []
 
 
-@pytest.mark.parametrize(
-    "times", [3, pytest.param(30, marks=pytest.mark.skipif(not EVERYWHERE, reason="long"))]
-)
+@pytest.mark.parametrize("times", [3, pytest.param(30, marks=LONG)])
 def test_a_harness_that_is_killed(lab: Lab, tmp_path: Path, whole: list[tuple[str, ...]], times: int) -> None:
     out = tmp_path / "run"
     for number in range(times):

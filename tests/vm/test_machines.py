@@ -56,7 +56,9 @@ def test_a_run(lab: Lab, tmp_path: Path) -> None:
     assert left(lab, "bare") == []
 
 
-@pytest.mark.skipif(not os.environ.get("VBENCH_EVERYWHERE"), reason="takes minutes")
+@pytest.mark.skipif(
+    not os.environ.get("VBENCH_EVERYWHERE"), reason="takes minutes; VBENCH_EVERYWHERE=1 runs it"
+)
 @pytest.mark.parametrize(
     ("address", "isolators"), [("inner", ("chroot",)), (f"{USER}@inner", ())], ids=["root", USER]
 )
