@@ -58,7 +58,8 @@ def unit() -> WorkUnit:
     stacks = plan.all_stacks()
     todo = {name: KNOWN[name] for name in plan.workloads}
     steps = schedule(plan, [*todo], [stack.path for stack in stacks], {"local/testbed"})
-    chroot, *_ = units_of(stacks[1:], steps, todo, [], shape=plan.shape(), capsule="0" * 64)
+    units = units_of(stacks, steps, todo, [], shape=plan.shape(), capsule="0" * 64)
+    (chroot,) = (each for each in units if each.stacks == ("local/testbed/chroot",))
     assert len(chroot.steps) == 4
     return chroot
 
