@@ -80,6 +80,27 @@ def test_a_link_that_stays_down(lab: Lab, tmp_path: Path, whole: list[tuple[str,
     resumed(lab, out, whole)
 
 
+@LONG
+def test_a_fleet_of_three_of_which_one_goes_away(lab: Lab, tmp_path: Path) -> None:
+    """The others go on, and the report has a ratio for each, and none across machines."""
+    out, fleet = tmp_path / "run", ("bare", "jump", "inner")
+    stacks = [word for name in fleet for word in ("-s", f"{name}/chroot")]
+    argv = [*stacks, "-w", "os-nullcall,os-forkexec", "--blocks", "6"]
+    with measuring(lab, out, *argv, rows=20) as process:
+        lab.reboot("bare")
+        assert "bare: the connection dropped" in said(process, 0)
+    kept = [row for row in rows_of(out) if not row["warmup"]]
+    blocks = {name: {row["block"] for row in kept if row["stack"] == f"{name}/chroot"} for name in fleet}
+    assert blocks["jump"] == blocks["inner"] == {*range(6)}
+    assert blocks["bare"] < {*range(6)}
+    vbench(lab, "resume", out, "--retry")
+    told = vbench(lab, "report", out)
+    assert "Machines" in told
+    pairs = {(row["stack"], row["baseline"]) for row in rows_of(out)}
+    assert pairs == {(each, name) for name in fleet for each in (name, f"{name}/chroot")}
+    assert [name for name in fleet if left(lab, name)] == []
+
+
 def test_a_server_that_is_killed(lab: Lab, tmp_path: Path, whole: list[tuple[str, ...]]) -> None:
     out = tmp_path / "run"
     with measuring(lab, out, *PLAN) as process:
