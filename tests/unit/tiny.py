@@ -1,4 +1,4 @@
-"""A capsule of four programs taken from this machine: everything about it is real but its size.
+"""A capsule of five programs taken from this machine: everything about it is real but its size.
 
 Run as a program it is a builder: ``tiny.py ARCHIVE SOURCES [SECONDS]`` builds the capsule in ``$VBENCH_CACHE``
 with ``ARCHIVE`` in place of what mmdebstrap would make, taking so many seconds over it.
@@ -16,7 +16,7 @@ import pytest
 
 from vbench.capsule import capsule, programs, rootfs
 
-PROGRAMS = ("usr/sbin/mke2fs", "usr/bin/sha256sum", "usr/bin/env", "usr/bin/true")
+PROGRAMS = ("usr/sbin/mke2fs", "usr/sbin/debugfs", "usr/bin/sha256sum", "usr/bin/env", "usr/bin/true")
 
 
 def tiny_recipe(sources: Path) -> rootfs.Recipe:
@@ -36,7 +36,7 @@ def origin() -> Path:
     for root in (Path("/"), *([found.directory / "tree"] if found else [])):
         if all((root / program).is_file() for program in PROGRAMS) and (root / rootfs.LOADER).exists():
             return root
-    pytest.skip("neither this machine nor a capsule has mke2fs")
+    pytest.skip("neither this machine nor a capsule has mke2fs and debugfs")
 
 
 def archive(target: Path) -> Path:

@@ -24,7 +24,9 @@ from vbench import paths
 from vbench.capsule import programs, rootfs
 from vbench.errors import DigestMismatch, VbenchError, first_problem
 from vbench.hosts.base import Host, Payload, Program
+from vbench.hosts.command import script
 
+_UNPACK = script(Path(__file__).parent / "scripts/unpack.sh")
 LOCK_FILE = rootfs.DATA / "capsule.lock"
 Say = Callable[[str], None]
 Sent = Callable[[str, int, int], None]
@@ -265,11 +267,10 @@ def _unpack(archive: Path, work: Path) -> None:
     have.
     """
     (work / "tree").mkdir()
-    script = (Path(__file__).parent / "unpack.sh").read_text()
     argv = [
         "sh",
         "-c",
-        script,
+        rootfs.IMAGE + _UNPACK,
         "sh",
         str(rootfs.image_mib(archive)),
         str(rootfs.EPOCH),

@@ -119,7 +119,17 @@ def _settle(capsule: Capsule, host: Host, folder: str, name: str) -> None:
     part = f"{folder}/{name}.part"
     try:
         image = [str(rootfs.image_mib(capsule.directory / "rootfs.tar")), str(rootfs.EPOCH)]
-        argv = ["sh", "-c", _SETTLE, "settle", folder, name, *image, rootfs.LOADER, rootfs.LIBRARIES[0]]
+        argv = [
+            "sh",
+            "-c",
+            rootfs.IMAGE + _SETTLE,
+            "settle",
+            folder,
+            name,
+            *image,
+            rootfs.LOADER,
+            rootfs.LIBRARIES[0],
+        ]
         done = host.run(argv, check=False, timeout=_PATIENCE_S)
         if done.code:
             raise HostError(

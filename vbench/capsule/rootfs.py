@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from vbench.capsule import errata
 from vbench.errors import VbenchError
 from vbench.hosts.base import Payload
+from vbench.hosts.command import script
 
 DATA = Path(__file__).parent
 EPOCH = 1_700_000_000
@@ -33,6 +34,8 @@ LAYOUT = 4
 """Incremented when this module's output for the same packages changes."""
 
 LOADER, LIBRARIES = Payload.loader, Payload.library_path
+IMAGE = script(Path(__file__).parent / "scripts/image.sh")
+"""How an image is made, for the scripts that unpack a capsule here or on another machine."""
 
 
 class Recipe(BaseModel, extra="forbid", frozen=True):
