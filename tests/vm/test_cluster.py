@@ -121,7 +121,11 @@ def scheduler(tmp_path: Path) -> Iterator[Callable[[Path, str], str]]:
                 started.append(
                     subprocess.Popen(
                         [*each, "--scheduler-file", told],
-                        env={**os.environ, "VBENCH_CACHE": str(cache)},
+                        env={
+                            **os.environ,
+                            "VBENCH_CACHE": str(cache),
+                            "DASK_TEMPORARY_DIRECTORY": str(tmp_path),
+                        },
                         stdout=log,
                         stderr=log,
                     )

@@ -34,6 +34,7 @@ from vbench.harness.places import here
 from vbench.harness.plan import Step
 from vbench.harness.task import carry_out, source
 from vbench.harness.units import Size, WorkUnit
+from vbench.hosts.workspace import session
 
 log = logging.getLogger(__name__)
 
@@ -175,14 +176,19 @@ class Cluster:
                 # that is killed takes only one with it.
                 # Its processes start beside emulators that take all processors, and so take long; so do those that
                 # take the place of some that died.
-                patience = {"distributed.comm.timeouts.connect": f"{_START_S}s"}
-                self._opened.enter_context(dask.config.set(patience))
+                folder = str(self._opened.enter_context(session()))
+                settings = {
+                    "distributed.comm.timeouts.connect": f"{_START_S}s",
+                    "temporary-directory": folder,
+                }
+                self._opened.enter_context(dask.config.set(settings))
                 cluster = LocalCluster(
                     n_workers=self.lanes,
                     threads_per_worker=1,
                     resources={RESOURCE: 1},
                     security=Security.temporary(),
                     host="127.0.0.1",
+                    local_directory=folder,
                     dashboard_address="127.0.0.1:0",
                     memory_limit=0,
                     silence_logs=logging.CRITICAL,
@@ -193,6 +199,10 @@ class Cluster:
             return self._client
 
     def _connect(self, address: str, security: Security) -> None:
+        why = f"{address}: no Dask scheduler answers"
+        certificate = security.get_connection_args("client").get("ssl_context")
+        if address.startswith("tls:") and certificate is None:  # a client's own end would print a traceback
+            raise VbenchError(f"{why}: Dask's configuration names no certificate for TLS", _DOCS)
         try:
             client = Client(address, security=security, set_as_default=False, name="vbench")
         except (
@@ -201,7 +211,7 @@ class Cluster:
             ValueError,
             RuntimeError,
         ) as error:  # Dask tells the wrong keys in all of these
-            raise VbenchError(f"{address}: no Dask scheduler answers: {error}", _DOCS) from error
+            raise VbenchError(f"{why}: {error}", _DOCS) from error
         self._client = client
         self._opened.callback(client.close)
         self._say(f"dashboard: {client.dashboard_link}")
