@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -16,8 +15,9 @@ import re
 import shutil
 import struct
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,8 +243,13 @@ def _spread(do: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
     """What each item gives, in their order, on as many processors as there are; few of them are in memory at once."""
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        while batch := list(itertools.islice(items, 2 * workers)):
-            yield from pool.map(do, batch)
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(do, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _digest(folder: Path) -> str:
