@@ -143,16 +143,17 @@ def _add(out: tarfile.TarFile, path: str, data: bytes) -> None:
 
 def _compiled(source: Path, flags: Iterable[str], work: Path) -> bytes:
     """A program as the capsule's own compiler makes it, in the capsule's tree."""
-    folder = Path(tempfile.mkdtemp(dir=work))
-    shutil.copyfile(source, folder / source.name)
     inside = 'mount --bind "$2" "$1/mnt"; tree=$1; shift 2; TMPDIR=/mnt exec chroot "$tree" gcc "$@"'
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    argv = ["unshare", "--mount", *user, "sh", "-ec", inside, "sh", str(capsule.require().directory / "tree")]
-    argv += [str(folder), "-O2", "-Wall", "-Werror", *flags, "-o", "/mnt/made", f"/mnt/{source.name}"]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise VbenchError(f"the capsule's compiler cannot make {source.name}: {done.stderr.strip()}")
-    return (folder / "made").read_bytes()
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        shutil.copyfile(source, Path(name, source.name))
+        argv = ["unshare", "--mount", *user, "sh", "-ec", inside, "sh"]
+        argv += [str(capsule.require().directory / "tree"), name]
+        argv += ["-O2", "-Wall", "-Werror", *flags, "-o", "/mnt/made", f"/mnt/{source.name}"]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise VbenchError(f"the capsule's compiler cannot make {source.name}: {done.stderr.strip()}")
+        return Path(name, "made").read_bytes()
 
 
 def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
