@@ -58,6 +58,6 @@ def test_a_technique_is_one_file_and_one_line(
 
     monkeypatch.delenv("PYTHONPATH")
     monkeypatch.chdir(paths.workload_files().parent)
-    assert "there is no layer" in vbench("exec", "unshare", "--", "true").stderr
+    assert "unshare is neither a layer nor a machine" in vbench("exec", "unshare", "--", "true").stderr
     drawn = vbench("layers", "local/unshare", "--bundle", folder)  # where it is not installed
     assert "plain namespaces" in drawn.stdout, drawn.stderr

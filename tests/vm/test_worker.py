@@ -89,7 +89,8 @@ def test_a_worker_that_fails_says_so(tmp_path: Path, built: Capsule) -> None:
     unit = unit_of(tmp_path / "run", built, plan("local"))
     other = unit.model_copy(update={"capsule": "0" * 16})
     with pytest.raises(
-        VbenchError, match="the worker of wall clock failed: the unit wall clock is for capsule 0000"
+        VbenchError,
+        match="the worker of wall clock of local failed: the unit wall clock of local is for capsule 0000",
     ):
         list(in_a_process(other))
     done = subprocess.run(
