@@ -182,10 +182,7 @@ def machine(bench: Bench) -> dict[str, set[str]]:
             " ".join(line.split()[2:5]) for line in Path("/proc/self/mountinfo").read_text().splitlines()
         },
         "named namespaces": {path.name for path in named.iterdir()} if named.is_dir() else set(),
-        "session folders": {
-            f"{folder.name}, with {sorted(path.name for path in folder.rglob('*'))}, held by {holders(folder / 'lock')}"
-            for folder in (bench.cache / "sessions").glob("s*")
-        },
+        "session folders": {path.name for path in (bench.cache / "sessions").glob("s*")},
         "orphans": {str(pid) for pid in marked()},
     }
 
@@ -201,7 +198,14 @@ def nothing_left(bench: Bench) -> Iterator[None]:
         left = {name: sorted(after[name] - before[name]) for name in after if after[name] - before[name]}
         if not left:
             return
-        require(time.monotonic() < end, f"left behind: {left}")
+        told = {
+            folder.name: (sorted(path.name for path in folder.rglob("*")), holders(folder / "lock"))
+            for folder in (bench.cache / "sessions").glob("s*")
+        }
+        require(
+            time.monotonic() < end,
+            f"left behind: {left}; what these folders hold, and who holds them: {told}",
+        )
         time.sleep(0.05)
 
 

@@ -120,17 +120,23 @@ class Lab:
         """The harness's home, with its key, its SSH configuration and its known hosts."""
         return self.folder / "home"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands there find in theirs: this home, and nobody's agent."""
+        return {
+            **{name: text for name, text in os.environ.items() if name != "SSH_AUTH_SOCK"},
+            "HOME": str(self.home),
+        }
+
     def argv(self, command: Sequence[str]) -> list[str]:
         """A command as run where the harness is."""
         return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *command]
 
     def run(self, command: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
-        env = {**os.environ, "HOME": str(self.home)}
-        env.pop("SSH_AUTH_SOCK", None)
         return subprocess.run(
-            self.argv(command), env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False,
-            timeout=timeout,
+            self.argv(command), env=self.environment, text=True, capture_output=True, stdin=subprocess.DEVNULL,
+            check=False, timeout=timeout,
         )  # fmt: skip
 
     def inside(self, name: str, script: str) -> str:
@@ -305,12 +311,10 @@ def measuring(
     lab: Lab, out: Path, *argv: str, rows: int = 1, within: float = 300
 ) -> Iterator[subprocess.Popen[str]]:
     """A run in the background that has written so many rows; ended at the end, if it has not."""
-    env: dict[str, Any] = {**os.environ, "HOME": str(lab.home)}
-    env.pop("SSH_AUTH_SOCK", None)
     command = lab.argv([*VBENCH, "run", *argv, "--out", str(out)])
     with subprocess.Popen(
         command,
-        env=env,
+        env=lab.environment,
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

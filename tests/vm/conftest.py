@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab import Lab, make_root, three
+from lab import Lab, make_root, rows_of, three
 
 from vbench.capsule import capsule
 from vbench.capsule.capsule import Capsule
@@ -338,11 +337,7 @@ class Silent:
 
 def rows(folder: Path) -> list[dict[str, object]]:
     """The workloads' samples in the whole lines of a bundle's journal, which may be growing."""
-    path = folder / "samples.jsonl"
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [row for row in lines if row["side"] == "workload"]
+    return [row for row in rows_of(folder) if row["side"] == "workload"]
 
 
 @pytest.fixture(scope="session")

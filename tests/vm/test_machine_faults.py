@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import VBENCH, Lab, left, measuring, rows_of, said, vbench
@@ -137,11 +136,10 @@ def test_a_disk_that_is_full(lab: Lab) -> None:
 @LONG
 def test_two_harnesses_at_once(lab: Lab) -> None:
     vbench(lab, "clean", "bare")
-    env: dict[str, Any] = {**os.environ, "HOME": str(lab.home)}
     both = [
         subprocess.Popen(
             lab.argv([*VBENCH, "exec", "bare", "--", "sh", "-c", "echo here; sleep 3"]),
-            env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=lab.environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         for _ in range(2)
     ]  # fmt: skip
@@ -163,10 +161,9 @@ def test_a_harness_that_is_killed(lab: Lab, tmp_path: Path, whole: list[tuple[st
             with measuring(lab, out, *PLAN, rows=1) as process:
                 os.kill(process.pid, signal.SIGKILL)
             continue
-        env: dict[str, Any] = {**os.environ, "HOME": str(lab.home)}
         with subprocess.Popen(
             lab.argv([*VBENCH, "resume", str(out)]),
-            env=env,
+            env=lab.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as again:

@@ -176,10 +176,9 @@ class Cluster:
                 # that is killed takes only one with it.
                 # Its processes start beside emulators that take all processors, and so take long; so do those that
                 # take the place of some that died.
-                folder = str(self._opened.enter_context(session()))
                 settings = {
                     "distributed.comm.timeouts.connect": f"{_START_S}s",
-                    "temporary-directory": folder,
+                    "temporary-directory": str(self._opened.enter_context(session())),
                 }
                 self._opened.enter_context(dask.config.set(settings))
                 cluster = LocalCluster(
@@ -188,7 +187,6 @@ class Cluster:
                     resources={RESOURCE: 1},
                     security=Security.temporary(),
                     host="127.0.0.1",
-                    local_directory=folder,
                     dashboard_address="127.0.0.1:0",
                     memory_limit=0,
                     silence_logs=logging.CRITICAL,

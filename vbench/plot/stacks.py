@@ -123,9 +123,8 @@ def _words(box: Box, paths: bool) -> tuple[str, str, str]:
 def _needs(box: Box, paths: bool) -> float:
     """The width in inches needed by a box and everything on it."""
     label, note, factor = _words(box, paths)
-    letters = max(
-        len(label) * 1.15 + (len(factor) * 1.15 + 2) * bool(factor), len(note) * 0.9
-    )  # bold, bold, plain
+    bold = len(label) + len(factor)
+    letters = max(bold * 1.15 + 2 * bool(factor), len(note) * 0.9)
     above = sum(_needs(child, paths) for child in box.on) + _GAP * max(0, len(box.on) - 1)
     return max(letters * _LETTER + 0.16, above + (2 * _PAD if box.kind == "isolator" else 0))
 

@@ -16,19 +16,19 @@ ages() {
         esac
     done <stats
     rm stats
-    number=12 # the first that is not the file system's own
+    unpacked=1795698177 number=12 # the first that is not the file system's own
     while [ "$number" -le "$last" ]; do
-        echo "sif <$number> atime @1795698177"
-        echo "sif <$number> ctime @1795698177"
+        echo "sif <$number> atime @$unpacked"
+        echo "sif <$number> ctime @$unpacked"
         number=$((number + 1))
     done
     for each in boot vbench; do # folders that unpacking makes
-        test ! -e "tree/$each" || echo "sif /$each mtime @1795698177"
+        test ! -e "tree/$each" || echo "sif /$each mtime @$unpacked"
     done
     for each in tree/etc/mke2fs.conf "tree/$libraries"/libc.so.6 "tree/$libraries"/libblkid.so.1* \
         "tree/$libraries"/libcom_err.so.2* "tree/$libraries"/libe2p.so.2* "tree/$libraries"/libext2fs.so.2* \
         "tree/$libraries"/libuuid.so.1*; do # read a second later, to make the image
-        test ! -e "$each" || echo "sif ${each#tree} atime @1795698178"
+        test ! -e "$each" || echo "sif ${each#tree} atime @$((unpacked + 1))"
     done
 }
 # $1 its size in MiB, $2 the time of what has none, $3 the tree's loader and $4 its libraries, both from the tree's root;
