@@ -325,6 +325,22 @@ def test_half_a_capsule_is_none(built: capsule.Capsule, cache: Path) -> None:
     assert contents(cache / "capsules") == set()
 
 
+@pytest.mark.parametrize("image", ["", "0" * 64])
+def test_an_image_that_another_version_made_is_made_anew(
+    built: capsule.Capsule, builder: Builder, cache: Path, image: str
+) -> None:
+    manifest = built.directory / "capsule.json"
+    told = json.loads(manifest.read_bytes())
+    manifest.write_text(json.dumps(told | {"image": image}))
+    (built.directory / "image").unlink()
+    assert capsule.find() is None
+    with pytest.raises(VbenchError, match=r"the disk image of the capsule in .* was made by another version"):
+        capsule.require()
+    assert "bootstrap" not in builder(0).communicate()[0]
+    assert json.loads(manifest.read_bytes()) == told
+    assert (capsule.require().directory / "image").exists()
+
+
 def test_removed(built: capsule.Capsule, cache: Path) -> None:
     assert capsule.remove(partial_only=True) == []
     assert capsule.remove(partial_only=False) == [built.directory]

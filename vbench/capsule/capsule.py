@@ -39,6 +39,7 @@ class Manifest(BaseModel, extra="forbid"):
     schema_version: int = 1
     digest: str
     recipe: str
+    image: str = ""  # earlier versions did not say how they made it
     kernel: str
     packages: list[dict[str, str]]
     drift: list[str]
@@ -81,20 +82,29 @@ def recipe() -> rootfs.Recipe:
 
 def find(digest: str | None = None) -> Capsule | None:
     """The capsule of this version's recipe, if it has been built or imported here; ``digest``: only that one."""
+    return next((each for each in _built(digest) if each.manifest.image == rootfs.image_recipe()), None)
+
+
+def _built(digest: str | None = None) -> Iterator[Capsule]:
+    """The same, whichever version made the disk image of its tree."""
     wanted = recipe().digest()
     for manifest in sorted(home().glob("[!.]*/capsule.json")):  # the others are unfinished
         try:
             told = json.loads(manifest.read_bytes())
             if told.get("recipe") == wanted and digest in (None, told.get("digest")):
-                return Capsule(manifest.parent)
+                yield Capsule(manifest.parent)
         except (OSError, ValueError):
             continue
-    return None
 
 
 def require(sent: Sent | None = None) -> Capsule:
     """Like :func:`find`, but a missing capsule is an error that says how to get one; ``sent``: see `Capsule`."""
     capsule = find()
+    if capsule is None and (older := next(_built(), None)) is not None:
+        raise VbenchError(
+            f"the disk image of the capsule in {older.directory} was made by another version of vbench",
+            "make it anew, which takes seconds: vbench capsule build",
+        )
     if capsule is None:
         raise VbenchError(
             "no capsule has been built here for this version of vbench",
@@ -114,6 +124,10 @@ def build(say: Say = lambda _: None, *, mirror: str | None = None) -> Capsule:
             return found
         plan = recipe()
         archive = work / "rootfs.tar"
+        if (older := next(_built(), None)) is not None:
+            say("the capsule that is here has a disk image as an earlier version made it")
+            shutil.copyfile(older.directory / "rootfs.tar", archive)
+            return settle(work, plan, older.manifest.kernel, say)
         say(
             f"building the capsule from {len(plan.packages)} Debian packages ({plan.suite}); this takes minutes"
         )
@@ -245,6 +259,7 @@ def settle(work: Path, plan: rootfs.Recipe, release: str, say: Say) -> Capsule:
     manifest = Manifest(
         digest=rootfs.content_digest(archive),
         recipe=plan.digest(),
+        image=rootfs.image_recipe(),
         kernel=release,
         packages=packages,
         drift=drift_from_lock(packages),

@@ -38,6 +38,11 @@ IMAGE = script(Path(__file__).parent / "scripts/image.sh")
 """How an image is made, for the scripts that unpack a capsule here or on another machine."""
 
 
+def image_recipe() -> str:
+    """SHA-256 over how this version makes an image: other bytes than those of another version, of the same capsule."""
+    return hashlib.sha256(IMAGE.encode()).hexdigest()
+
+
 class Recipe(BaseModel, extra="forbid", frozen=True):
     """What a capsule is made of, read from ``capsule.toml``."""
 
