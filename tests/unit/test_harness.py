@@ -402,7 +402,7 @@ def test_time_left_is_that_of_units_under_way() -> None:
         estimate.began(unit, Began(stage="measuring", stack=unit, remaining_s=seconds))
     estimate.finished("a")
     estimate.began("c", Began(stage="measuring", stack="c", remaining_s=50.0))
-    assert [left for _, left in heard.done] == [10, 30, 50]  # its own, until something is known of each
+    assert [left for _, left in heard.done] == [-1, -1, 50]  # unknown, until something is known of each
     estimate.finished("b")
     estimate.began("c", Began(stage="measuring", stack="c", remaining_s=8.0))
     assert heard.done[-1][1] == 8

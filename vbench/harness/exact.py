@@ -66,7 +66,13 @@ class ExactWorker(Worker):
                     for number, step in enumerate(steps):
                         if step.workload in env.failed:
                             continue
-                        left = sum(self._took.get(each.workload, 0.0) for each in steps[number:])
+                        ahead = {each.workload for each in steps[number:]} - env.failed
+                        known = ahead <= self._took.keys()
+                        left = (
+                            sum(self._took.get(each.workload, 0.0) for each in steps[number:])
+                            if known
+                            else None
+                        )
                         yield from self._cell(env, step, left)
                     given_up |= env.failed
             self._environments.clear()
@@ -96,7 +102,7 @@ class ExactWorker(Worker):
         self._saved = trail, trail.park()
         return dict(self._known)
 
-    def _cell(self, env: Environment, step: Step, left: float) -> Iterator[Event]:
+    def _cell(self, env: Environment, step: Step, left: float | None) -> Iterator[Event]:
         workload = self._workloads[step.workload]
         yield Began(
             stage="measuring", stack=step.stack, workload=step.workload, block=step.block, remaining_s=left

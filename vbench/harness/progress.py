@@ -77,8 +77,7 @@ class Estimate:
             self._left[unit] = event.remaining_s
             known = [seconds for seconds in self._left.values() if seconds is not None]
             complete = not self._waiting and len(known) == len(self._left)
-            whole = max([*known, sum(known) / self.at_once]) if complete else None
-            left = event.remaining_s if whole is None else whole
+            left = max([*known, sum(known) / self.at_once]) if known and complete else None
             self._progress.doing(event, self._done, self._total, left)
 
     def measured(self) -> None:
