@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import shutil
@@ -174,15 +175,38 @@ def parent_of_orphans() -> Iterator[None]:
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
+def of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of these tests share."""
+    return factory.getbasetemp().parent if _WORKER else factory.getbasetemp()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(built: Capsule, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of our own for sessions, with the user's capsules in it; and a folder for temporary files."""
+    """A cache of our own for sessions, with the user's capsules in it; and a folder for temporary files.
+
+    Snapshots are those of all workers, so that each stack of the testbed boots once.
+    """
     home = tmp_path_factory.mktemp("cache")
     (home / "capsules").symlink_to(built.directory.parent)
+    shared = of_all_workers(tmp_path_factory) / "snapshots"
+    shared.mkdir(exist_ok=True)
+    (home / "snapshots").symlink_to(shared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VBENCH_CACHE", str(home))
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temp")))
         yield home
+
+
+@pytest.fixture(scope="module")
+def own_snapshots(cache: Path) -> Iterator[Path]:
+    """An empty folder of snapshots for the tests of a file, which may damage and delete them."""
+    home = cache / "snapshots"
+    shared = home.readlink()
+    home.unlink()
+    home.mkdir()
+    yield home
+    shutil.rmtree(home)
+    home.symlink_to(shared)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -345,8 +369,14 @@ def lab_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Debian root with an SSH server and without Python."""
     if os.geteuid() != 0 or not shutil.which("mmdebstrap") or not shutil.which("ssh-keygen"):
         pytest.skip("needs root, mmdebstrap and ssh-keygen")
-    root = tmp_path_factory.mktemp("root") / "root"
-    make_root(root)
+    shared = of_all_workers(tmp_path_factory)
+    root, draft = shared / "lab-root", shared / "lab-root.draft"
+    with (shared / "lab-root.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+            make_root(draft)
+            draft.rename(root)
     return root
 
 

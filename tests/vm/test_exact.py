@@ -42,10 +42,9 @@ def abandoned() -> set[Path]:
 
 
 @pytest.fixture(scope="module")
-def bundle(built: Capsule, can: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the testbed, which leaves its snapshots in the cache, and none but its own."""
+def bundle(own_snapshots: Path, can: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the testbed, which leaves its snapshots in the cache."""
     can("testbed")
-    shutil.rmtree(Path(os.environ["VBENCH_CACHE"]) / "snapshots", ignore_errors=True)
     folder = tmp_path_factory.mktemp("exact") / "run"
     argv = ["-s", "testbed/chroot", "-w", "os-nullcall,disk-rand-read", "--blocks", "2"]
     argv += ["--starts", "2"]

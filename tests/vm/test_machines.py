@@ -116,19 +116,19 @@ name = "bare"
 hardware = "box"
 [[machine]]
 name = "same"
-ssh = "jump"
+ssh = "inner"
 system = "LXC"
 hardware = "box"
 baseline = "bare"
 [[machine]]
 name = "wrong"
-ssh = "jump"
+ssh = "inner"
 system = "ESXi"
 hardware = "box"
 baseline = "bare"
 [[machine]]
 name = "elsewhere"
-ssh = "inner"
+ssh = "jump"
 hardware = "another box"
 """
 
