@@ -179,10 +179,13 @@ def test_a_cluster_without_the_resource_is_refused(
 
 
 def test_a_scheduler_that_does_not_answer_is_said(start: Start, tmp_path: Path) -> None:
-    for address in ("tls://127.0.0.1:9", "tcp://127.0.0.1:9"):
-        running = start("run", *PLAN, "--scheduler", address, "--out", tmp_path / "run")
+    asked = {
+        address: start("run", *PLAN, "--scheduler", address, "--out", tmp_path / address[:3])
+        for address in ("tls://127.0.0.1:9", "tcp://127.0.0.1:9")
+    }
+    for address, running in asked.items():
         done = running.end()
         assert done.returncode == 1
         assert f"vbench: {address}: no Dask scheduler answers: " in done.stderr
         assert "Traceback" not in done.stderr
-        assert not (tmp_path / "run").exists()
+        assert not (tmp_path / address[:3]).exists()

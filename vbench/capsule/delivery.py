@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +98,17 @@ def look(capsule: Capsule, host: Host) -> There:
 
 def _send(archive: Path, capsule: Capsule, host: Host, there: There, home: str) -> None:
     whole = archive.stat().st_size
-    with archive.open("rb") as file:
-        number = min(there.sent, whole) // PIECE
+    number = min(there.sent, whole) // PIECE
+    with archive.open("rb") as file, ThreadPoolExecutor(1) as ahead:
+
+        def pack() -> bytes:
+            data = file.read(PIECE)
+            return data if there.unpacker == "cat" or not data else zlib.compress(data, 1, wbits=31)
+
         file.seek(number * PIECE)
-        while data := file.read(PIECE):
-            packed = zlib.compress(data, 1, wbits=31) if there.unpacker != "cat" else data
+        coming = ahead.submit(pack)
+        while packed := coming.result():
+            coming = ahead.submit(pack)  # while this one is on its way
             argv = ["sh", "-c", _TAKE, "take", home, str(number), str(PIECE), there.unpacker]
             done = host.run(argv, check=False, timeout=_PATIENCE_S, input=packed)
             if done.text == "delivered":  # by somebody else
