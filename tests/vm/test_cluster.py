@@ -178,7 +178,10 @@ def test_a_cluster_without_the_resource_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_scheduler_that_does_not_answer_is_said(start: Start, tmp_path: Path) -> None:
+def test_a_scheduler_that_does_not_answer_is_said(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "3s")  # 30 by default
     asked = {
         address: start("run", *PLAN, "--scheduler", address, "--out", tmp_path / address[:3])
         for address in ("tls://127.0.0.1:9", "tcp://127.0.0.1:9")
