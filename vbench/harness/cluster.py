@@ -178,6 +178,8 @@ class Cluster:
                 # take the place of some that died.
                 settings = {
                     "distributed.comm.timeouts.connect": f"{_START_S}s",
+                    # It looks at all threads a hundred times a second, on processors that emulators need.
+                    "distributed.worker.profile.enabled": False,
                     "temporary-directory": str(self._opened.enter_context(session())),
                 }
                 self._opened.enter_context(dask.config.set(settings))
