@@ -239,15 +239,20 @@ class Worker:
                 block=step.block,
                 remaining_s=left,
             )
-            if not self._watches:
-                self._watches = {root: noise.Watch(each) for root, each in self._machines.items()}
             try:
+                self._watch(env)
                 once = invoke(env, workload, env.work[step.workload])
             except VbenchError as error:
                 yield self._given_up(env, step.workload, "measure", error)
                 continue
             env.expected[step.workload] = once.wall_s
             yield self._measured(env, step, once)
+
+    def _watch(self, env: Environment) -> None:
+        """Begin to watch the machine that an environment is on, unless that is being done."""
+        root = env.stack.root
+        if root in self._machines and root not in self._watches:
+            self._watches[root] = noise.Watch(self._machines[root])
 
     def _expected(self, stack: str, workload: str) -> float:
         env = self._environments.get(stack)
