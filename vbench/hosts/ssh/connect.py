@@ -53,6 +53,9 @@ class _Transport(paramiko.Transport):
     def __init__(self, connection: Any, **options: Any) -> None:
         super().__init__(connection, packetizer_class=_Packets, **options)
         self.set_log_channel(_LOG)
+        if isinstance(connection, socket.socket) and connection.family != socket.AF_UNIX:
+            # Or the small packets that begin a command wait 40 ms for each other's acknowledgement.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def open_channel(self, *args: Any, **options: Any) -> paramiko.Channel:
         """Open a channel."""
@@ -238,8 +241,6 @@ class _Login:
 
 
 def _transport(connection: Connection, patience: float, left: float) -> paramiko.Transport:
-    if isinstance(connection, socket.socket) and connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     transport = _Transport(connection)
     # What dropbear and OpenSSH both support and an emulated processor computes fastest.
     options = transport.get_security_options()

@@ -190,8 +190,6 @@ def _transport(to: Way, before: paramiko.Transport | None, accept_new: bool) -> 
         _tune(transport)
         if isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
-            # Or the small packets that begin a command wait 40 ms for each other's acknowledgement.
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield transport
     finally:
         client.close()
