@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +78,20 @@ def test_of_a_killed_process(tmp_path: Path) -> None:
     assert folder.is_dir()
     with session(tmp_path):
         assert not folder.exists()
+
+
+def test_of_a_process_that_is_still_dying_when_the_next_begins(tmp_path: Path) -> None:
+    """It holds its lock until it is gone, so the next one takes it for one in use, and looks again at its own end."""
+    stale = tmp_path / "sessions/s12345678"
+    stale.mkdir(parents=True)
+    (stale / "seed").write_text("x")
+    with contextlib.ExitStack() as dying:
+        lock = dying.enter_context((stale / "lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with session(tmp_path):
+            assert stale.exists()
+            dying.close()
+        assert not stale.exists()
 
 
 def test_what_is_written_while_it_is_removed_goes_too(tmp_path: Path) -> None:
@@ -284,3 +300,17 @@ def test_nothing_is_removed_under_a_session(tmp_path: Path, monkeypatch: pytest.
         assert CliRunner().invoke(app, ["clean"]).exit_code == 0
     assert CliRunner().invoke(app, ["clean", "--capsules"]).exit_code == 0
     assert not (capsules / "0123").exists()
+
+
+def test_a_complete_run_is_resumed_without_a_session_and_tidies_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A harness that is killed when all is measured leaves its folder, and nothing to measure."""
+    monkeypatch.setenv("VBENCH_CACHE", str(tmp_path))
+    stale = tmp_path / "sessions/s12345678"
+    stale.mkdir(parents=True)
+    (stale / "lock").touch()
+    bundle = shutil.copytree(Path(__file__).parents[2] / "notebooks/busy-machine", tmp_path / "bundle")
+    done = CliRunner().invoke(app, ["resume", str(bundle)])
+    assert "is already complete" in done.output
+    assert not stale.exists()

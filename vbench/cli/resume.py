@@ -28,7 +28,9 @@ def resume(
     from vbench.bundle.store import Bundle
     from vbench.capsule import capsule
     from vbench.harness.run import plan_of
+    from vbench.hosts.workspace import tidy
 
+    tidy()  # a run that was killed when all was measured has nothing left to open, and so no session
     known = workloads_of(files)
     with Bundle.open(folder) as bundle:
         if bundle.info.status == "complete":

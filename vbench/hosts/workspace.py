@@ -41,9 +41,7 @@ def session(base: Path | None = None) -> Iterator[Path]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home):
-            end_orphans()
-            _remove_orphaned_memory()
-            _remove_unlocked(home)
+            _tidy(home)
             folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
             lock = (folder / "lock").open("w")
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -56,6 +54,23 @@ def session(base: Path | None = None) -> Iterator[Path]:
             yield folder
         finally:
             _remove(folder)
+            with contextlib.suppress(OSError):
+                remove_stale(home)  # of one that was still dying when this session began
+
+
+def tidy() -> None:
+    """End and remove what killed processes left, as a session does when it begins, without beginning one."""
+    home = paths.cache() / "sessions"
+    with contextlib.suppress(OSError):
+        if home.is_dir():
+            with _alone(home):
+                _tidy(home)
+
+
+def _tidy(home: Path) -> None:
+    end_orphans()
+    _remove_orphaned_memory()
+    _remove_unlocked(home)
 
 
 @contextmanager
