@@ -91,6 +91,25 @@ def test_kernel_is_unpacked() -> None:
         rootfs.unpack_kernel(b"MZ" + kernel)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_the_builder_mounts_is_seen_by_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so cannot be left behind, either."""
+    builder = tmp_path / "mmdebstrap"
+    builder.write_text(
+        '#!/bin/sh\nmount -t tmpfs none "$1" && touch "$1/made" && cat /proc/self/mountinfo >&2\nexit 7\n'
+    )
+    builder.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(VbenchError, match=f"could not build a tree:\n[^~]* {target} .* tmpfs"):
+        rootfs.mmdebstrap("a tree", [str(target)])
+    assert not list(target.iterdir())
+    assert str(target) not in Path("/proc/self/mountinfo").read_text()
+
+
 # --- the digest
 
 

@@ -89,7 +89,7 @@ _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         theirs = _WORKER and "/popen-" in line and f"/popen-{_WORKER}/" not in line
-        if not theirs and "/mmdebstrap." not in line:  # somebody else builds a capsule
+        if not theirs:
             yield " ".join(line.split()[2:5])
 
 

@@ -160,28 +160,13 @@ def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
     """Unpack packages and their dependencies without installing them; takes seconds."""
     plan = capsule.recipe()
     listed = 'cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/add-on-packages"'
-    argv = ["mmdebstrap", "--variant=extract", f"--architectures={plan.architecture}"]
+    argv = ["--variant=extract", f"--architectures={plan.architecture}"]
     argv += [
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={g}" for g in plan.exclude),
     ]
     argv += [f"--include={','.join(wanted.packages)}", f"--extract-hook={listed}", plan.suite, str(target)]
-    env = {**os.environ, "SOURCE_DATE_EPOCH": str(rootfs.EPOCH)}
-    try:
-        done = subprocess.run(
-            [*argv, *([mirror] if mirror else [])],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=env,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise VbenchError("mmdebstrap is not installed", "apt-get install mmdebstrap") from None
-    if done.returncode != 0:
-        tail = "\n".join(done.stderr.decode(errors="replace").splitlines()[-8:])
-        raise VbenchError(
-            f"mmdebstrap could not build {wanted.name}:\n{tail}", "is a Debian mirror reachable?"
-        )
+    rootfs.mmdebstrap(wanted.name, [*argv, *([mirror] if mirror else [])])
 
 
 def _packages(listing: str) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel
@@ -82,8 +82,6 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
     Works as root and, where the kernel allows user namespaces, without root. If it fails, raises ``VbenchError``
     with the last lines of the builder's output.
     """
-    if shutil.which("mmdebstrap") is None:
-        raise VbenchError("mmdebstrap is not installed", "apt-get install mmdebstrap, or: vbench quickstart")
     compile_probe = (
         'chroot "$1" sh -c "cd /usr/src/vbench && gcc -O2 -static -o /usr/bin/vbench-probe *.c -lm'
         ' && rm -r /usr/src/vbench"'
@@ -96,7 +94,6 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
     )
     copy_sources = f'mkdir -p "$1/usr/src/vbench" && cp {_quoted(recipe.source_files())} "$1/usr/src/vbench/"'
     argv = [
-        "mmdebstrap",
         "--variant=minbase",
         f"--architectures={recipe.architecture}",
         "--dpkgopt=force-confold",
@@ -120,11 +117,22 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
         str(target),
         *([mirror] if mirror else []),
     ]
+    mmdebstrap("the capsule", argv)
+
+
+def mmdebstrap(what: str, arguments: Sequence[str]) -> None:
+    """Build ``what`` by mmdebstrap. Raises ``VbenchError`` with its last lines, or when it is not installed.
+
+    What it mounts as root is in a namespace of its own, and so is gone with it, however it ends.
+    """
+    if shutil.which("mmdebstrap") is None:
+        raise VbenchError("mmdebstrap is not installed", "apt-get install mmdebstrap, or: vbench quickstart")
+    argv = [*(["unshare", "--mount"] if os.geteuid() == 0 else []), "mmdebstrap", *arguments]
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "INITRD": "No"}
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, check=False)
     if done.returncode != 0:
         tail = "\n".join(done.stderr.decode(errors="replace").splitlines()[-8:])
-        raise VbenchError(f"mmdebstrap could not build the capsule:\n{tail}", "is a Debian mirror reachable?")
+        raise VbenchError(f"mmdebstrap could not build {what}:\n{tail}", "is a Debian mirror reachable?")
 
 
 def _quoted(paths: Iterable[Path]) -> str:
