@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from vbench import __version__, paths
+from vbench.hosts.process import owner
 from vbench.layers.base import layer_classes
 from vbench.workload.library import load_workloads
 
@@ -310,12 +311,17 @@ def test_interrupted_exec(own_cache: Path, tmp_path: Path, sig: signal.Signals) 
     assert list((own_cache / "sessions").glob("s*")) == []
 
 
-def test_clean(own_cache: Path, vbench: Vbench) -> None:
+def test_clean(own_cache: Path, vbench: Vbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert vbench("clean").stdout == "nothing to remove\n"
     stale = [own_cache / "sessions/s01234567", own_cache / "capsules/.build-1"]
     for folder in stale:
         folder.mkdir(parents=True)
     assert vbench("clean").stdout.splitlines() == [f"removed {folder}" for folder in stale]
+    pid, started, namespace = owner().split(".")
+    memory = tmp_path / f"vbench-{pid}.{int(started) - 1}.{namespace}-abcdefgh"
+    memory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert vbench("clean").stdout == f"removed {memory}\n"
     (built,) = (own_cache / "capsules").glob("[!.]*")
     assert vbench("clean", "--capsules").stdout == f"removed {built}\n"
     assert "no capsule has been built" in vbench("capsule", "show").stderr

@@ -30,10 +30,9 @@ def clean(
 
     from vbench.capsule import capsule
     from vbench.exact.snapshots import remove as remove_snapshots
-    from vbench.hosts.workspace import end_orphans, nobody_else, remove_stale
+    from vbench.hosts.workspace import nobody_else, tidy
 
-    orphans = end_orphans()
-    gone = remove_stale()
+    orphans, gone = tidy()
     with nobody_else("removing the capsule") if capsules else nullcontext():
         gone += capsule.remove(partial_only=not capsules)
     gone += remove_snapshots(partial_only=not snapshots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,8 @@ def resume(
     from vbench.harness.run import plan_of
     from vbench.hosts.workspace import tidy
 
-    tidy()  # a run that was killed when all was measured has nothing left to open, and so no session
+    with suppress(OSError):  # where nothing can be written, nothing was left
+        tidy()  # a run that was killed when all was measured has nothing left to open, and so no session
     known = workloads_of(files)
     with Bundle.open(folder) as bundle:
         if bundle.info.status == "complete":

@@ -40,8 +40,8 @@ def session(base: Path | None = None) -> Iterator[Path]:
     home = (base or paths.cache()) / "sessions"
     try:
         home.mkdir(parents=True, exist_ok=True)
+        tidy(home)
         with _alone(home):
-            _tidy(home)
             folder = Path(tempfile.mkdtemp(prefix="s", dir=home))
             lock = (folder / "lock").open("w")
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -58,19 +58,12 @@ def session(base: Path | None = None) -> Iterator[Path]:
                 remove_stale(home)  # of one that was still dying when this session began
 
 
-def tidy() -> None:
-    """End and remove what killed processes left, as a session does when it begins, without beginning one."""
-    home = paths.cache() / "sessions"
-    with contextlib.suppress(OSError):
-        if home.is_dir():
-            with _alone(home):
-                _tidy(home)
+def tidy(home: Path | None = None) -> tuple[list[int], list[Path]]:
+    """End and remove what killed processes left; ``home`` is the folder of sessions, if not the cache's.
 
-
-def _tidy(home: Path) -> None:
-    end_orphans()
-    _remove_orphaned_memory()
-    _remove_unlocked(home)
+    Returns the PIDs ended and the folders removed. Raises ``OSError`` if ``home`` cannot be written to.
+    """
+    return end_orphans(), _remove_orphaned_memory() + remove_stale(home or paths.cache() / "sessions")
 
 
 @contextmanager
@@ -88,8 +81,9 @@ def memory() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_orphaned_memory() -> None:
+def _remove_orphaned_memory() -> list[Path]:
     space = owner().rpartition(".")[2]
+    gone = []
     for base in {_SHARED, Path(tempfile.gettempdir())}:
         for folder in base.glob("vbench-*"):
             match = _MEMORY.fullmatch(folder.name)
@@ -97,11 +91,12 @@ def _remove_orphaned_memory() -> None:
                 ours = match and folder.stat().st_uid == os.geteuid() and match[1].endswith(f".{space}")
                 if match and ours and not owner_lives(match[1]):
                     shutil.rmtree(folder, ignore_errors=True)
+                    gone.append(folder)
+    return gone
 
 
-def remove_stale(home: Path | None = None) -> list[Path]:
-    """Remove the folders of sessions that have ended; returns them."""
-    home = home or paths.cache() / "sessions"
+def remove_stale(home: Path) -> list[Path]:
+    """Remove the folders of sessions that have ended, from the folder of sessions ``home``; returns them."""
     if not home.is_dir():
         return []
     with _alone(home):
