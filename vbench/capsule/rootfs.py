@@ -123,11 +123,15 @@ def bootstrap(recipe: Recipe, target: Path, *, mirror: str | None = None) -> Non
 def mmdebstrap(what: str, arguments: Sequence[str]) -> None:
     """Build ``what`` by mmdebstrap. Raises ``VbenchError`` with its last lines, or when it is not installed.
 
-    What it mounts as root is in a namespace of its own, and so is gone with it, however it ends.
+    What it mounts as root is in a namespace of its own, and so is gone with it, however it ends. (In a chroot whose
+    root is no mount, which has no propagation to be changed, mounts are as private as what they lie on.)
     """
     if shutil.which("mmdebstrap") is None:
         raise VbenchError("mmdebstrap is not installed", "apt-get install mmdebstrap, or: vbench quickstart")
-    argv = [*(["unshare", "--mount"] if os.geteuid() == 0 else []), "mmdebstrap", *arguments]
+    argv = ["mmdebstrap", *arguments]
+    if os.geteuid() == 0:
+        private = 'mount --make-rprivate / 2> /dev/null; exec "$@"'
+        argv = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", private, "sh", *argv]
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "INITRD": "No"}
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, check=False)
     if done.returncode != 0:
