@@ -6,13 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import ClassVar
 
-from vbench.errors import BootError
 from vbench.hosts.base import Host, Process
 from vbench.hosts.placement import Network, Placement, Way
-from vbench.layers import guest
 from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
-from vbench.layers.isolation import ROOT, needs_root, server
+from vbench.layers.isolation import ROOT, give_veth, lacks_network_namespaces, needs_root, server
 from vbench.technique import PICTURES, Picture, Technique
 
 # bwrap itself runs inside the new root: the capsule's bwrap, with the capsule's own loader.
@@ -39,9 +37,8 @@ class Bubblewrap(EnvironmentLayer):
         """Needs root for the veth pair that connects the sandbox."""
         if (answer := needs_root(parent, self.name)) is not None:
             return answer
-        done = parent.run(["unshare", "--net", "true"], check=False)
-        if done.code != 0:
-            return Unavailable(f"{parent.name} forbids network namespaces", "is CONFIG_NET_NS in its kernel?")
+        if (answer := lacks_network_namespaces(parent)) is not None:
+            return answer
         version = parent.run([*parent.program("bwrap"), "--version"], check=False)
         if version.code != 0:
             return Unavailable(
@@ -60,21 +57,4 @@ class Bubblewrap(EnvironmentLayer):
 
     def join(self, site: Site, process: Process) -> None:
         """Put one end of a veth pair into the sandbox's network namespace; it vanishes with the namespace."""
-        parent, link = site.parent, site.link
-        ours = parent.run(["readlink", "/proc/self/ns/net"]).text
-        end = parent.clock() + guest.patience(parent, 10)
-        while True:
-            theirs = parent.run(["readlink", f"/proc/{process.pid}/ns/net"], check=False).text
-            if theirs not in ("", ours):
-                break
-            guest.alive(process, "bubblewrap")
-            if parent.clock() > end:
-                raise BootError(f"the sandbox on {parent.name} got no network namespace", process.tail())
-            parent.pause(0.01)
-        ip, pid = parent.program("ip"), str(process.pid)
-        pair = ["type", "veth", "peer", "name", "eth0", "netns", pid]
-        parent.run([*ip, "link", "add", link.interface, *pair])
-        super().join(site, process)
-        inside = f"addr add {link.address}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
-        inside += f"route add default via {link.gateway}\n"
-        parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode())
+        give_veth(site, process, self.name)

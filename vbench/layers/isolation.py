@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from vbench.hosts.base import Host
+from vbench.errors import BootError
+from vbench.hosts.base import Host, Process
 from vbench.hosts.command import script
 from vbench.layers import guest
 from vbench.layers.base import Unavailable
+from vbench.layers.environment import Site
 from vbench.layers.guest import Link
 
 ROOT = script(guest.SCRIPTS / "root.sh")
@@ -33,3 +35,35 @@ def needs_root(parent: Host, name: str) -> Unavailable | None:
     if parent.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).code != 0:
         return Unavailable(f"{parent.name} forbids new namespaces", "vbench itself may run in a container")
     return None
+
+
+def lacks_network_namespaces(parent: Host) -> Unavailable | None:
+    """The answer on a parent whose kernel gives no network namespace, else ``None``."""
+    if parent.run(["unshare", "--net", "true"], check=False).code != 0:
+        return Unavailable(f"{parent.name} forbids network namespaces", "is CONFIG_NET_NS in its kernel?")
+    return None
+
+
+def give_veth(site: Site, process: Process, name: str) -> None:
+    """Put one end of a veth pair into the network namespace that a process begins with.
+
+    Raises ``BootError`` if it ends, or has none of its own after ten seconds.
+    """
+    parent, link = site.parent, site.link
+    ours = parent.run(["readlink", "/proc/self/ns/net"]).text
+    end = parent.clock() + guest.patience(parent, 10)
+    while True:
+        theirs = parent.run(["readlink", f"/proc/{process.pid}/ns/net"], check=False).text
+        if theirs not in ("", ours):
+            break
+        guest.alive(process, name)
+        if parent.clock() > end:
+            raise BootError(f"{name} on {parent.name} got no network namespace", process.tail())
+        parent.pause(0.01)
+    ip, pid = parent.program("ip"), str(process.pid)
+    pair = ["type", "veth", "peer", "name", "eth0", "netns", pid]
+    parent.run([*ip, "link", "add", link.interface, *pair])
+    guest.configure_link(parent, link, process, site.seconds)
+    inside = f"addr add {link.address}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
+    inside += f"route add default via {link.gateway}\n"
+    parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode())
