@@ -66,4 +66,9 @@ def give_veth(site: Site, process: Process, name: str) -> None:
     guest.configure_link(parent, link, process, site.seconds)
     inside = f"addr add {link.address}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
     inside += f"route add default via {link.gateway}\n"
-    parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode())
+    done = parent.run(["nsenter", "-t", pid, "-n", *ip, "-batch", "-"], input=inside.encode(), check=False)
+    if done.code != 0:
+        guest.alive(process, name)
+        raise BootError(
+            f"{name} on {parent.name}: {done.stderr.decode(errors='replace').strip()}", process.tail()
+        )
