@@ -26,17 +26,24 @@ class Technique(StrEnum):
     PARAVIRTUALIZATION = "paravirtualization"
 
 
+def layer_of(word: str) -> str:
+    """The layer that a word of a stack path names, without its parameters."""
+    return word.partition(":")[0]
+
+
 @dataclass(frozen=True)
 class AddOn:
     """What a technique needs on its parent in addition to the capsule; built by ``vbench capsule build``.
 
-    ``packages``: from the capsule's Debian release, with their dependencies; ``files``: programs and scripts,
+    ``packages``: from the capsule's Debian release or its backports (``name/bookworm-backports``), with their
+    dependencies, but for the paths ``exclude`` (shell patterns); ``files``: programs and scripts,
     by their path in the add-on's tree; ``sources``: C files, compiled by the capsule's compiler with these flags,
     by the path of what is made of them; ``lock``: a file recording the packages it was built from before.
     """
 
     name: str
     packages: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     sources: Mapping[str, tuple[Path, tuple[str, ...]]] = field(default_factory=dict)
     lock: Path | None = None

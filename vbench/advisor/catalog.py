@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vbench.errors import UsageError, VbenchError, first_problem
-from vbench.technique import Technique
+from vbench.technique import Technique, layer_of
 
 FILE = Path(__file__).parent / "catalog.toml"
 UNKNOWN = "not documented"
@@ -220,9 +220,9 @@ def find(name: str) -> Entry:
     raise UsageError(f"the catalogue has no entry {name!r}", hint)
 
 
-def of_layer(layer: str) -> Entry | None:
+def of_layer(word: str) -> Entry | None:
     """The most specific entry that a vbench layer measures; ``None`` for an unknown layer."""
-    found = [entry for entry in load().entry if layer in entry.measured.layers]
+    found = [entry for entry in load().entry if layer_of(word) in entry.measured.layers]
     return min(found, key=lambda entry: len(entry.measured.layers), default=None)
 
 

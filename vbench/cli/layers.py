@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vbench.cli.console import say, show_table
 from vbench.cli.options import Json, group
 from vbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from vbench.layers.base import Layer
 
 app = group()
 
@@ -48,12 +51,18 @@ def layers(
         {
             "layer": name,
             "technique": layer.technique.value,
-            "what it is": layer.summary,
+            "what it is": "\n".join([layer.summary, *_parameters(layer)]),
+            "parameters": {each.name: each.choices for each in layer.parameters},
             "catalogue": layer.catalogue or "",
         }
         for name, layer in layer_classes().items()
     ]
     show_table(rows, json=json, columns=("layer", "technique", "what it is"))
+
+
+def _parameters(layer: type[Layer]) -> list[str]:
+    """One line that names them; `vbench layers NAME` tells more."""
+    return [f"takes {', '.join(each.name for each in layer.parameters)}"] if layer.parameters else []
 
 
 def _can_print(text: str) -> bool:
@@ -74,7 +83,7 @@ def _draw_stacks(
         raise UsageError("factors are measured, and no bundle is given", "use --bundle DIR")
     factors: dict[str, str] = {}
     more: dict[str, list[str]] = {}
-    note = ""
+    note, told = "", list[str]()
     if bundle:  # it knows its stacks: no layer is loaded, so that this works where none can open
         from vbench import load
         from vbench.figures import text_factors
@@ -86,13 +95,14 @@ def _draw_stacks(
         names = [path if path in measured else f"local/{path}" for path in given]
         factors, more, note = text_factors(run, names, workload)
     else:
-        from vbench.layers.stack import Stack, pictures_of
+        from vbench.layers.stack import Stack, parameters_of, pictures_of
 
         wanted = [Stack.asked(path) for path in paths]
         prefixes = [each.prefix(depth) for each in wanted for depth in range(1, each.depth + 1)]
         techniques = {each.path: each.technique() for each in prefixes}
         pictures = pictures_of(wanted)
         names = [each.path for each in wanted]
+        told = parameters_of(wanted)
     captions = {name: [name, *more.get(name, [])] for name in names}
     boxes = (
         diagram.together(names, techniques, factors, pictures)
@@ -107,5 +117,7 @@ def _draw_stacks(
     lines = diagram.columns(drawn, get_terminal_size((100, 24)).columns)
     for line in lines:
         say(line if _can_print(line) else diagram.plain(line))
+    for line in told:
+        say(line)
     if note:
         say(f"\n{note}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
@@ -12,7 +13,8 @@ from typing import ClassVar
 
 from vbench.errors import LayerUnavailable, UsageError, VbenchError, missing_extra
 from vbench.hosts.base import Host, Payload
-from vbench.technique import AddOn, Picture, Technique
+from vbench.layers.parameters import Parameter, spelt, values_of
+from vbench.technique import AddOn, Picture, Technique, layer_of
 from vbench.terms import Clock
 
 
@@ -69,6 +71,25 @@ class Layer(ABC):
     """What it needs on its parent in addition to the capsule."""
     takes_system: ClassVar[bool] = False
     """Whether it can boot another system under or instead of its kernel: its host has a ``reboot``."""
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    """What is left to the user, who writes it in the stack path."""
+
+    def __init__(self, chosen: Mapping[str, str] | None = None) -> None:
+        self.chosen = {each.name: each.choices[0] for each in self.parameters} | dict(chosen or {})
+        """The value of each parameter."""
+
+    @property
+    def word(self) -> str:
+        """Its name in a stack path, with the parameters that were chosen."""
+        return spelt(self.name, self.parameters, self.chosen)
+
+    def drawn(self) -> Picture | None:
+        """Its picture, with the parameters that were chosen in the note of its uppermost box."""
+        if self.picture is None or self.word == self.name:
+            return self.picture
+        *lower, (kind, label, note) = self.picture.boxes
+        said = self.word.partition(":")[2].replace(",", ", ")
+        return replace(self.picture, boxes=(*lower, (kind, label, f"{note}, {said}" if note else said)))
 
     @abstractmethod
     def probe(self, parent: Host) -> Available | Unavailable:
@@ -97,7 +118,9 @@ class Layer(ABC):
         held = parent.payload.add_ons if parent.payload else {}
         if self.needs is None or self.needs.name in held:
             return None
-        return Unavailable(f"the add-on {self.needs.name} has not been built here", "vbench capsule build")
+        return Unavailable(
+            f"the add-on {self.needs.name} has not been built here", f"vbench capsule build {self.needs.name}"
+        )
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.
@@ -127,11 +150,18 @@ def needed() -> list[AddOn]:
     return [layer.needs for layer in layer_classes().values() if layer.needs is not None]
 
 
-def make_layer(name: str) -> Layer:
-    """The layer of that name; ``UsageError`` with the closest known name if there is none."""
-    known = layer_classes()
+def make_layer(word: str) -> Layer:
+    """The layer that a word of a stack path names, with its parameters.
+
+    Raises ``UsageError`` with the closest known name, or value of a parameter, if there is none.
+    """
+    known, name = layer_classes(), layer_of(word)
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known layers: {', '.join(known)}"
         raise UsageError(f"there is no layer {name!r}", hint)
-    return known[name]()
+    if name == word:
+        return known[name]()
+    if word.endswith(":"):
+        raise UsageError(f"{word!r} names no parameter", f"write {name}")
+    return known[name](values_of(name, known[name].parameters, word.partition(":")[2]))

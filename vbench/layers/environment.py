@@ -96,7 +96,7 @@ class EnvironmentLayer(Layer):
 
     def path(self, parent: Host) -> str:
         """The environment's stack path."""
-        return f"{parent.name}/{self.name}"
+        return f"{parent.name}/{self.word}"
 
     def adjust(self, site: Site, setting: Setting) -> Setting:
         """The host's setting, where it differs from that of a guest of its parent."""

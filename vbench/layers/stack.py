@@ -15,8 +15,9 @@ from vbench.exact.opening import settled, trail_of
 from vbench.hosts.base import Host
 from vbench.hosts.declared import LOCAL
 from vbench.layers.base import Layer, Shape, layer_classes, make_layer
+from vbench.layers.parameters import told
 from vbench.layers.roots import open_root
-from vbench.technique import Picture
+from vbench.technique import Picture, layer_of
 from vbench.terms import Clock
 
 DEEPEST = 8
@@ -27,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Stack:
-    """A root (``local`` or ``user@host[:port]``) and layer names from the bottom up."""
+    """A root (``local`` or ``user@host[:port]``) and layers from the bottom up, each as a path names it."""
 
     root: str
     layers: tuple[str, ...] = ()
@@ -45,9 +46,7 @@ class Stack:
             root, parts = parts[0], parts[1:]
         if len(parts) > DEEPEST:
             raise UsageError(f"{text[:60]!r}... has {len(parts)} layers, the maximum is {DEEPEST}")
-        for name in parts:
-            make_layer(name)
-        return cls(root, tuple(parts))
+        return cls(root, tuple(make_layer(word).word for word in parts))
 
     @classmethod
     def asked(cls, text: str, machines: Collection[str] = ()) -> Stack:
@@ -100,23 +99,28 @@ class Stack:
 
     def clock(self) -> Clock:
         """What a second means in this stack."""
-        for name in reversed(self.layers):
-            if (clock := make_layer(name).clock) is not None:
+        for word in reversed(self.layers):
+            if (clock := make_layer(word).clock) is not None:
                 return clock
         return "wall"
 
 
 def pictures_of(stacks: Iterable[Stack]) -> dict[str, Picture]:
     """Pictures of the layers in these stacks, by name; layers without one are drawn by their technique."""
+    words = {word for stack in stacks for word in stack.layers}
+    return {word: picture for word in sorted(words) if (picture := make_layer(word).drawn()) is not None}
+
+
+def parameters_of(stacks: Iterable[Stack]) -> list[str]:
+    """What the layers in these stacks take, a line each, as it is written in a path."""
     classes = layer_classes()
-    names = {name for stack in stacks for name in stack.layers}
-    return {name: picture for name in sorted(names) if (picture := classes[name].picture) is not None}
+    names = dict.fromkeys(layer_of(word) for stack in stacks for word in stack.layers)
+    return [f"{name}:{told(each)}  {each.what}" for name in names for each in classes[name].parameters]
 
 
 def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
     """Digests of the add-ons these stacks' layers need, by name, under the key ``add_ons``; empty if none."""
-    classes = layer_classes()
-    needs = [classes[name].needs for name in sorted({name for stack in stacks for name in stack.layers})]
+    needs = [make_layer(word).needs for word in sorted({word for stack in stacks for word in stack.layers})]
     found = add_on.parts(each for each in needs if each is not None)
     return {"add_ons": {name: part.digest for name, part in found.items()}} if found else {}
 
@@ -132,8 +136,8 @@ def open_layers(stack: Stack, capsule: Capsule, shape: Shape, *, address: str = 
     with ExitStack() as stacked:
         pinned = stack.clock() == "wall"
         hosts = [stacked.enter_context(open_root(stack.root, capsule, shape, pinned=pinned, address=address))]
-        for name in stack.layers:
-            open_layer(stacked, hosts, make_layer(name), shape)
+        for word in stack.layers:
+            open_layer(stacked, hosts, make_layer(word), shape)
         if (trail := trail_of(hosts[-1])) is not None:
             trail.back_to(trail.state)
         yield hosts

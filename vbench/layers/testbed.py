@@ -48,6 +48,7 @@ class Testbed(Layer):
     needs: ClassVar[AddOn | None] = boot.PROGRAMS
 
     def __init__(self, system: System | None = None) -> None:
+        super().__init__()
         self._system = system or System("", MEMORY_MIB, _linux)
 
     def probe(self, parent: Host) -> Available | Unavailable:

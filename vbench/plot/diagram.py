@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from vbench.technique import FAMILIES, PICTURES, Kind, Picture, Technique
+from vbench.technique import FAMILIES, PICTURES, Kind, Picture, Technique, layer_of
 
 
 @dataclass
@@ -86,7 +86,7 @@ def _merge(beside: list[Box], new: Box) -> None:
 
 
 def _rule(name: str, technique: str, pictures: Mapping[str, Picture]) -> Picture:
-    known = pictures.get(name) or PICTURES.get(name) or FAMILIES.get(technique)
+    known = pictures.get(name) or PICTURES.get(layer_of(name)) or FAMILIES.get(technique)
     known = known or Picture("on", (("hypervisor", "{}", technique),))
     boxes = tuple(
         (kind, label.replace("{}", name), note.replace("{}", name)) for kind, label, note in known.boxes
