@@ -69,7 +69,7 @@ def test_a_layer_without_its_add_on_says_so(wanted: AddOn, monkeypatch: pytest.M
     monkeypatch.setattr(Chroot, "needs", wanted)
     payload = Payload("/nowhere", "d" * 64, {}, {})
     answer = Chroot().lacks(LocalHost(payload=payload))
-    assert answer == Unavailable("the add-on toy has not been built here", "vbench capsule build")
+    assert answer == Unavailable("the add-on toy has not been built here", "vbench capsule build toy")
     add_on.build(wanted)
     held = replace(payload, add_ons=add_on.parts([wanted]))
     assert Chroot().lacks(LocalHost(payload=held)) is None

@@ -1,7 +1,8 @@
 """Add-ons to the capsule: what a technique needs on its parent beyond the capsule, each with its own digest.
 
 So a new technique changes neither what is measured nor the digest that makes bundles comparable. An add-on is kept in
-the cache next to the capsule, as ``add-on.tar`` (copied to parents reached over SSH) and ``tree/`` (unpacked).
+the cache next to the capsule, as ``add-on.tar`` (copied to parents reached over SSH; packages compressed) and
+``tree/`` (unpacked). What the capsule's tree has already, byte for byte, is not in it again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LAYOUT = 1
 """Incremented when this module's output for the same packages and files changes."""
+_ARCHIVE = "http://deb.debian.org/debian"
 # What mmdebstrap and apt leave in a tree that comes from the build machine.
 _LEFT_OUT = ("dev", "etc/apt", "etc/dpkg", "etc/hostname", "etc/resolv.conf", "tmp", "var")
 
@@ -48,6 +50,7 @@ def recipe(wanted: AddOn) -> str:
     """SHA-256 over everything that determines what is built, except package versions."""
     plan = capsule.recipe()
     lines = [f"layout {LAYOUT}", wanted.name, plan.suite, plan.architecture, *sorted(wanted.packages)]
+    lines += [f"beside {plan.digest()}", *wanted.exclude] if wanted.packages else []
     lines += [f"{path} {_sha256(file.read_bytes())}" for path, file in sorted(wanted.files.items())]
     for path, (source, flags) in sorted(wanted.sources.items()):
         lines.append(f"{path} {_sha256(source.read_bytes())} {' '.join(flags)} {plan.digest()}")
@@ -99,10 +102,30 @@ def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | Non
             drift=capsule.drift_from_lock(packages, wanted.lock) if wanted.lock else [],
         )
         (work / "add-on.json").write_text(manifest.model_dump_json(indent=1))
+        if wanted.packages:
+            _compress(archive)
         home = capsule.home() / f"add-on-{wanted.name}-{manifest.digest[:16]}"
         shutil.rmtree(home, ignore_errors=True)
         work.rename(home)
         return manifest
+
+
+def _compress(archive: Path) -> None:
+    """By the capsule's own gzip, so that it is the same bytes everywhere: they become part of the testbed's state."""
+    tree, smaller = capsule.require().directory / "tree", archive.with_suffix(".gz")
+    libraries = ":".join(str(tree / part) for part in rootfs.LIBRARIES)
+    argv = [
+        tree / rootfs.LOADER,
+        "--library-path",
+        libraries,
+        tree / "usr/bin/gzip",
+        "--no-name",
+        "--stdout",
+        archive,
+    ]
+    with smaller.open("wb") as out:
+        subprocess.run([*map(str, argv)], stdout=out, check=True)
+    smaller.rename(archive)
 
 
 def write_lock(wanted: AddOn, manifest: Manifest) -> None:
@@ -117,6 +140,7 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
     packages: list[dict[str, str]] = []
     with tarfile.open(archive, "w") as out:
         if wanted.packages:
+            base = capsule.require().directory / "tree"
             source = work / "packages.tar"
             _extract(wanted, source, mirror)
             with tarfile.open(source) as tar:
@@ -125,7 +149,7 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
                     if name == "add-on-packages":
                         packages = _packages(tar.extractfile(member).read().decode())  # type: ignore[union-attr]
                     elif not any(PurePosixPath(name).is_relative_to(left) for left in _LEFT_OUT):
-                        out.addfile(member, tar.extractfile(member) if member.isreg() else None)
+                        _take(out, tar, member, base)
             source.unlink()
         for path, file in sorted(wanted.files.items()):
             data = file.read_bytes()
@@ -133,6 +157,28 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
         for path, (source, flags) in sorted(wanted.sources.items()):
             _add(out, path, _compiled(source, flags, work))
     return packages
+
+
+def _take(out: tarfile.TarFile, tar: tarfile.TarFile, member: tarfile.TarInfo, base: Path) -> None:
+    """Take over what the capsule's tree does not have already, to where a system with a merged /usr has it."""
+    read = tar.extractfile(member) if member.isreg() or member.islnk() else None
+    member.name = _merged(member.name.removeprefix("./"))
+    there = base / member.name
+    if member.isdir():
+        if not there.is_dir():
+            out.addfile(member)
+    elif read is not None:  # a hard link becomes a file, as what it leads to may be left out
+        data = read.read()
+        member.type, member.size = tarfile.REGTYPE, len(data)
+        if there.is_symlink() or not there.is_file() or there.read_bytes() != data:
+            out.addfile(member, io.BytesIO(data))
+    elif not (member.issym() and there.is_symlink() and str(there.readlink()) == member.linkname):
+        out.addfile(member)
+
+
+def _merged(name: str) -> str:
+    top = name.partition("/")[0]
+    return f"usr/{name}" if top in ("bin", "sbin", "lib", "lib64") else name
 
 
 def _add(out: tarfile.TarFile, path: str, data: bytes) -> None:
@@ -163,8 +209,11 @@ def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
     argv = ["--variant=extract", f"--architectures={plan.architecture}"]
     argv += [
         '--aptopt=APT::Install-Recommends "false"',
-        *(f"--dpkgopt=path-exclude={g}" for g in plan.exclude),
+        *(f"--dpkgopt=path-exclude={g}" for g in (*plan.exclude, *wanted.exclude)),
     ]
+    for suite in sorted({name.partition("/")[2] for name in wanted.packages} - {""}):
+        line = f"deb {mirror or _ARCHIVE} {suite} main"
+        argv.append(f'--setup-hook=echo "{line}" > "$1/etc/apt/sources.list.d/{suite}.list"')
     argv += [f"--include={','.join(wanted.packages)}", f"--extract-hook={listed}", plan.suite, str(target)]
     rootfs.mmdebstrap(wanted.name, [*argv, *([mirror] if mirror else [])])
 

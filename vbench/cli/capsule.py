@@ -10,6 +10,7 @@ import typer
 
 from vbench.cli.console import say, warn
 from vbench.cli.options import Json
+from vbench.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,9 @@ app = typer.Typer(
 
 @app.command("build")
 def build(
+    add_ons: Annotated[
+        list[str] | None, typer.Argument(help="Add-ons to build beside it; all, if none is named.")
+    ] = None,
     mirror: Annotated[
         str | None, typer.Option(help="Debian mirror to use, in any form that mmdebstrap accepts.")
     ] = None,
@@ -32,8 +36,11 @@ def build(
     from vbench.capsule import add_on, capsule
     from vbench.layers.base import needed
 
+    known = {each.name: each for each in needed()}
+    if strangers := {*(add_ons or ())} - known.keys():
+        raise UsageError(f"there is no add-on {min(strangers)!r}", f"there are {', '.join(sorted(known))}")
     built = capsule.build(say, mirror=mirror)
-    for wanted in needed():
+    for wanted in (known[name] for name in add_ons or known):
         part = add_on.build(wanted, say, mirror=mirror)
         if update_lock:
             add_on.write_lock(wanted, part)
