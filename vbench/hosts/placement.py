@@ -20,10 +20,13 @@ class Medium(StrEnum):
 
 
 class Cache(StrEnum):
-    """How the parent caches a guest's disk: not at all, or in its page cache."""
+    """How the parent caches a guest's disk: not at all, or in its page cache, and when it writes that to storage."""
 
     NONE = "none"
     WRITEBACK = "writeback"
+    WRITETHROUGH = "writethrough"
+    UNSAFE = "unsafe"
+    """Flushes of the guest's are not carried out."""
 
 
 @dataclass(frozen=True)

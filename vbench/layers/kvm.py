@@ -9,6 +9,7 @@ from vbench.hosts.base import Host
 from vbench.hosts.command import script
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Unavailable
+from vbench.layers.parameters import Parameter
 from vbench.layers.qemu import Qemu, emulator
 from vbench.technique import PICTURES, Picture, Technique
 
@@ -42,6 +43,31 @@ class Kvm(Qemu):
     catalogue: ClassVar[str | None] = "KVM"
     accelerator: ClassVar[str] = "kvm"
     cpu: ClassVar[str] = "host"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter(
+            "machine", ("q35", "microvm"), "a PC with a PCI bus, or one with little more than virtio devices"
+        ),
+        Parameter(
+            "cpu",
+            ("host", "generic"),
+            "the processor's own features, or those that every x86-64 has (qemu64)",
+        ),
+        *Qemu.parameters,
+    )
+
+    @property
+    def bus(self) -> str:
+        """A microvm has no PCI bus."""
+        return "device" if self._is("machine", "microvm") else super().bus
+
+    def board(self) -> str:
+        """A microvm boots without option ROMs."""
+        small = "microvm,x-option-roms=off,isa-serial=on,auto-kernel-cmdline=on"
+        return small if self._is("machine", "microvm") else super().board()
+
+    def model(self) -> str:
+        """The processor as QEMU names it."""
+        return self.cpu if self._is("cpu", "host") else "qemu64"
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Boots a real kernel: /dev/kvm may open on machines that cannot run a stock guest."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import ClassVar
 
+from vbench.errors import ConnectionLost, LayerUnavailable
 from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site
 from vbench.layers.guest import Link
+from vbench.layers.parameters import Parameter
 from vbench.technique import PICTURES, Picture, Technique
 
 
@@ -34,7 +37,14 @@ class Qemu(EnvironmentLayer):
     accelerator: ClassVar[str] = "tcg"
     cpu: ClassVar[str] = "max"
     seconds: ClassVar[float] = 60
-    may_use_tap: ClassVar[bool] = True
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter(
+            "cache", ("auto", *Cache), "the parent's cache of the disk; auto: none, where it has direct I/O"
+        ),
+        Parameter("iothread", ("off", "on"), "a thread of its own for the disk"),
+        Parameter("vhost", ("off", "on"), "packets by the parent's kernel in place of QEMU"),
+        Parameter("pages", ("small", "huge"), "the guest's memory in pages of 4 KiB or 2 MiB"),
+    )
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """The capsule's QEMU must start on the parent; no privileges needed."""
@@ -47,7 +57,13 @@ class Qemu(EnvironmentLayer):
 
     def link(self, parent: Host) -> Link:
         """A tap where possible, else QEMU's user-mode network, which needs no privileges."""
-        tap = self.may_use_tap and guest.is_root(parent) and guest.has_tun(parent)
+        tap = guest.is_root(parent) and guest.has_tun(parent)
+        if self._is("vhost", "on"):
+            guest.load_modules(parent, "vhost_net")
+            if not tap or parent.run(["test", "-e", "/dev/vhost-net"], check=False).code != 0:
+                raise LayerUnavailable(
+                    f"vhost=on needs a tap and /dev/vhost-net on {parent.name}", "load vhost_net"
+                )
         return guest.private_link(parent) if tap else guest.translated_link(parent)
 
     def place(self, site: Site) -> Placement:
@@ -56,12 +72,13 @@ class Qemu(EnvironmentLayer):
             site.parent.placement,
             vcpus=site.shape.vcpus,
             memory_mib=site.shape.memory_mib,
-            disk=Disk(Medium.RAW_FILE, "virtio-blk", _cache_mode(site)),
+            disk=Disk(Medium.RAW_FILE, "virtio-blk", self._cache(site)),
             network=Network(Way.USER_MODE if site.link.nat else Way.TAP, "virtio-net"),
-            cpu=f"QEMU {self.cpu}, {self.accelerator}",
+            cpu=f"QEMU {self.model()}, {self.accelerator}",
         )
 
-    def start(self, site: Site) -> AbstractContextManager[Process]:
+    @contextmanager
+    def start(self, site: Site) -> Iterator[Process]:
         """Boots the capsule's kernel directly; takes a few seconds on hardware."""
         parent, payload, link, work = site.parent, site.payload, site.link, site.work
         guest.scratch_disk(parent, f"{work}/scratch", site.shape)
@@ -69,18 +86,42 @@ class Qemu(EnvironmentLayer):
         network = (
             f"user,id=net,hostfwd=tcp:{link.guest}:{link.port}-{link.address}:22"
             if link.nat
-            else f"tap,id=net,ifname={link.interface},script=no,downscript=no"
+            else f"tap,id=net,ifname={link.interface},script=no,downscript=no{',vhost=on' * self._is('vhost', 'on')}"
         )
+        bus, thread = self.bus, self._is("iothread", "on")
         argv = [
             *emulator(payload),
             *self.machine(site.shape),
             *("-kernel", boot.kernel, "-append", boot.arguments, "-initrd", boot.initrd),
-            *_drive("root", payload.image, "readonly=on"),
-            *_drive("seed", f"{work}/seed", "readonly=on"),
-            *_drive("scratch", f"{work}/scratch", f"cache={site.placement.disk.cache or _cache_mode(site)}"),
-            *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
+            *(["-object", "iothread,id=disk"] if thread else []),
+            *_drive("root", payload.image, "readonly=on", bus),
+            *_drive("seed", f"{work}/seed", "readonly=on", bus),
+            *_drive(
+                "scratch",
+                f"{work}/scratch",
+                f"cache={site.placement.disk.cache or self._cache(site)}",
+                f"{bus},iothread=disk" if thread else bus,
+            ),
+            *("-netdev", network, "-device", f"virtio-net-{bus},netdev=net{',romfile=' * (bus == 'pci')}"),
         ]
-        return parent.spawn(argv)
+        pages = huge_pages(parent, site.shape.memory_mib) if self._is("pages", "huge") else nullcontext()
+        with pages, parent.spawn(argv) as process:
+            yield process
+
+    def _is(self, name: str, value: str) -> bool:
+        return self.chosen[name] == value
+
+    def _cache(self, site: Site) -> Cache:
+        return _cache_mode(site) if self._is("cache", "auto") else Cache(self.chosen["cache"])
+
+    @property
+    def bus(self) -> str:
+        """What the guest's devices are on, as QEMU's names of virtio devices end."""
+        return "pci"
+
+    def model(self) -> str:
+        """The processor as QEMU names it."""
+        return self.cpu
 
     def settle(self, site: Site, host: Host) -> None:
         """The guest's kernel gets its parent's huge page setting."""
@@ -89,13 +130,22 @@ class Qemu(EnvironmentLayer):
     def machine(self, shape: Shape) -> list[str]:
         """The options that define the emulated machine."""
         return [
-            *("-M", "q35,usb=off,graphics=off,memory-backend=ram"),
-            *("-accel", self.accelerator, "-cpu", self.cpu, "-smp", str(shape.vcpus)),
+            *("-M", f"{self.board()},memory-backend=ram"),
+            *("-accel", self.accelerator, "-cpu", self.model(), "-smp", str(shape.vcpus)),
             # Pages are allocated on first use, so that a guest fits into a parent of the same shape.
             *("-m", str(shape.memory_mib)),
-            *("-object", f"memory-backend-ram,id=ram,size={shape.memory_mib}M,reserve=off"),
+            *("-object", self._memory(shape)),
             *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
         ]
+
+    def board(self) -> str:
+        """The machine, as QEMU names it."""
+        return "q35,usb=off,graphics=off"
+
+    def _memory(self, shape: Shape) -> str:
+        huge = self._is("pages", "huge")
+        kind, more = ("memfd", ",hugetlb=on,hugetlbsize=2M") if huge else ("ram", ",reserve=off")
+        return f"memory-backend-{kind},id=ram,size={shape.memory_mib}M{more}"
 
     def boot(self, payload: Payload, like: str) -> Boot:
         """The capsule's kernel; ``like``: the options its command line takes over from the parent's."""
@@ -107,10 +157,39 @@ def command_line(like: str) -> str:
     return f"console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests {like}"
 
 
-def _drive(name: str, path: str, options: str) -> list[str]:
+def _drive(name: str, path: str, options: str, bus: str) -> list[str]:
     # No file locks: other kinds of guests lock whole files and share the image.
     drive = f"if=none,id={name},file={path},file.locking=off,format=raw,{options}"
-    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
+    return ["-drive", drive, "-device", f"virtio-blk-{bus},drive={name}"]
+
+
+_HUGE = "/proc/sys/vm/nr_hugepages"
+
+
+@contextmanager
+def huge_pages(parent: Host, mebibytes: int) -> Iterator[None]:
+    """So much of the parent's memory in huge pages that nobody uses, given back at the end.
+
+    A guest that is the parent gets them; of the machine itself they are not taken, as it would keep them if vbench were
+    killed. Raises ``LayerUnavailable`` if there are too few.
+    """
+    wanted = -(-mebibytes // 2)
+    told = dict(line.split(":") for line in parent.run(["cat", "/proc/meminfo"]).text.splitlines())
+    before, free = (int(told.get(f"HugePages_{key}", "0")) for key in ("Total", "Free"))
+    if free < wanted and "/" in parent.name:
+        parent.run(["sh", "-c", f"echo {before + wanted - free} > {_HUGE}"])
+        free += int(parent.run(["cat", _HUGE]).text) - before
+    if free < wanted:
+        hint = f"reserve them: sysctl vm.nr_hugepages={before + wanted - free}"
+        raise LayerUnavailable(
+            f"pages=huge needs {wanted} huge pages, and {parent.name} has {free} free", hint
+        )
+    try:
+        yield
+    finally:
+        with suppress(ConnectionLost):
+            if "/" in parent.name:
+                parent.run(["sh", "-c", f"echo {before} > {_HUGE}"], check=False)
 
 
 def _cache_mode(site: Site) -> Cache:

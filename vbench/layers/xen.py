@@ -7,9 +7,10 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
-from vbench.errors import BootError, ConnectionLost
+from vbench.errors import BootError, ConnectionLost, LayerUnavailable
 from vbench.hosts import accounting
 from vbench.hosts.base import Boot, Host, Payload, Process, System
 from vbench.hosts.command import script
@@ -17,13 +18,14 @@ from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
 from vbench.layers.base import Available, Layer, Shape, Unavailable, layer_classes
 from vbench.layers.environment import EnvironmentLayer, Site
+from vbench.layers.parameters import Parameter
 from vbench.technique import PICTURES, Picture, Technique
 
 DOM0_MIB = 2304
 TOOLS = "/usr/lib/xen-4.17/bin"
 
 
-def _under_xen(payload: Payload, like: str) -> Boot:
+def _under_xen(payload: Payload, like: str, *, more: str = "") -> Boot:
     """Xen, with the capsule's kernel as dom0. No idle states or speculation controls: they need real CPUs.
 
     Memory is not scrubbed when idle: that would run during measurements. Vector registers are switched with
@@ -32,7 +34,7 @@ def _under_xen(payload: Payload, like: str) -> Boot:
     """
     xen = (
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M com1=115200,8n1 console=com1 loglvl=warning"
-        " spec-ctrl=no,eager-fpu mwait-idle=0 cpuidle=0 bootscrub=0"
+        f" spec-ctrl=no,eager-fpu mwait-idle=0 cpuidle=0 bootscrub=0{more}"
     )
     linux = f"{payload.boot('vmlinux')} console=hvc0 quiet panic=-1 random.trust_cpu=on {like}"
     return Boot(payload.boot("xen"), xen, f"{linux},{payload.boot('initrd')}")
@@ -53,6 +55,9 @@ class Xen(Layer):
     picture: ClassVar[Picture | None] = PICTURES["xen"]
     catalogue: ClassVar[str | None] = "Xen dom0"
     own_machine: ClassVar[bool] = True
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("sched", ("credit2", "credit", "rtds"), "the scheduler of virtual CPUs"),
+    )
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Works on the testbed, which can be rebooted, and on a machine that is already a dom0."""
@@ -72,9 +77,15 @@ class Xen(Layer):
         """Takes about half a minute to boot."""
         self.require(parent)
         if parent.reboot is None:
+            if self.word != self.name:
+                raise LayerUnavailable(
+                    f"{parent.name} is booted under Xen already", "boot it with that scheduler"
+                )
             yield parent.but(name=f"{parent.name}/{self.name}")
             return
-        with parent.reboot(System(self.name, DOM0_MIB, _under_xen)) as dom0:
+        sched = self.chosen["sched"]
+        under = _under_xen if sched == "credit2" else partial(_under_xen, more=f" sched={sched}")
+        with parent.reboot(System(self.word, DOM0_MIB, under)) as dom0:
             guest.load_modules(
                 dom0,
                 *("xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd"),
@@ -137,6 +148,10 @@ class DomU(EnvironmentLayer):
             network=Network(Way.VIF, "xen-netfront"),
         )
 
+    def options(self) -> Mapping[str, object]:
+        """Extra xl options for this guest."""
+        return self.more
+
     def join(self, site: Site, process: Process) -> None:
         """Nothing to do: xl has done it."""
 
@@ -174,7 +189,7 @@ class DomU(EnvironmentLayer):
                 "vif": [f"vifname={site.link.interface},script={work}/vif"],
                 "on_crash": "destroy",
                 "on_reboot": "destroy",
-                **self.more,
+                **self.options(),
             }
             text = "".join(f"{key} = {value!r}\n" for key, value in config.items())
             dom0.put(text.encode(), f"{work}/domain.cfg")
@@ -192,6 +207,15 @@ class Pv(DomU):
     picture: ClassVar[Picture | None] = PICTURES["pv"]
     catalogue: ClassVar[str | None] = "Xen PV guest"
     kind: ClassVar[str] = "pv"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter(
+            "shim", ("off", "on"), "a Xen of its own between it and Xen, which makes a PVH guest of it"
+        ),
+    )
+
+    def options(self) -> Mapping[str, object]:
+        """With the shim, the hardware-assisted guest is the shim."""
+        return {**self.more, "type": "pvh", "pvshim": 1} if self.chosen["shim"] == "on" else self.more
 
 
 class Pvh(DomU):

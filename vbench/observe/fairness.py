@@ -94,7 +94,13 @@ _MEDIA = {
     Medium.LOOP_DEVICE: "a loop device",
     Medium.TIMED_MEMORY: "ext4 in the testbed's own memory, with a fixed service time",
 }
-_CACHES = {Cache.NONE: ", cache=none", Cache.WRITEBACK: ", through the parent's page cache", None: ""}
+_CACHES = {
+    Cache.NONE: ", cache=none",
+    Cache.WRITEBACK: ", through the parent's page cache",
+    Cache.WRITETHROUGH: ", through the parent's page cache, each write to storage",
+    Cache.UNSAFE: ", through the parent's page cache, flushes ignored",
+    None: "",
+}
 _PATHS = {
     Way.LOOPBACK: "loopback",
     Way.VETH: "virtual Ethernet pair",
