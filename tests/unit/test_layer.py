@@ -14,6 +14,8 @@ from vbench.hosts.base import Host, Result
 from vbench.hosts.local import LocalHost
 from vbench.layers import guest
 from vbench.layers.base import Available, Shape, Unavailable, layer_classes, make_layer
+from vbench.layers.kvm import Kvm
+from vbench.layers.oci import filter_of
 from vbench.layers.qemu import Qemu
 from vbench.layers.roots import cpus_for
 from vbench.layers.stack import Stack
@@ -39,6 +41,96 @@ def test_path(text: str, path: str) -> None:
     assert stack.depth == path.count("/")
     assert stack.prefix(stack.depth) == stack
     assert stack.prefix(0).path == path.split("/", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("gvisor:kvm", "local/gvisor:kvm"),
+        ("gvisor:platform=kvm", "local/gvisor:kvm"),
+        ("gvisor:systrap", "local/gvisor"),
+        ("kvm:cache=writeback,machine=microvm", "local/kvm:machine=microvm,cache=writeback"),
+        ("testbed/kvm:machine=q35/oci:seccomp=podman,runc", "local/testbed/kvm/oci:runc,seccomp=podman"),
+    ],
+)
+def test_parameters_are_written_in_one_way(text: str, path: str) -> None:
+    """What is not the first choice, in the order of the layer; so that one stack has one name."""
+    stack = Stack.parse(text)
+    assert stack.path == path
+    assert Stack.parse(path) == stack
+    top = stack.top()
+    assert top is not None
+    assert top.word == stack.layers[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("gvisor:kvn", "gvisor takes no parameter 'kvn'", "did you mean gvisor:kvm?"),
+        ("gvisor:platform=kvn", "gvisor: platform is 'kvn'", "did you mean kvm?"),
+        ("gvisor:platform=zz", "gvisor: platform is 'zz'", "it takes systrap, ptrace, kvm"),
+        ("kvm:microvm", "kvm takes no parameter 'microvm'", "did you mean kvm:machine=microvm?"),
+        ("kvm:cache=none,cache=none", "kvm: cache is given twice", "give it once"),
+        ("chroot:x=1", "chroot takes no parameter 'x=1'", "it takes none: write chroot"),
+        ("kvm:", "'kvm:' names no parameter", "write kvm"),
+        ("kvm:,", "kvm takes no parameter ''", "it takes machine=q35|microvm, cpu=host|generic"),
+        ("kwm:cache=none", "there is no layer 'kwm'", "did you mean kvm?"),
+    ],
+)
+def test_bad_parameters(text: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Stack.parse(f"local/{text}")
+    assert caught.value.message == message
+    assert (caught.value.hint or "").startswith(hint)
+
+
+def test_a_parameter_changes_what_is_started_and_what_is_drawn() -> None:
+    plain, small = make_layer("kvm"), make_layer("kvm:machine=microvm,cpu=generic")
+    assert isinstance(plain, Kvm)
+    assert isinstance(small, Kvm)
+    assert "q35,usb=off,graphics=off,memory-backend=ram" in plain.machine(Shape())
+    assert small.machine(Shape())[1].startswith("microvm,")
+    assert "qemu64" in small.machine(Shape())
+    assert plain.drawn() == Kvm.picture
+    drawn = small.drawn()
+    assert drawn is not None
+    assert drawn.boxes[-1][2] == "devices by QEMU, machine=microvm, cpu=generic"
+
+
+def test_a_profile_becomes_the_filter_of_a_runtime() -> None:
+    """Rules for other architectures, and those for capabilities that are not there, are left out."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 38,
+        "syscalls": [
+            {
+                "names": ["read"],
+                "action": "SCMP_ACT_ALLOW",
+                "args": [],
+                "comment": "",
+                "includes": {},
+                "excludes": {},
+            },
+            {"names": ["breakpoint"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm"]}},
+            {"names": ["arch_prctl"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64", "x32"]}},
+            {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {
+                "names": ["clone"],
+                "action": "SCMP_ACT_ALLOW",
+                "args": [{"index": 0}],
+                "excludes": {"caps": ["CAP_SYS_ADMIN"]},
+            },
+        ],
+    }
+
+    def allowed(*capabilities: str) -> list[str]:
+        made = filter_of(profile, [*capabilities])
+        assert (made["defaultAction"], made["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 38)
+        assert all(rule.keys() <= {"names", "action", "args", "errnoRet"} for rule in made["syscalls"])
+        return [name for rule in made["syscalls"] for name in rule["names"]]
+
+    assert allowed() == ["read", "arch_prctl", "clone"]
+    assert allowed("CAP_SYS_ADMIN") == ["read", "arch_prctl", "mount"]
 
 
 @pytest.mark.parametrize("text", ["", "/", "local//uml", "uml//chroot"])
@@ -78,6 +170,11 @@ def test_layers_are_found_by_name() -> None:
         "pv",
         "pvh",
         "hvm",
+        "oci",
+        "nspawn",
+        "lxc",
+        "podman",
+        "gvisor",
     } <= known.keys()
     for name, layer in known.items():
         assert layer.name == name  # what an environment's path says is what a stack is asked for by

@@ -23,7 +23,7 @@ from vbench.hosts.local import LocalHost
 from vbench.layers.base import make_layer
 from vbench.layers.guest import out_of_memory
 
-from .conftest import LAYERS, SHAPE, Opener, Running, a_guest, guest_process
+from .conftest import ISOLATORS, LAYERS, SHAPE, Opener, Running, a_guest, guest_process
 
 Start = Callable[..., Running]
 
@@ -89,9 +89,12 @@ def _inside(layer: str, running: Running) -> Iterator[bytes]:
     # What is found may have ended by the time it is looked at: a layer's check of its tool, for one.
     with contextlib.suppress(AssertionError, psutil.NoSuchProcess, OSError):
         process = guest_process(layer, running.popen.pid)
-        if layer in {"chroot", "bubblewrap"}:
+        if layer in ISOLATORS:
             for child in process.children(recursive=True):
                 yield Path(f"/proc/{child.pid}/cmdline").read_bytes()
+        elif layer == "gvisor":  # whose tasks are processes without a command line
+            if not all(child.cmdline() for child in process.children(recursive=True)):
+                yield b"sleep, or still starting"
         elif sum(process.cpu_times()[:2]) > 0.5:
             yield b"sleep, or still starting"
 
@@ -121,12 +124,20 @@ with ExitStack() as opened:
 """
 
 
+def _opens(can: Callable[[str], None], layer: str) -> bool:
+    try:
+        can(layer)
+    except pytest.skip.Exception:
+        return False
+    return True
+
+
 def test_after_the_harness_was_killed(can: Callable[[str], None], cache: Path) -> None:
     """Its children die with it; its working files go at the next start."""
-    for layer in LAYERS:
-        can(layer)
+    those = [layer for layer in LAYERS if _opens(can, layer)]
+    assert len(those) > 2
     harness = subprocess.Popen(
-        [sys.executable, "-c", HARNESS, *LAYERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HARNESS, *those], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert harness.stdout is not None

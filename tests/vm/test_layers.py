@@ -19,11 +19,12 @@ from vbench.hosts.local import LocalHost
 from vbench.layers.base import Unavailable, make_layer
 from vbench.observe import facts
 
-from .conftest import LAYERS, SHAPE, Climber, Opener, a_guest
+from .conftest import ISOLATORS, LAYERS, SHAPE, Climber, Opener, a_guest
 
 ON_THE_TESTBED = {
     "testbed": "testbed",
     "kvm": "testbed/kvm",
+    "gvisor:kvm": "testbed/gvisor:kvm",
     "xen": "testbed/xen",
     **{name: f"testbed/xen/{name}" for name in ("pv", "pvh", "hvm")},
 }
@@ -83,8 +84,11 @@ def test_holds_the_capsule_s_bytes(host: Host, built: Capsule) -> None:
 
 def test_runs_the_kernel_of_its_technique(opened: Opened, built: Capsule) -> None:
     release = opened.host.run(["uname", "-r"]).text
-    if opened.layer in {"chroot", "bubblewrap"}:
+    if opened.layer in ISOLATORS:
         assert release == opened.parent.run(["uname", "-r"]).text
+    elif opened.layer.startswith("gvisor"):
+        assert release != opened.parent.run(["uname", "-r"]).text
+        assert "Starting gVisor" in opened.host.run(["dmesg"]).text
     elif opened.layer == "uml":
         assert release in [path.name for path in (built.directory / "tree/usr/lib/uml/modules").iterdir()]
     else:
@@ -103,7 +107,7 @@ def test_gets_what_it_says(opened: Opened) -> None:
     host, placed = opened.host, opened.host.placement
     known = facts.collect(host)
     assert host.run(["nproc"]).text == str(placed.vcpus) == "1"
-    if opened.layer not in {"chroot", "bubblewrap", "testbed", "xen"}:
+    if opened.layer not in {*ISOLATORS, "gvisor", "gvisor:kvm", "testbed", "xen"}:
         assert placed.memory_mib == SHAPE.memory_mib
         assert known["cpus"] == "1"
         size = int(host.run(["df", "-Pk", host.scratch]).text.split()[-5])
@@ -122,8 +126,8 @@ def test_states_what_the_facts_show(opened: Opened) -> None:
     if opened.layer == "xen":  # the same machine, booted otherwise
         assert replace(host.placement, memory_mib=None) == replace(parent.placement, memory_mib=None)
         return
-    one_kernel = same("cat", "/proc/sys/kernel/random/boot_id")
-    assert one_kernel == (opened.layer in {"chroot", "bubblewrap"})
+    one_kernel = same("grep", "^btime", "/proc/stat")  # some containers are given a boot_id of their own
+    assert one_kernel == (opened.layer in ISOLATORS)
     assert (host.placement.disk == parent.placement.disk) == one_kernel
     if opened.layer != "testbed":  # which is its own peer
         one_network = one_kernel and same("readlink", "/proc/self/ns/net")

@@ -32,7 +32,9 @@ _SEEN: dict[str, frozenset[str]] = {
     "bhyve": frozenset(("bhyve",)),
     "uml": frozenset(("User Mode Linux",)),
 }
-_ISOLATORS = "BSD jail, chroot, bubblewrap, LXC, OpenVZ, Docker, Podman, systemd-nspawn, Linux-VServer"
+_ISOLATORS = (
+    "BSD jail, chroot, bubblewrap, LXC, OpenVZ, Docker, OCI container, Podman, systemd-nspawn, Linux-VServer"
+)
 _KERNELS = "gVisor, coLinux, Adeos, Dovetail, L4Linux"
 WITHOUT_HYPERVISOR = frozenset(f"{_ISOLATORS}, {_KERNELS}".split(", "))
 """Systems of the catalogue that show what their host runs on, or nothing."""

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Run something in a control group of its own, which goes with it, however it ends. Run by the parent's shell in a
+# private mount namespace.
+# $1 working folder, $2 the group's name, then what to run.
+set -e
+work=$1 group=$2; shift 2
+if [ -d /sys/fs/cgroup/memory ]; then # the first version's hierarchies, one a controller
+    places="/sys/fs/cgroup/memory/$group /sys/fs/cgroup/cpu/$group /sys/fs/cgroup/pids/$group"
+else
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 vbench /sys/fs/cgroup
+    places=/sys/fs/cgroup/$group
+    for controller in memory cpu pids; do # not where it is given to nobody below
+        { echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control; } 2> /dev/null || true
+    done
+fi
+# What removes them, in a session of its own, when all that is started here has ended: it waits for the end of a pipe
+# that only they hold.
+# shellcheck disable=SC2016 # it is another shell that expands this
+remove='read -r _; for place; do
+    tries=0
+    while [ -d "$place" ] && [ $tries -lt 100 ]; do
+        find "$place" -depth -type d -exec rmdir {} + || sleep 0.1
+        tries=$((tries + 1))
+    done
+done'
+mkfifo "$work/held"
+# shellcheck disable=SC2086 # the places are words
+env -u VBENCH_OWNER setsid sh -c "$remove" sh $places < "$work/held" > /dev/null 2>&1 &
+exec 9> "$work/held"
+for place in $places; do
+    mkdir "$place"
+    echo 0 > "$place/cgroup.procs"
+done
+exec "$@"
