@@ -57,7 +57,9 @@ def quickstart(
     open_here = [row for row in rows if row.available]
     stacks = []
     if only is not Where.testbed:
-        stacks += ["local", *(row.stack for row in open_here if not layer_classes()[row.layer].clock)]
+        # What needs an add-on has been built by somebody for something else.
+        own = {name for name, layer in layer_classes().items() if not layer.clock and layer.needs is None}
+        stacks += ["local", *(row.stack for row in open_here if row.layer in own)]
     if only is not Where.local and any(row.layer == "testbed" for row in open_here):
         stacks += [f"local/testbed/{each}" for each in TECHNIQUES]
     if not stacks:
