@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from vbench.capsule import add_on, capsule
+from vbench.cli.main import app
+from vbench.errors import UsageError
 from vbench.hosts.base import Payload
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import Unavailable
@@ -73,3 +78,33 @@ def test_a_layer_without_its_add_on_says_so(wanted: AddOn, monkeypatch: pytest.M
     add_on.build(wanted)
     held = replace(payload, add_ons=add_on.parts([wanted]))
     assert Chroot().lacks(LocalHost(payload=held)) is None
+
+
+def test_a_name_that_is_none_is_said_before_anything_is_built(wanted: AddOn, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["capsule", "build", "oci", "ocy"])
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.message == "there is no add-on 'ocy'"
+    assert "oci" in (done.exception.hint or "")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_the_capsule_has_is_left_out(tmp_path: Path) -> None:
+    """A file with the same bytes, at its place in a merged /usr; a hard link stands by itself."""
+    base, archive = tmp_path / "base", tmp_path / "add-on.tar"
+    (base / "usr/bin").mkdir(parents=True)
+    (base / "usr/bin/same").write_text("same")
+    (base / "usr/bin/other").write_text("another version")
+    with tarfile.open(tmp_path / "packages.tar", "w") as out:
+        for name, data in (("bin/same", b"same"), ("bin/other", b"new"), ("lib/x/file", b"more")):
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("./bin/linked")
+        link.type, link.linkname = tarfile.LNKTYPE, "./bin/same"
+        out.addfile(link)
+    with tarfile.open(tmp_path / "packages.tar") as tar, tarfile.open(archive, "w") as out:
+        for member in tar.getmembers():
+            add_on._take(out, tar, member, base)
+    with tarfile.open(archive) as tar:
+        held = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert held == {"usr/bin/other": b"new", "usr/lib/x/file": b"more", "usr/bin/linked": b"same"}

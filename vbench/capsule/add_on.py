@@ -7,6 +7,7 @@ the cache next to the capsule, as ``add-on.tar`` (copied to parents reached over
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -162,6 +163,7 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
 def _take(out: tarfile.TarFile, tar: tarfile.TarFile, member: tarfile.TarInfo, base: Path) -> None:
     """Take over what the capsule's tree does not have already, to where a system with a merged /usr has it."""
     read = tar.extractfile(member) if member.isreg() or member.islnk() else None
+    member = copy.copy(member)  # the archive finds what a hard link leads to by its name
     member.name = _merged(member.name.removeprefix("./"))
     there = base / member.name
     if member.isdir():

@@ -11,6 +11,7 @@ import typer
 from vbench.cli.console import say, warn
 from vbench.cli.options import Json
 from vbench.errors import UsageError
+from vbench.technique import AddOn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,11 +37,9 @@ def build(
     from vbench.capsule import add_on, capsule
     from vbench.layers.base import needed
 
-    known = {each.name: each for each in needed()}
-    if strangers := {*(add_ons or ())} - known.keys():
-        raise UsageError(f"there is no add-on {min(strangers)!r}", f"there are {', '.join(sorted(known))}")
+    asked = add_ons and _named(add_ons)  # before anything is built, and only then: it takes what opens layers
     built = capsule.build(say, mirror=mirror)
-    for wanted in (known[name] for name in add_ons or known):
+    for wanted in asked or needed():
         part = add_on.build(wanted, say, mirror=mirror)
         if update_lock:
             add_on.write_lock(wanted, part)
@@ -50,6 +49,15 @@ def build(
     elif built.manifest.drift:
         warn(f"{len(built.manifest.drift)} packages differ from the lock file; see vbench capsule show")
     say(f"capsule {built.digest}")
+
+
+def _named(names: list[str]) -> list[AddOn]:
+    from vbench.layers.base import needed
+
+    known = {each.name: each for each in needed()}
+    if strangers := {*names} - known.keys():
+        raise UsageError(f"there is no add-on {min(strangers)!r}", f"there are {', '.join(sorted(known))}")
+    return [known[name] for name in names]
 
 
 @app.command("show")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,9 +140,9 @@ def _cell(axes: Axes, x: int, y: int, row: Any, shade: Any) -> None:
 
 
 def _path_lines(path: str, width: float) -> list[str]:
-    """A stack's path wrapped to the width of a column, broken after slashes if possible."""
+    """A stack's path wrapped to the width of a column, broken after its slashes, colons and commas if possible."""
     lines = [""]
-    for part in clean(path).replace("/", "/\0").split("\0"):
+    for part in re.split(r"(?<=[/:,])", clean(path)):
         if lines[-1] and text_width(lines[-1] + part, 8) > width - 0.06:
             lines.append("")
         lines[-1] += part

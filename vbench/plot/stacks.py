@@ -126,7 +126,8 @@ def _needs(box: Box, paths: bool) -> float:
     bold = len(label) + len(factor)
     letters = max(bold * 1.15 + 2 * bool(factor), len(note) * 0.9)
     above = sum(_needs(child, paths) for child in box.on) + _GAP * max(0, len(box.on) - 1)
-    return max(letters * _LETTER + 0.16, above + (2 * _PAD if box.kind == "isolator" else 0))
+    isolator = box.kind == "isolator"
+    return max(letters * _LETTER + (0.22 if isolator else 0.16), above + (2 * _PAD if isolator else 0))
 
 
 def _height(box: Box) -> float:
