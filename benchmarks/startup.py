@@ -16,8 +16,7 @@ from typing import Any
 
 from vbench.capsule.capsule import require
 from vbench.hosts.base import Host
-from vbench.hosts.ssh.connect import connect
-from vbench.layers import guest
+from vbench.hosts.ssh import connect
 from vbench.layers.base import Shape, Unavailable, make_layer
 from vbench.layers.stack import open_root
 
@@ -35,11 +34,12 @@ def remember_logins() -> list[Login]:
     """From now on, record how to log in again to every environment that is opened."""
     logins: list[Login] = []
 
-    def remembering(parent: Host, address: Any, **options: Any) -> AbstractContextManager[Host]:
-        logins.append(partial(connect, parent, address, **options))
+    def remembering(*where: Any, **options: Any) -> AbstractContextManager[Host]:
+        logins.append(partial(connected, *where, **options))
         return logins[-1]()
 
-    vars(guest).update(connect=remembering)
+    connected = connect.connect
+    vars(connect).update(connect=remembering)
     return logins
 
 
