@@ -53,9 +53,14 @@ class GVisor(Container):
     )
 
     def probe(self, parent: Host) -> Available | Unavailable:
-        """What a container needs; with the platform kvm, a /dev/kvm on which a kernel boots."""
+        """What a container needs, and user namespaces; with the platform kvm, a /dev/kvm on which a kernel boots."""
         answer = super().probe(parent)
-        if isinstance(answer, Unavailable) or self.chosen["platform"] != "kvm":
+        if isinstance(answer, Unavailable):
+            return answer
+        if parent.run(["unshare", "--user", "--map-root-user", "true"], check=False).code != 0:
+            hint = "it may itself be in a container, or in a chroot, where there are none"
+            return Unavailable(f"{parent.name} gives no user namespace, which gVisor makes", hint)
+        if self.chosen["platform"] != "kvm":
             return answer
 
         found = Kvm().probe(parent)
