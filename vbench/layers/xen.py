@@ -22,6 +22,8 @@ from vbench.layers.parameters import Parameter
 from vbench.technique import PICTURES, Picture, Technique
 
 DOM0_MIB = 2304
+SHIM_MIB = 512
+"""What a guest with a shim comes up in: of 256 and 320 MiB the shim said that they are not enough RAM for its guest."""
 TOOLS = "/usr/lib/xen-4.17/bin"
 
 
@@ -148,7 +150,7 @@ class DomU(EnvironmentLayer):
             network=Network(Way.VIF, "xen-netfront"),
         )
 
-    def options(self) -> Mapping[str, object]:
+    def options(self, shape: Shape) -> Mapping[str, object]:
         """Extra xl options for this guest."""
         return self.more
 
@@ -189,7 +191,7 @@ class DomU(EnvironmentLayer):
                 "vif": [f"vifname={site.link.interface},script={work}/vif"],
                 "on_crash": "destroy",
                 "on_reboot": "destroy",
-                **self.options(),
+                **self.options(site.shape),
             }
             text = "".join(f"{key} = {value!r}\n" for key, value in config.items())
             dom0.put(text.encode(), f"{work}/domain.cfg")
@@ -213,9 +215,18 @@ class Pv(DomU):
         ),
     )
 
-    def options(self) -> Mapping[str, object]:
-        """With the shim, the hardware-assisted guest is the shim."""
-        return {**self.more, "type": "pvh", "pvshim": 1} if self.chosen["shim"] == "on" else self.more
+    def options(self, shape: Shape) -> Mapping[str, object]:
+        """With the shim, the hardware-assisted guest is the shim.
+
+        Raises ``LayerUnavailable`` for a shape in which it has too little memory for itself and its guest.
+        """
+        if self.chosen["shim"] == "off":
+            return self.more
+        if shape.memory_mib < SHIM_MIB:
+            raise LayerUnavailable(
+                f"shim=on needs {SHIM_MIB} MiB, the shape has {shape.memory_mib}", "give it more"
+            )
+        return {**self.more, "type": "pvh", "pvshim": 1}
 
 
 class Pvh(DomU):

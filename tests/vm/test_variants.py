@@ -1,0 +1,77 @@
+"""Layers with parameters: each is seen from outside to be what it says, on the testbed."""
+
+from __future__ import annotations
+
+import pytest
+
+from vbench.capsule.capsule import Capsule
+from vbench.errors import LayerUnavailable
+from vbench.hosts.base import Host
+from vbench.hosts.placement import Cache
+from vbench.layers.base import Shape, make_layer
+from vbench.layers.stack import Stack, open_layers
+
+from .conftest import SHAPE, Climber
+
+
+def emulator(parent: Host) -> str:
+    """The command line of the emulator that runs a guest on ``parent``."""
+    shown = "for each in /proc/[0-9]*; do tr '\\0' ' ' < $each/cmdline; echo; done 2> /dev/null"
+    lines = parent.run(["sh", "-c", shown]).text.splitlines()
+    found = [line for line in lines if "-accel kvm" in line and "ld-linux" in line.split()[0]]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_guest_without_a_bus(climber: Climber) -> None:
+    with climber("testbed/kvm:machine=microvm,cpu=generic,cache=unsafe") as (*_, parent, host):
+        assert host.name == "local/testbed/kvm:machine=microvm,cpu=generic,cache=unsafe"
+        assert host.placement.disk.cache == Cache.UNSAFE
+        assert host.run(["ls", "/sys/bus/virtio/devices"]).text.split() == [f"virtio{n}" for n in range(4)]
+        assert host.run(["sh", "-c", "ls /sys/bus/pci/devices 2> /dev/null | wc -l"]).text == "0"
+        assert "QEMU Virtual CPU" in host.run(["grep", "-m1", "model name", "/proc/cpuinfo"]).text
+        assert "cache=unsafe" in emulator(parent)
+
+
+def test_a_guest_in_huge_pages_with_what_takes_work_from_the_emulator(climber: Climber) -> None:
+    def reserved(host: Host) -> int:
+        return int(host.run(["cat", "/proc/sys/vm/nr_hugepages"]).text)
+
+    with climber("testbed") as (*_, parent):
+        before = reserved(parent)
+        with make_layer("kvm:iothread=on,vhost=on,pages=huge").open(parent, SHAPE) as host:
+            assert reserved(parent) - before == SHAPE.memory_mib // 2
+            line = emulator(parent)
+            assert "iothread=disk" in line
+            assert "vhost=on" in line
+            assert "hugetlb=on" in line
+            assert (
+                parent.run(["pgrep", "vhost-"], check=False).code == 0
+            )  # the kernel's thread for its packets
+            assert host.run(["echo", "here"]).text == "here"
+        assert reserved(parent) == before
+
+
+def test_huge_pages_are_not_taken_from_the_machine_itself(climber: Climber) -> None:
+    said = r"pages=huge needs \d+ huge pages, and local has \d+ free"
+    with climber("local") as (root,), pytest.raises(LayerUnavailable, match=said) as caught:
+        make_layer("qemu:pages=huge").open(root, SHAPE).__enter__()
+    assert (caught.value.hint or "").startswith("reserve them: sysctl vm.nr_hugepages=")
+
+
+def test_a_scheduler_and_a_shim_of_xen_s(built: Capsule) -> None:
+    stack, xl = Stack.parse("testbed/xen:sched=credit/pv:shim=on"), "/usr/lib/xen-4.17/bin/xl"
+    with open_layers(stack, built, Shape()) as (*_, dom0, host):
+        assert dom0.name == "local/testbed/xen:sched=credit"
+        assert dom0.run([xl, "info", "xen_scheduler"]).text == "credit"
+        assert host.run(["cat", "/sys/hypervisor/guest_type"]).text == "PV"
+        assert '"pvshim": "True"' in dom0.run([xl, "list", "--long"]).text  # to dom0 it is the shim's guest
+        with pytest.raises(LayerUnavailable, match="shim=on needs 512 MiB, the shape has 256"):
+            make_layer("pv:shim=on").open(dom0, SHAPE).__enter__()
+
+
+def test_a_filter_of_system_calls(climber: Climber) -> None:
+    for path, mode in (("testbed/oci", "0"), ("testbed/oci:seccomp=podman", "2")):
+        with climber(path) as (*_, host):
+            assert host.run(["sh", "-c", "grep ^Seccomp: /proc/self/status"]).text.split()[1] == mode
+            assert host.run(["cat", "/proc/self/cgroup"]).text == "0::/"  # a namespace's view of its own
