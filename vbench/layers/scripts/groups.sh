@@ -24,9 +24,9 @@ remove='read -r _; for place; do
     done
 done'
 mkfifo "$work/held"
+exec 9<> "$work/held" # for both ways, so that nobody waits for the other end to be opened
 # shellcheck disable=SC2086 # the places are words
-env -u VBENCH_OWNER setsid sh -c "$remove" sh $places < "$work/held" > /dev/null 2>&1 &
-exec 9> "$work/held"
+env -u VBENCH_OWNER setsid sh -c "$remove" sh $places < "$work/held" > /dev/null 2>&1 9>&- &
 for place in $places; do
     mkdir "$place"
     echo 0 > "$place/cgroup.procs"
