@@ -70,6 +70,7 @@ class Snapshot:
     processes: frozenset[tuple[int, str]]
     mounts: frozenset[str]
     links: frozenset[str]
+    groups: frozenset[str]
     namespaces: frozenset[str]
     files: frozenset[str]
 
@@ -107,13 +108,19 @@ def _links() -> frozenset[str]:
     return frozenset(path.name for path in Path("/sys/class/net").iterdir())
 
 
-_links_before = _links()
+def _groups() -> frozenset[str]:
+    """Control groups of environments."""
+    home = Path("/sys/fs/cgroup")
+    return frozenset(str(path) for glob in ("vbench-*", "*/vbench-*") for path in home.glob(glob))
+
+
+_before = _links() | _groups()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Whose a link is cannot be seen: where several workers made some, they are counted when all have ended."""
-    if not _WORKER and (changed := _links() ^ _links_before) and not _foreign_guests():
-        warnings.warn(f"links came or went: {sorted(changed)}", stacklevel=1)
+    """Whose a link or a control group is cannot be seen: those of several workers are counted when all have ended."""
+    if not _WORKER and (changed := (_links() | _groups()) ^ _before) and not _foreign_guests():
+        warnings.warn(f"links or control groups came or went: {sorted(changed)}", stacklevel=1)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -125,6 +132,7 @@ def snapshot() -> Snapshot:
         frozenset(_processes()),
         frozenset(_mounts()),
         _links(),
+        _groups(),
         frozenset(path.name for path in named.iterdir()) if named.is_dir() else frozenset(),
         frozenset(
             str(path)
@@ -154,8 +162,8 @@ def left_behind(before: Snapshot, patience: float = 5.0) -> dict[str, list[objec
     while True:
         old, new = asdict(before), asdict(snapshot())
         changes = {key: sorted(old[key] ^ new[key]) for key in old if old[key] != new[key]}
-        if "links" in changes and _WORKER:
-            del changes["links"]
+        if _WORKER:
+            changes = {key: changes[key] for key in changes.keys() - {"links", "groups"}}
         elif "links" in changes and _foreign_guests():
             warnings.warn(
                 f"links not compared, as others' guests run here: {changes.pop('links')}", stacklevel=2

@@ -16,17 +16,20 @@ fi
 # What removes them, in a session of its own, when all that is started here has ended: it waits for the end of a pipe
 # that only they hold.
 # shellcheck disable=SC2016 # it is another shell that expands this
-remove='read -r _; for place; do
+remove='echo > "$1/ready"; shift
+read -r _
+for place; do
     tries=0
     while [ -d "$place" ] && [ $tries -lt 100 ]; do
         find "$place" -depth -type d -exec rmdir {} + || sleep 0.1
         tries=$((tries + 1))
     done
 done'
-mkfifo "$work/held"
+mkfifo "$work/held" "$work/ready"
 exec 9<> "$work/held" # for both ways, so that nobody waits for the other end to be opened
 # shellcheck disable=SC2086 # the places are words
-env -u VBENCH_OWNER setsid sh -c "$remove" sh $places < "$work/held" > /dev/null 2>&1 9>&- &
+env -u VBENCH_OWNER setsid sh -c "$remove" sh "$work" $places < "$work/held" > /dev/null 2>&1 9>&- &
+read -r _ < "$work/ready" # before that, what ends this ends it, too
 for place in $places; do
     mkdir "$place"
     echo 0 > "$place/cgroup.procs"
