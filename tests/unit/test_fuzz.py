@@ -108,6 +108,7 @@ class Warden:
 
 
 sys.addaudithook(Warden.audit)
+sys.dont_write_bytecode = True  # of modules that are imported in the midst, in a fresh clone
 
 
 def alarm(*_: object) -> None:
