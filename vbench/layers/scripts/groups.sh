@@ -16,7 +16,7 @@ fi
 # What removes them, in a session of its own, when all that is started here has ended: it waits for the end of a pipe
 # that only they hold.
 # shellcheck disable=SC2016 # it is another shell that expands this
-remove='echo > "$1/ready"; shift
+remove='echo 1<> "$1/ready"; shift
 read -r _
 for place; do
     tries=0
@@ -26,10 +26,11 @@ for place; do
     done
 done'
 mkfifo "$work/held" "$work/ready"
-exec 9<> "$work/held" # for both ways, so that nobody waits for the other end to be opened
+exec 8<> "$work/ready" 9<> "$work/held" # for both ways, so that nobody waits for the other end to be opened
 # shellcheck disable=SC2086 # the places are words
-env -u VBENCH_OWNER setsid sh -c "$remove" sh "$work" $places < "$work/held" > /dev/null 2>&1 9>&- &
-read -r _ < "$work/ready" # before that, what ends this ends it, too
+env -u VBENCH_OWNER setsid sh -c "$remove" sh "$work" $places < "$work/held" > /dev/null 2>&1 8>&- 9>&- &
+read -r _ <&8 # before that, what ends this ends it, too
+exec 8>&-
 for place in $places; do
     mkdir "$place"
     echo 0 > "$place/cgroup.procs"
