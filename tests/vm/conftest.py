@@ -119,12 +119,12 @@ _before = _links() | _groups()
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Whose a link or a control group is cannot be seen: those of several workers are counted when all have ended."""
+    if _WORKER:
+        return
     end = time.monotonic() + 5
-    while (
-        _links() | _groups()
-    ) != _before and time.monotonic() < end:  # the last of them may be going just now
-        time.sleep(0.1)
-    if not _WORKER and (changed := (_links() | _groups()) ^ _before) and not _foreign_guests():
+    while (changed := (_links() | _groups()) ^ _before) and time.monotonic() < end:
+        time.sleep(0.1)  # the last of them may be going just now
+    if changed and not _foreign_guests():
         warnings.warn(f"links or control groups came or went: {sorted(changed)}", stacklevel=1)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -161,7 +161,7 @@ def _foreign_guests() -> bool:
     )
 
 
-def left_behind(before: Snapshot, patience: float = 20.0) -> dict[str, list[object]]:
+def left_behind(before: Snapshot, patience: float = 5.0) -> dict[str, list[object]]:
     """What has come or gone since; the kernel takes a moment to clear namespaces away."""
     end = time.monotonic() + patience
     while True:

@@ -92,15 +92,14 @@ def filter_of(profile: Mapping[str, Any], capabilities: list[str]) -> dict[str, 
     Rules that only hold on other architectures, or with capabilities that the container does not have, are left out
     (containers/common, pkg/seccomp; Moby, profiles/seccomp).
     """
-    rules = []
+    rules, given = [], set(capabilities)
     for rule in profile["syscalls"]:
         only, never = rule.get("includes") or {}, rule.get("excludes") or {}
-        held = set(capabilities)
         if only.get("arches") and not {"amd64", "x86_64"} & set(only["arches"]):
             continue
         if {"amd64", "x86_64"} & set(never.get("arches") or []):
             continue
-        if not set(only.get("caps") or []) <= held or held & set(never.get("caps") or []):
+        if not set(only.get("caps") or []) <= given or given & set(never.get("caps") or []):
             continue
         kept = {key: rule[key] for key in ("names", "action", "args", "errnoRet") if rule.get(key)}
         rules.append(kept)
