@@ -82,8 +82,9 @@ def _processes() -> Iterator[tuple[int, str]]:
                 if process.ppid() == os.getpid() and process.pid not in _known_to_subprocess():
                     os.waitpid(process.pid, os.WNOHANG)  # an orphan that came to us
                 continue
-            # gVisor makes these as its tasks need them, and keeps them; without it they are somebody else's children.
-            if (parent := process.parent()) is None or parent.cmdline()[:1] != ["runsc-sandbox"]:
+            # gVisor makes these as its tasks need them, and keeps them; each traces another, which is its child. They
+            # are left behind if it has ended, and then are no longer below it.
+            if not any(parent.cmdline()[:1] == ["runsc-sandbox"] for parent in process.parents()):
                 yield process.pid, " ".join(process.cmdline())[:120]
         except (psutil.NoSuchProcess, ChildProcessError):
             continue

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from vbench.harness.events import Began
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class ConsoleProgress:
     """Shows what a run is doing: a progress bar on a terminal, else a line whenever there is news."""
 
     def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         self._bar = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import ValidationError
-
 from vbench.cli.options import group
 from vbench.errors import UsageError, first_problem
 
@@ -15,6 +13,8 @@ app = group()
 @app.command(hidden=True)
 def work() -> None:
     """Carry out a unit of a run, read as JSON on standard input; its events go to standard output, one a line."""
+    from pydantic import ValidationError
+
     from vbench.capsule import capsule
     from vbench.harness.exact import worker_for
     from vbench.harness.units import WorkUnit

@@ -8,19 +8,13 @@ import secrets
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-)
+from typing import TYPE_CHECKING, Self
 
 from vbench import paths
 from vbench.errors import HostError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 @dataclass(frozen=True)
@@ -32,6 +26,8 @@ class KeyPair:
     @classmethod
     def generate(cls, chance: random.Random | None = None) -> Self:
         """A fresh key pair; of a deterministic machine's own chance where that is given."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         if chance is None or isinstance(chance, random.SystemRandom):
             return cls(Ed25519PrivateKey.generate())
         return cls(Ed25519PrivateKey.from_private_bytes(chance.randbytes(32)))
@@ -39,11 +35,15 @@ class KeyPair:
     @property
     def public(self) -> str:
         """The public key as one line in OpenSSH format: ``ssh-ed25519 AAAA...``."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         return self.private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
     @property
     def openssh(self) -> bytes:
         """The private key in OpenSSH format."""
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
         return self.private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
@@ -69,6 +69,9 @@ def client_key_path() -> Path:
 
 def client_key() -> KeyPair:
     """The key that vbench logs in with; created on first use, the same for all processes of this user."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
     path = client_key_path()
     try:
         if not path.exists():
