@@ -39,6 +39,10 @@ class AddOn:
     dependencies, but for the paths ``exclude`` (shell patterns); ``files``: programs and scripts,
     by their path in the add-on's tree; ``sources``: C files, compiled by the capsule's compiler with these flags,
     by the path of what is made of them; ``lock``: a file recording the packages it was built from before.
+
+    ``script``: a shell script, and files that it is given, which makes the tree of other packages, unpacked by suite;
+    see :mod:`vbench.capsule.made`. ``material`` names them (``suite`` or ``suite/component`` to packages; {release}
+    stands for the release of the capsule's kernel).
     """
 
     name: str
@@ -47,6 +51,8 @@ class AddOn:
     files: Mapping[str, Path] = field(default_factory=dict)
     sources: Mapping[str, tuple[Path, tuple[str, ...]]] = field(default_factory=dict)
     lock: Path | None = None
+    script: tuple[Path, ...] = ()
+    material: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vbench.capsule import add_on, capsule
+from vbench.capsule import add_on, capsule, made
 from vbench.cli.main import app
 from vbench.errors import UsageError
 from vbench.hosts.base import Payload
@@ -64,7 +64,7 @@ def test_its_lock_says_what_differs(wanted: AddOn, tmp_path: Path) -> None:
 
 def test_packages_are_named_by_their_archives() -> None:
     listing = "aa  libc6_2.36-9+deb12u14_amd64.deb\nbb  bc_1%3a3.24-1.1_amd64.deb\n"
-    assert add_on._packages(listing) == [
+    assert made.packages(listing) == [
         {"name": "bc", "version": "1:3.24-1.1", "sha256": "bb"},
         {"name": "libc6", "version": "2.36-9+deb12u14", "sha256": "aa"},
     ]

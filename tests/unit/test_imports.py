@@ -146,7 +146,7 @@ def test_commands_run_through_hosts() -> None:
         "capsule.programs",
         "capsule.capsule",
     ]
-    allowed += ["capsule.add_on", "cli.install", "cli.terminal"]
+    allowed += ["capsule.add_on", "capsule.made", "cli.install", "cli.terminal"]
     assert users <= {f"vbench.{name}" for name in allowed}
 
 

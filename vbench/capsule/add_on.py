@@ -19,11 +19,10 @@ import tarfile
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from pydantic import BaseModel, ValidationError
 
-from vbench.capsule import capsule, rootfs
+from vbench.capsule import capsule, made, rootfs
 from vbench.errors import VbenchError
 from vbench.hosts.base import Part
 from vbench.technique import AddOn
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 
 LAYOUT = 1
 """Incremented when this module's output for the same packages and files changes."""
-_ARCHIVE = "http://deb.debian.org/debian"
 # What mmdebstrap and apt leave in a tree that comes from the build machine.
 _LEFT_OUT = ("dev", "etc/apt", "etc/dpkg", "etc/hostname", "etc/resolv.conf", "tmp", "var")
 
@@ -52,6 +50,10 @@ def recipe(wanted: AddOn) -> str:
     plan = capsule.recipe()
     lines = [f"layout {LAYOUT}", wanted.name, plan.suite, plan.architecture, *sorted(wanted.packages)]
     lines += [f"beside {plan.digest()}", *wanted.exclude] if wanted.packages else []
+    if wanted.script:
+        lines += [f"{suite} {' '.join(names)}" for suite, names in sorted(wanted.material.items())]
+        lines += [f"made by {_sha256(file.read_bytes())}" for file in wanted.script]
+        lines += [f"beside {plan.digest()}", *wanted.exclude]
     lines += [f"{path} {_sha256(file.read_bytes())}" for path, file in sorted(wanted.files.items())]
     for path, (source, flags) in sorted(wanted.sources.items()):
         lines.append(f"{path} {_sha256(source.read_bytes())} {' '.join(flags)} {plan.digest()}")
@@ -103,7 +105,7 @@ def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | Non
             drift=capsule.drift_from_lock(packages, wanted.lock) if wanted.lock else [],
         )
         (work / "add-on.json").write_text(manifest.model_dump_json(indent=1))
-        if wanted.packages:
+        if packages:
             _compress(archive)
         home = capsule.home() / f"add-on-{wanted.name}-{manifest.digest[:16]}"
         shutil.rmtree(home, ignore_errors=True)
@@ -143,15 +145,17 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
         if wanted.packages:
             base = capsule.require().directory / "tree"
             source = work / "packages.tar"
-            _extract(wanted, source, mirror)
+            made.extract(wanted, source, mirror)
             with tarfile.open(source) as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    if name == "add-on-packages":
-                        packages = _packages(tar.extractfile(member).read().decode())  # type: ignore[union-attr]
+                    if name == made.LISTED:
+                        packages = made.packages(tar.extractfile(member).read().decode())  # type: ignore[union-attr]
                     elif not any(PurePosixPath(name).is_relative_to(left) for left in _LEFT_OUT):
                         _take(out, tar, member, base)
             source.unlink()
+        if wanted.script:
+            packages += made.made(wanted, out, work, mirror)
         for path, file in sorted(wanted.files.items()):
             data = file.read_bytes()
             _add(out, path, data)
@@ -202,32 +206,6 @@ def _compiled(source: Path, flags: Iterable[str], work: Path) -> bytes:
         if done.returncode != 0:
             raise VbenchError(f"the capsule's compiler cannot make {source.name}: {done.stderr.strip()}")
         return Path(name, "made").read_bytes()
-
-
-def _extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
-    """Unpack packages and their dependencies without installing them; takes seconds."""
-    plan = capsule.recipe()
-    listed = 'cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/add-on-packages"'
-    argv = ["--variant=extract", f"--architectures={plan.architecture}"]
-    argv += [
-        '--aptopt=APT::Install-Recommends "false"',
-        *(f"--dpkgopt=path-exclude={g}" for g in (*plan.exclude, *wanted.exclude)),
-    ]
-    for suite in sorted({name.partition("/")[2] for name in wanted.packages} - {""}):
-        line = f"deb {mirror or _ARCHIVE} {suite} main"
-        argv.append(f'--setup-hook=echo "{line}" > "$1/etc/apt/sources.list.d/{suite}.list"')
-    argv += [f"--include={','.join(wanted.packages)}", f"--extract-hook={listed}", plan.suite, str(target)]
-    rootfs.mmdebstrap(wanted.name, [*argv, *([mirror] if mirror else [])])
-
-
-def _packages(listing: str) -> list[dict[str, str]]:
-    """Name, version and archive SHA-256 of each package, from ``sha256sum`` output for the archives."""
-    found = []
-    for line in listing.splitlines():
-        digest, _, file = line.partition("  ")
-        name, version, _ = unquote(file).split("_")
-        found.append({"name": name, "version": version, "sha256": digest})
-    return sorted(found, key=lambda package: package["name"])
 
 
 def _sha256(data: bytes) -> str:

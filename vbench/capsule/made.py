@@ -1,0 +1,120 @@
+"""Debian packages of an add-on, unpacked without installing them; and add-ons that a script makes of such packages."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from vbench.capsule import capsule, rootfs
+from vbench.errors import VbenchError
+from vbench.technique import AddOn
+
+LISTED = "add-on-packages"
+"""A file at the root of what is unpacked: the SHA-256 and file name of each package, as by ``sha256sum``."""
+_ARCHIVE = "http://deb.debian.org/debian"
+
+
+def extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
+    """Unpack the packages of the capsule's suite and its backports, with their dependencies; takes seconds."""
+    plan = capsule.recipe()
+    more = sorted({name.partition("/")[2] for name in wanted.packages} - {""})
+    lines = [f"deb {mirror or _ARCHIVE} {suite} main" for suite in more]
+    hooks = [
+        f'--setup-hook=echo "{line}" > "$1/etc/apt/sources.list.d/{suite}.list"'
+        for line, suite in zip(lines, more, strict=True)
+    ]
+    exclude = (*plan.exclude, *wanted.exclude)
+    _unpack(wanted.name, plan.suite, wanted.packages, exclude, target, mirror, hooks)
+
+
+def made(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) -> list[dict[str, str]]:
+    """Add to ``out`` the tree that the add-on's script makes of its material; return the packages of that.
+
+    The script is told the capsule's tree, a folder with what each suite was unpacked to, and its files; it writes to
+    ``made`` in that folder. It runs as root of a mount namespace, and of a user namespace if vbench is not run as
+    root. Raises ``VbenchError`` with its last lines if it fails.
+    """
+    tree = capsule.require().directory / "tree"
+    release = next((tree / "lib/modules").iterdir()).name
+    found, making = [], work / "making"
+    making.mkdir()
+    for whole, names in sorted(wanted.material.items()):
+        suite, _, component = whole.partition("/")
+        packed, folder = making / f"{suite}.tar", making / suite
+        named = [name.format(release=release) for name in names]
+        # The newest suite is signed for a week only, and a mirror may be late.
+        more = ['--aptopt=Acquire::Check-Valid-Until "false"']
+        more += [f"--components=main,{component}"] if component else []
+        _unpack(wanted.name, suite, named, wanted.exclude, packed, mirror, more)
+        folder.mkdir()
+        subprocess.run(["tar", "-xf", packed, "-C", folder, "--exclude=./dev/*"], check=True)
+        packed.unlink()
+        found += packages((folder / LISTED).read_text())
+
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    argv = ["unshare", "--mount", *user, "sh", str(wanted.script[0]), str(tree), str(making)]
+    argv += map(str, wanted.script[1:])
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = "\n".join(done.stderr.splitlines()[-8:])
+        raise VbenchError(f"the add-on {wanted.name} cannot be made:\n{said}")
+    for path in sorted((making / "made").rglob("*")):
+        _add(out, path, str(path.relative_to(making / "made")))
+    shutil.rmtree(making)
+    return found
+
+
+def _add(out: tarfile.TarFile, path: Path, name: str) -> None:
+    """The same bytes whoever built it, and when."""
+    member = tarfile.TarInfo(f"./{name}")
+    member.mtime = rootfs.EPOCH
+    if path.is_symlink():
+        member.type, member.linkname = tarfile.SYMTYPE, str(path.readlink())
+        out.addfile(member)
+    elif path.is_dir():
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        out.addfile(member)
+    else:
+        data = path.read_bytes()
+        member.size, member.mode = len(data), 0o755
+        out.addfile(member, io.BytesIO(data))
+
+
+def _unpack(
+    what: str,
+    suite: str,
+    names: Sequence[str],
+    exclude: Sequence[str],
+    target: Path,
+    mirror: str | None,
+    more: Sequence[str],
+) -> None:
+    listed = f'cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/{LISTED}"'
+    argv = [
+        "--variant=extract",
+        f"--architectures={capsule.recipe().architecture}",
+        '--aptopt=APT::Install-Recommends "false"',
+        *(f"--dpkgopt=path-exclude={glob}" for glob in exclude),
+        *more,
+        f"--include={','.join(names)}",
+        f"--extract-hook={listed}",
+        suite,
+        str(target),
+    ]
+    rootfs.mmdebstrap(what, [*argv, *([mirror] if mirror else [])])
+
+
+def packages(listing: str) -> list[dict[str, str]]:
+    """Name, version and archive SHA-256 of each package, from ``sha256sum`` output for the archives."""
+    found = []
+    for line in listing.splitlines():
+        digest, _, file = line.partition("  ")
+        name, version, _ = unquote(file).split("_")
+        found.append({"name": name, "version": version, "sha256": digest})
+    return sorted(found, key=lambda package: package["name"])
