@@ -126,6 +126,17 @@ def scratch_disk(parent: Host, path: str, shape: Shape) -> None:
     make_ext4(parent, path, timeout=120)
 
 
+@contextmanager
+def loop_device(host: Host, path: str, *options: str) -> Iterator[str]:
+    """A file or a device as a block device of its own."""
+    device = host.run([*host.program("losetup"), "--find", "--show", *options, path]).text
+    try:
+        yield device
+    finally:
+        with suppress(ConnectionLost):
+            host.run([*host.program("losetup"), "--detach", device], check=False)
+
+
 def make_ext4(host: Host, path: str, *, timeout: float) -> None:
     """Make an ext4 file system in a file or on a device, with no work deferred to the kernel.
 

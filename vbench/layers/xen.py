@@ -114,6 +114,8 @@ def _toolstack(dom0: Host) -> Iterator[None]:
             yield
 
 
+# Past dom0's page cache, with its storage's sector size.
+_DIRECT = ("--direct-io=on", "--sector-size", "4096")
 _BLOCK = script(guest.SCRIPTS / "xen-block.sh")
 _VIF = script(guest.SCRIPTS / "xen-vif.sh")
 
@@ -169,8 +171,8 @@ class DomU(EnvironmentLayer):
         with ExitStack() as opened:
             devices = [
                 (dom0.run(["readlink", "-f", payload.image]).text, "r"),
-                (opened.enter_context(_loop(dom0, f"{work}/seed", direct=False)), "r"),
-                (opened.enter_context(_loop(dom0, f"{work}/scratch", direct=True)), "w"),
+                (opened.enter_context(guest.loop_device(dom0, f"{work}/seed")), "r"),
+                (opened.enter_context(guest.loop_device(dom0, f"{work}/scratch", *_DIRECT)), "w"),
             ]
             kernel = ["sh", "-c", 'ls -d "$1"/$2', "sh", payload.tree, self.kernel]
             config = {
@@ -252,18 +254,6 @@ class Hvm(DomU):
     letters: ClassVar[str] = "efg"  # a to d are also emulated, and an emulated disk cannot be read-only
     kernel: ClassVar[str] = "boot/vmlinuz-*"  # firmware only accepts the compressed kernel
     more: ClassVar[Mapping[str, object]] = {"vga": "none", "usb": 0}
-
-
-@contextmanager
-def _loop(dom0: Host, path: str, *, direct: bool) -> Iterator[str]:
-    """A file as a block device in dom0; ``direct``: past its page cache, with its storage's sector size."""
-    how = ["--direct-io=on", "--sector-size", "4096"] if direct else []
-    device = dom0.run([*dom0.program("losetup"), "--find", "--show", *how, path]).text
-    try:
-        yield device
-    finally:
-        with suppress(ConnectionLost):
-            dom0.run([*dom0.program("losetup"), "--detach", device], check=False)
 
 
 class _Domain(Process):
