@@ -297,8 +297,8 @@ def test_command(call: Call) -> None:
     code, out, err = call("catalog", "--lang", "de")
     assert (code, out, err.count("\n")) == (2, "", 1)
     code, out, _ = call("catalog", "--lang", "en")
-    assert re.search(r"VirtualBox .* over SSH *\n", out)
-    out = call("catalog", "virtualbox")[1]
+    assert re.search(r"VMware Workstation .* over SSH *\n", out)
+    out = call("catalog", "vmware workstation")[1]
     assert "    vbench run --hosts hosts.toml -s guest -w full\n" in out
     code, out, err = call("catalog", "xne")
     assert code == 2

@@ -47,6 +47,8 @@ class Way(StrEnum):
     TAP = "tap"
     USER_MODE = "user-mode"
     """QEMU's own network, which needs no privilege."""
+    NAT = "nat"
+    """VirtualBox's own network, by which it hands on connections."""
     VIF = "vif"
     """Xen's backend in dom0."""
 

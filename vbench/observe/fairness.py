@@ -106,6 +106,7 @@ _PATHS = {
     Way.VETH: "virtual Ethernet pair",
     Way.TAP: "a tap",
     Way.USER_MODE: "QEMU's user-mode network",
+    Way.NAT: "VirtualBox's network",
     Way.VIF: "a Xen vif",
 }
 
