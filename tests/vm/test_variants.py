@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from vbench.capsule.capsule import Capsule
@@ -75,3 +77,19 @@ def test_a_filter_of_system_calls(climber: Climber) -> None:
         with climber(path) as (*_, host):
             assert host.run(["sh", "-c", "grep ^Seccomp: /proc/self/status"]).text.split()[1] == mode
             assert host.run(["cat", "/proc/self/cgroup"]).text == "0::/"  # a namespace's view of its own
+
+
+def test_virtualbox_runs_on_the_processor_and_is_what_its_parameter_says(climber: Climber) -> None:
+    log = 'cat "$1"/virtualbox.*/vbench/Logs/VBox.log'
+    driver = ["test", "-e", "/dev/vboxdrv"]
+    with climber("testbed") as (*_, parent):
+        with make_layer("virtualbox:paravirt=none").open(parent, SHAPE) as host:
+            said = parent.run(["sh", "-c", log, "sh", parent.scratch]).text
+            assert "HMR3Init: AMD-V w/ nested paging" in said
+            assert re.search(r"IgnoreFlush +<integer> = 0x0000000000000000 \(0\)", said)
+            assert host.run(["virt-what"]).text == "virtualbox"  # with KVM's interface it says "kvm", too
+            assert host.run(["cat", "/sys/class/dmi/id/product_name"]).text == "VirtualBox"
+            assert host.placement.disk.cache == Cache.WRITEBACK
+            assert parent.run(driver, check=False).code == 0
+        assert parent.run(driver, check=False).code == 1
+        assert parent.run(["ls", parent.scratch]).text == "lost+found"

@@ -137,6 +137,12 @@ def loop_device(host: Host, path: str, *options: str) -> Iterator[str]:
             host.run([*host.program("losetup"), "--detach", device], check=False)
 
 
+def has_direct_io(host: Host, folder: str, size: int) -> bool:
+    """Whether files there can be read and written past the page cache in blocks of so many bytes."""
+    argv = ["dd", "if=/dev/zero", f"of={folder}/direct", f"bs={size}", "count=1", "oflag=direct"]
+    return host.run(argv, check=False).code == 0
+
+
 def make_ext4(host: Host, path: str, *, timeout: float) -> None:
     """Make an ext4 file system in a file or on a device, with no work deferred to the kernel.
 

@@ -194,5 +194,4 @@ def huge_pages(parent: Host, mebibytes: int) -> Iterator[None]:
 
 def _cache_mode(site: Site) -> Cache:
     """``NONE`` (only the guest's cache) if the parent's file system has direct I/O, else ``WRITEBACK``."""
-    argv = ["dd", "if=/dev/zero", f"of={site.work}/direct", "bs=4096", "count=1", "oflag=direct"]
-    return Cache.NONE if site.parent.run(argv, check=False).code == 0 else Cache.WRITEBACK
+    return Cache.NONE if guest.has_direct_io(site.parent, site.work, 4096) else Cache.WRITEBACK

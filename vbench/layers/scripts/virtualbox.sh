@@ -1,11 +1,11 @@
 #!/bin/sh
 # Create a guest in VirtualBox and run it, as the first process of a namespace: when this ends, all does.
 # $1 the capsule's tree, $2 its image, $3 working folder, $4 the add-on's tree, $5 where VirtualBox is: that tree, or / if
-# it is installed; the guest's $6 memory in MiB, $7 processors, $8 paravirtualized interface, $9 port on the parent's
-# loopback; then its own address and the kernel's arguments.
+# it is installed; the guest's $6 memory in MiB, $7 processors, $8 paravirtualized interface, $9 mode of its time stamp
+# counter; then its port on the parent's loopback, its own address and the kernel's arguments.
 set -e
-tree=$1 image=$2 work=$3 add_on=$4 root=$5 memory=$6 processors=$7 interface=$8 port=$9; shift 9
-address=$1; shift
+tree=$1 image=$2 work=$3 add_on=$4 root=$5 memory=$6 processors=$7 interface=$8 counter=$9; shift 9
+port=$1 address=$2; shift 2
 export HOME=/root VBOX_USER_HOME=/tmp/vbench/home VBOX_IPC_SOCKETID=vbench
 
 # The boot disk, as VirtualBox does not start a kernel by itself.
@@ -80,6 +80,7 @@ manage storageattach vbench --storagectl disks --port 1 --type hdd --medium /tmp
 manage storageattach vbench --storagectl disks --port 2 --type hdd --medium /tmp/vbench/scratch.vmdk
 # By default it does not pass on what the guest wants flushed.
 manage setextradata vbench "VBoxInternal/Devices/virtio-scsi/0/LUN#2/AttachedDriver/Config/IgnoreFlush" 0
+manage setextradata vbench VBoxInternal/TM/TSCMode "$counter"
 trap 'exit 143' TERM INT
 chroot "$root" /usr/lib/virtualbox/VBoxHeadless --startvm vbench --vrde off &
 wait $!
