@@ -272,10 +272,15 @@ Climber = Callable[[str], AbstractContextManager[list[Host]]]
 def climber(built: Capsule, can: Callable[[str], None]) -> Climber:
     """Opens a stack of the small shape, for all its hosts; skips where its lowest layer is not available."""
 
+    held = LocalHost(payload=replace(built.payload(), add_ons=add_on.parts(needed())))
+
     def opens(path: str) -> AbstractContextManager[list[Host]]:
         stack = Stack.parse(path)
         for name in stack.layers[:1]:
             can(name)
+        for name in stack.layers:
+            if answer := make_layer(name).lacks(held):
+                pytest.skip(answer.reason)
         return open_layers(stack, built, SHAPE)
 
     return opens

@@ -83,6 +83,8 @@ def test_virtualbox_runs_on_the_processor_and_is_what_its_parameter_says(climber
     log = 'cat "$1"/virtualbox.*/vbench/Logs/VBox.log'
     driver = ["test", "-e", "/dev/vboxdrv"]
     with climber("testbed") as (*_, parent):
+        if answer := make_layer("virtualbox").lacks(parent):
+            pytest.skip(answer.reason)
         with make_layer("virtualbox:paravirt=none").open(parent, SHAPE) as host:
             said = parent.run(["sh", "-c", log, "sh", parent.scratch]).text
             assert "HMR3Init: AMD-V w/ nested paging" in said

@@ -132,25 +132,11 @@ class VirtualBox(EnvironmentLayer):
                 guest.load_modules(parent, "loop")
                 image = opened.enter_context(guest.loop_device(parent, image, "--read-only"))
             kernel = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on {guest.kernel_choices(parent)}"
-            argv = [
-                "sh",
-                "-c",
-                _RUN,
-                "sh",
-                site.payload.tree,
-                image,
-                site.work,
-                tree,
-                "/" if installed else tree,
-            ]
-            argv += [
-                str(shape.memory_mib),
-                str(shape.vcpus),
-                self.chosen["paravirt"],
-                _TSC[self.chosen["tsc"]],
-            ]
-            argv += [str(link.port), link.address, *kernel.split()]
-            yield opened.enter_context(parent.spawn([*NAMESPACES, *argv]))
+            where = [site.payload.tree, image, site.work, tree, "/" if installed else tree]
+            size = [str(shape.memory_mib), str(shape.vcpus)]
+            chosen = [self.chosen["paravirt"], _TSC[self.chosen["tsc"]]]
+            told = [*where, *size, *chosen, str(link.port), link.address, *kernel.split()]
+            yield opened.enter_context(parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told]))
 
     def settle(self, site: Site, host: Host) -> None:
         """The guest's kernel gets its parent's huge page setting."""
