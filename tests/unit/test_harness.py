@@ -258,7 +258,7 @@ def test_an_error_of_one_worker_ends_the_others(tmp_path: Path) -> None:
         Bundle.create(tmp_path / "run", info_of(plan)) as bundle,
         pytest.raises(VbenchError, match="it broke"),
     ):
-        Dispatcher(Recorder(bundle), Heard(), one).carry_out(units)
+        Dispatcher(Recorder(bundle), Heard(), one, lanes=2).carry_out(units)
     assert sorted(closed) == sorted(COUNTED)
 
 
