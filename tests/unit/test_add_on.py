@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from vbench.capsule import add_on, capsule, made
 from vbench.cli.main import app
-from vbench.errors import UsageError
+from vbench.errors import UsageError, VbenchError
 from vbench.hosts.base import Payload
 from vbench.hosts.local import LocalHost
 from vbench.layers.base import Unavailable
@@ -68,6 +71,49 @@ def test_packages_are_named_by_their_archives() -> None:
         {"name": "bc", "version": "1:3.24-1.1", "sha256": "bb"},
         {"name": "libc6", "version": "2.36-9+deb12u14", "sha256": "aa"},
     ]
+
+
+@pytest.fixture
+def scripted(wanted: AddOn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddOn:
+    """An add-on that a script makes, beside a capsule of which only the kernel's release is there."""
+    (tmp_path / "capsule/tree/lib/modules/6.1.0-1").mkdir(parents=True)
+    held = SimpleNamespace(directory=tmp_path / "capsule")
+    monkeypatch.setattr(capsule, "require", lambda: held)
+    (tmp_path / "make.sh").write_text(
+        'set -e\nmkdir "$2/made"\nmount -t tmpfs none /mnt\nls "$1/lib/modules" > "$2/made/release"\n'
+        'cp "$3" "$2/made/given"\nln -s given "$2/made/link"\n'
+    )
+    return replace(wanted, files={}, script=(tmp_path / "make.sh", tmp_path / "greet"))
+
+
+def test_a_script_makes_it(scripted: AddOn, tmp_path: Path) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    built = add_on.build(scripted)
+    tree = Path(add_on.parts([scripted])["toy"].directory) / "tree"
+    assert (tree / "release").read_text() == "6.1.0-1\n"
+    assert (tree / "link").readlink() == Path("given")
+    assert (tree / "given").read_bytes() == (tmp_path / "greet").read_bytes()
+    assert {path.name for path in tree.parent.iterdir()} == {"add-on.json", "add-on.tar", "tree"}
+    assert Path("/proc/self/mountinfo").read_text() == before
+    shutil.rmtree(tree.parent)
+    assert add_on.build(scripted).digest == built.digest
+    (tmp_path / "greet").write_text("another\n")
+    assert add_on.find(scripted) is None  # what the script is given is part of what is wanted
+    (tmp_path / "make.sh").write_text("echo no such thing >&2\nexit 3\n")
+    with pytest.raises(VbenchError, match="the add-on toy cannot be made:\nno such thing"):
+        add_on.build(scripted)
+
+
+def test_material_that_cannot_be_had_is_an_error_of_its_own(
+    scripted: AddOn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that tests go on without it, and with nothing else that fails."""
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho there is no {release}: $* >&2\nexit 7\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    wanted = replace(scripted, material={"moving/contrib": ("box", "headers-{release}")})
+    with pytest.raises(made.MaterialUnavailable, match=r"headers-6\.1\.0-1"):
+        add_on.build(wanted)
 
 
 def test_a_layer_without_its_add_on_says_so(wanted: AddOn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,11 @@ from vbench.capsule import capsule, rootfs
 from vbench.errors import VbenchError
 from vbench.technique import AddOn
 
+
+class MaterialUnavailable(VbenchError):
+    """The packages that an add-on is made of cannot be had, as may be so of a suite that moves."""
+
+
 LISTED = "add-on-packages"
 """A file at the root of what is unpacked: the SHA-256 and file name of each package, as by ``sha256sum``."""
 _ARCHIVE = "http://deb.debian.org/debian"
@@ -38,7 +43,7 @@ def made(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) ->
 
     The script is told the capsule's tree, a folder with what each suite was unpacked to, and its files; it writes to
     ``made`` in that folder. It runs as root of a mount namespace, and of a user namespace if vbench is not run as
-    root. Raises ``VbenchError`` with its last lines if it fails.
+    root. Raises ``MaterialUnavailable``, or ``VbenchError`` with the script's last lines if that fails.
     """
     tree = capsule.require().directory / "tree"
     release = next((tree / "lib/modules").iterdir()).name
@@ -51,7 +56,10 @@ def made(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) ->
         # The newest suite is signed for a week only, and a mirror may be late.
         more = ['--aptopt=Acquire::Check-Valid-Until "false"']
         more += [f"--components=main,{component}"] if component else []
-        _unpack(wanted.name, suite, named, wanted.exclude, packed, mirror, more)
+        try:
+            _unpack(wanted.name, suite, named, wanted.exclude, packed, mirror, more)
+        except VbenchError as error:
+            raise MaterialUnavailable(error.message, error.hint) from error
         folder.mkdir()
         subprocess.run(["tar", "-xf", packed, "-C", folder, "--exclude=./dev/*"], check=True)
         packed.unlink()

@@ -11,12 +11,12 @@ made=$work/made lib=usr/lib/x86_64-linux-gnu box=usr/lib/virtualbox
 mkdir -p "$made/$box/components" "$made/$lib" "$made/usr/lib64" "$made/usr/bin" "$made/boot" "$made/etc"
 mkdir "$made/dev" "$made/proc" "$made/sys" "$made/tmp" "$made/run" "$made/root" "$work/source" "$work/scsi"
 cp "$3" "$work/scsi/init"
-tar -xf "$work/sid/usr/src/virtualbox.tar.bz2" -C "$work/source"
 
-# The capsule's own compiler and kmod, with the kernel's headers over them.
+# All by the capsule's own programs, with the kernel's headers over them: the machine that builds it may have none.
 mount --bind "$work" "$capsule/mnt"
 # shellcheck disable=SC2016 # it is another shell that expands this
 chroot "$capsule" sh -ec '
+    busybox tar -xjf /mnt/sid/usr/src/virtualbox.tar.bz2 -C /mnt/source
     release=$(ls /lib/modules) base=/mnt/bookworm scsi=/mnt/scsi
     mount -t overlay -o "lowerdir=$base/usr:/usr" vbench /usr
     export KBUILD_BUILD_TIMESTAMP=@1700000000 KBUILD_BUILD_USER=vbench KBUILD_BUILD_HOST=vbench
