@@ -18,6 +18,7 @@ from vbench.layers.environment import EnvironmentLayer, Site, add_on
 from vbench.layers.guest import Link
 from vbench.layers.isolation import NAMESPACES, needs_root
 from vbench.layers.parameters import Parameter
+from vbench.layers.qemu import command_line
 from vbench.technique import AddOn, Picture, Technique
 
 _RUN = script(guest.SCRIPTS / "virtualbox.sh")
@@ -131,7 +132,7 @@ class VirtualBox(EnvironmentLayer):
                 # It flushes what it opens, which the testbed's image does not answer; of this the kernel does.
                 guest.load_modules(parent, "loop")
                 image = opened.enter_context(guest.loop_device(parent, image, "--read-only"))
-            kernel = f"console=ttyS0 quiet panic=-1 random.trust_cpu=on {guest.kernel_choices(parent)}"
+            kernel = command_line(guest.kernel_choices(parent))
             where = [site.payload.tree, image, site.work, tree, "/" if installed else tree]
             size = [str(shape.memory_mib), str(shape.vcpus)]
             chosen = [self.chosen["paravirt"], _TSC[self.chosen["tsc"]]]
@@ -145,13 +146,11 @@ class VirtualBox(EnvironmentLayer):
 
 @contextmanager
 def _driver(parent: Host, module: str) -> Iterator[None]:
-    """VirtualBox's driver in the parent's kernel."""
-    loaded = parent.run(["test", "-e", "/dev/vboxdrv"], check=False).code == 0
-    if not loaded:
+    """VirtualBox's driver in the parent's kernel; the last of several guests there takes it away."""
+    if parent.run(["test", "-e", "/dev/vboxdrv"], check=False).code != 0:
         parent.run([*parent.program("busybox"), "insmod", module], timeout=guest.patience(parent, 20))
     try:
         yield
     finally:
-        with suppress(ConnectionLost):
-            if not loaded:
-                parent.run([*parent.program("busybox"), "rmmod", "vboxdrv"], check=False)
+        with suppress(ConnectionLost):  # it stays as long as it is in use
+            parent.run([*parent.program("busybox"), "rmmod", "vboxdrv"], check=False)
