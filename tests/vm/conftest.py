@@ -250,11 +250,16 @@ def nothing_left(nothing_left_by_module: None) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def can(built: Capsule) -> Callable[[str], None]:
+def machine(built: Capsule) -> LocalHost:
+    """This machine, with the capsule and the add-ons that have been built."""
+    return LocalHost(payload=replace(built.payload(), add_ons=add_on.parts(needed())))
+
+
+@pytest.fixture(scope="session")
+def can(machine: LocalHost) -> Callable[[str], None]:
     """Skips the test, with the layer's own reason, where a layer cannot open on this machine."""
-    host = LocalHost(payload=replace(built.payload(), add_ons=add_on.parts(needed())))
     layers = {name: make_layer(name) for name in [*LAYERS, "testbed"]}
-    answers = {name: layer.lacks(host) or layer.probe(host) for name, layer in layers.items()}
+    answers = {name: layer.lacks(machine) or layer.probe(machine) for name, layer in layers.items()}
 
     def check(name: str) -> None:
         answer = answers[name]
@@ -269,17 +274,18 @@ Climber = Callable[[str], AbstractContextManager[list[Host]]]
 
 
 @pytest.fixture(scope="session")
-def climber(built: Capsule, can: Callable[[str], None]) -> Climber:
-    """Opens a stack of the small shape, for all its hosts; skips where its lowest layer is not available."""
+def climber(built: Capsule, machine: LocalHost, can: Callable[[str], None]) -> Climber:
+    """Opens a stack of the small shape, for all its hosts.
 
-    held = LocalHost(payload=replace(built.payload(), add_ons=add_on.parts(needed())))
+    Skips where its lowest layer is not available, or an add-on has not been built.
+    """
 
     def opens(path: str) -> AbstractContextManager[list[Host]]:
         stack = Stack.parse(path)
         for name in stack.layers[:1]:
             can(name)
         for name in stack.layers:
-            if answer := make_layer(name).lacks(held):
+            if answer := make_layer(name).lacks(machine):
                 pytest.skip(answer.reason)
         return open_layers(stack, built, SHAPE)
 

@@ -158,9 +158,9 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
             packages += made.made(wanted, out, work, mirror)
         for path, file in sorted(wanted.files.items()):
             data = file.read_bytes()
-            _add(out, path, data)
+            made.add_file(out, path, data)
         for path, (source, flags) in sorted(wanted.sources.items()):
-            _add(out, path, _compiled(source, flags, work))
+            made.add_file(out, path, _compiled(source, flags, work))
     return packages
 
 
@@ -185,12 +185,6 @@ def _take(out: tarfile.TarFile, tar: tarfile.TarFile, member: tarfile.TarInfo, b
 def _merged(name: str) -> str:
     top = name.partition("/")[0]
     return f"usr/{name}" if top in ("bin", "sbin", "lib", "lib64") else name
-
-
-def _add(out: tarfile.TarFile, path: str, data: bytes) -> None:
-    info = tarfile.TarInfo(f"./{path}")
-    info.size, info.mode, info.mtime = len(data), 0o755, rootfs.EPOCH
-    out.addfile(info, io.BytesIO(data))
 
 
 def _compiled(source: Path, flags: Iterable[str], work: Path) -> bytes:

@@ -89,9 +89,14 @@ def _add(out: tarfile.TarFile, path: Path, name: str) -> None:
         member.type, member.mode = tarfile.DIRTYPE, 0o755
         out.addfile(member)
     else:
-        data = path.read_bytes()
-        member.size, member.mode = len(data), 0o755
-        out.addfile(member, io.BytesIO(data))
+        add_file(out, name, path.read_bytes())
+
+
+def add_file(out: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A file of root's that may be run, of no time in particular."""
+    member = tarfile.TarInfo(f"./{name}")
+    member.size, member.mode, member.mtime = len(data), 0o755, rootfs.EPOCH
+    out.addfile(member, io.BytesIO(data))
 
 
 def _unpack(
