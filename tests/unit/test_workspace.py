@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from vbench.cli.main import app
 from vbench.errors import UsageError, VbenchError
+from vbench.hosts.process import living, start
 from vbench.hosts.workspace import end_orphans, measuring, remove_stale, session
 
 HOLD = """
@@ -66,6 +67,25 @@ def test_gone_at_its_end(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), session(tmp_path) as folder:
         raise ZeroDivisionError
     assert not folder.exists()
+
+
+def test_a_child_that_nothing_else_ends_is_ended_with_the_last_session(tmp_path: Path) -> None:
+    """As after an interrupt between its start and the block that ends it; a killed shell makes no folder anew."""
+    before = start(("sleep", "100"), stdin=subprocess.DEVNULL)
+    with session(tmp_path) as folder:
+        again = f'while :; do mkdir -p "{folder}/scratch/x"; done'
+        with session(tmp_path):
+            lost = start(("sh", "-c", again), stdin=subprocess.DEVNULL)
+            while not (folder / "scratch/x").exists():
+                time.sleep(0.01)
+        assert living(lost.pid)
+    try:
+        assert not folder.exists()
+        assert not living(lost.pid)
+        assert living(before.pid)  # started by somebody else in this process
+    finally:
+        before.end()
+        lost.end()
 
 
 def test_of_a_killed_process(tmp_path: Path) -> None:

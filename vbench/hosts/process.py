@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 
@@ -221,8 +222,26 @@ def _popen(argv: tuple[str, ...], cpus: frozenset[int] | None, stdin: int, stder
 
 def kill_all() -> None:
     """Kill every child at once; their owners notice and clean up."""
-    for child in list(_children):
+    for child in children():
         child.signal(signal.SIGKILL)
+
+
+def children() -> frozenset[Child]:
+    """The children not yet reaped."""
+    return frozenset(_children)
+
+
+def kill_but(others: Collection[Child], patience: float = 5.0) -> None:
+    """Kill every child but those, and wait until its group is gone.
+
+    An interrupt may come after a child was started and before the block begins that ends it.
+    """
+    lost = [child for child in children() if child not in others]
+    for child in lost:
+        child.signal(signal.SIGKILL)
+    end = time.monotonic() + patience
+    while any(living(child.pid) for child in lost) and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def living(group: int) -> list[int]:

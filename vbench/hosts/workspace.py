@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +22,15 @@ from pathlib import Path
 from vbench import paths
 from vbench.errors import UsageError, VbenchError
 from vbench.files import holders
-from vbench.hosts.process import MARK, owner, owner_lives
+from vbench.hosts.process import MARK, Child, children, kill_but, owner, owner_lives
 
 _FOLDER = re.compile(r"s[a-z0-9_]{8}")
 _MEMORY = re.compile(r"vbench-(\d+\.\d+\.\d+)-[a-z0-9_]{8}")
 _DYING = 2.0
 _SHARED = Path("/dev/shm")  # noqa: S108 - memory is what it is for
+_counting = threading.Lock()
+_sessions: list[None] = []
+_before: list[Child] = []
 _OWNED = re.compile(rf"(?:^|\0){MARK}=(\d+\.\d+\.\d+)(?:\0|$)".encode())
 
 
@@ -34,8 +38,8 @@ _OWNED = re.compile(rf"(?:^|\0){MARK}=(\d+\.\d+\.\d+)(?:\0|$)".encode())
 def session(base: Path | None = None) -> Iterator[Path]:
     """A folder for the working files of one vbench process, removed at the end.
 
-    It is locked while in use, so that the next process recognizes and removes what a killed one left behind.
-    Raises ``VbenchError`` if it cannot be created.
+    It is locked while in use, so that the next process recognizes and removes what a killed one left behind. Before it
+    is removed, children are killed that would write to it. Raises ``VbenchError`` if it cannot be created.
     """
     home = (base or paths.cache()) / "sessions"
     try:
@@ -51,11 +55,29 @@ def session(base: Path | None = None) -> Iterator[Path]:
         ) from error
     with lock:
         try:
-            yield folder
+            with _no_child_left():
+                yield folder
         finally:
             _remove(folder)
             with contextlib.suppress(OSError):
                 remove_stale(home)  # of one that was still dying when this session began
+
+
+@contextmanager
+def _no_child_left() -> Iterator[None]:
+    """Children that were started since this process's first session began end with its last at the latest."""
+    with _counting:
+        if not _sessions:
+            _before[:] = children()
+        _sessions.append(None)
+    try:
+        yield
+    finally:
+        with _counting:
+            _sessions.pop()
+            if not _sessions:
+                kill_but(_before)
+                _before.clear()
 
 
 def tidy(home: Path | None = None) -> tuple[list[int], list[Path]]:
