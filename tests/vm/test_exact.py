@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vbench import load
@@ -181,6 +182,21 @@ def test_a_killed_harness_leaves_nothing(
     running.popen.send_signal(sig)
     running.end(20)
     assert vbench("exec", "local", "--", "true").returncode == 0  # the next one tidies up
+    assert abandoned() == set()
+
+
+def test_a_killed_machine_is_said_in_one_line(bundle: Path, start: Callable[..., Running]) -> None:
+    """As the kernel kills it for want of memory."""
+    before = machines()
+    running = start("exec", "testbed", "--", "sleep", "100000")
+    running.wait_for(lambda: any(next(path.glob("w*/gate"), None) for path in machines() - before))
+    for process in psutil.Process(running.popen.pid).children(recursive=True):
+        if "-icount" in process.cmdline():
+            process.kill()
+    done = running.end(20)
+    assert done.returncode == 1
+    assert "it was killed, as the kernel does when this machine has no memory left" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert abandoned() == set()
 
 

@@ -22,6 +22,7 @@ _ORDER = struct.Struct("<II")
 STATE, RAM = "state", "ram"
 """The files of a saved machine: its devices, and its memory."""
 _NO_MEMORY = {-signal.SIGBUS, 128 + signal.SIGBUS}
+_KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
 _THERE = 'cd "$1" && shift && exec "$@"'
 _IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 
@@ -120,6 +121,8 @@ def _said(process: Process) -> str:
     """The last that it said; or how it ended, if that tells more."""
     if process.poll() in _NO_MEMORY:
         return "there is no room left for its memory: what lies in /dev/shm may fill it"
+    if process.poll() in _KILLED:
+        return "it was killed, as the kernel does when this machine has no memory left; dmesg says if so"
     lines = _console(process).splitlines()
     return lines[-1] if lines else f"exit code {process.poll()}"
 
