@@ -21,8 +21,10 @@ from vbench.hosts.base import Host, Process
 _ORDER = struct.Struct("<II")
 STATE, RAM = "state", "ram"
 """The files of a saved machine: its devices, and its memory."""
-_NO_MEMORY = {-signal.SIGBUS, 128 + signal.SIGBUS}
-_KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
+_ENDED_BY = {
+    signal.SIGBUS: "there is no room left for its memory: what lies in /dev/shm may fill it",
+    signal.SIGKILL: "it was killed, as the kernel does when this machine has no memory left; dmesg says if so",
+}
 _THERE = 'cd "$1" && shift && exec "$@"'
 _IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 
@@ -119,12 +121,12 @@ def _last(process: Process) -> str:
 
 def _said(process: Process) -> str:
     """The last that it said; or how it ended, if that tells more."""
-    if process.poll() in _NO_MEMORY:
-        return "there is no room left for its memory: what lies in /dev/shm may fill it"
-    if process.poll() in _KILLED:
-        return "it was killed, as the kernel does when this machine has no memory left; dmesg says if so"
+    code = process.poll()
+    for number, why in _ENDED_BY.items():
+        if code in (-number, 128 + number):
+            return why
     lines = _console(process).splitlines()
-    return lines[-1] if lines else f"exit code {process.poll()}"
+    return lines[-1] if lines else f"exit code {code}"
 
 
 def _console(process: Process) -> str:
