@@ -20,7 +20,7 @@ from vbench.layers.stack import Stack, open_stack
 PARENTS = (
     *("testbed", "testbed/chroot", "testbed/bubblewrap", "testbed/oci", "testbed/oci:seccomp=podman"),
     *("testbed/nspawn", "testbed/lxc", "testbed/gvisor", "testbed/uml", "testbed/qemu", "testbed/kvm"),
-    *("testbed/xen", "testbed/xen/pv", "testbed/xen/pvh", "testbed/xen/hvm"),
+    *("testbed/virtualbox", "testbed/xen", "testbed/xen/pv", "testbed/xen/pvh", "testbed/xen/hvm"),
 )
 LAYERS = (
     *(
@@ -35,6 +35,7 @@ LAYERS = (
         "uml",
         "qemu",
         "kvm",
+        "virtualbox",
     ),
     *("xen", "pv", "pvh", "hvm"),
 )

@@ -42,7 +42,8 @@ class AddOn:
 
     ``script``: a shell script, and files that it is given, which makes the tree of other packages, unpacked by suite;
     see :mod:`vbench.capsule.made`. ``material`` names them (``suite`` or ``suite/component`` to packages; {release}
-    stands for the release of the capsule's kernel).
+    stands for the release of the capsule's kernel); ``wheels``: Python wheels, as
+    ``name==version``, to their SHA-256.
     """
 
     name: str
@@ -53,6 +54,7 @@ class AddOn:
     lock: Path | None = None
     script: tuple[Path, ...] = ()
     material: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wheels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

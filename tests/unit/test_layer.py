@@ -176,6 +176,7 @@ def test_layers_are_found_by_name() -> None:
         "podman",
         "gvisor",
         "virtualbox",
+        "libkrun",
     } <= known.keys()
     for name, layer in known.items():
         assert layer.name == name  # what an environment's path says is what a stack is asked for by

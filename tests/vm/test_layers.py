@@ -27,6 +27,7 @@ ON_THE_TESTBED = {
     "testbed": "testbed",
     "kvm": "testbed/kvm",
     "gvisor:kvm": "testbed/gvisor:kvm",
+    "libkrun": "testbed/libkrun",
     "virtualbox": "testbed/virtualbox",
     "xen": "testbed/xen",
     **{name: f"testbed/xen/{name}" for name in ("pv", "pvh", "hvm")},

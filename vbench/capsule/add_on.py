@@ -52,6 +52,7 @@ def recipe(wanted: AddOn) -> str:
     lines += [f"beside {plan.digest()}", *wanted.exclude] if wanted.packages else []
     if wanted.script:
         lines += [f"{suite} {' '.join(names)}" for suite, names in sorted(wanted.material.items())]
+        lines += [f"{wheel} {digest}" for wheel, digest in sorted(wanted.wheels.items())]
         lines += [f"made by {_sha256(file.read_bytes())}" for file in wanted.script]
         lines += [f"beside {plan.digest()}", *wanted.exclude]
     lines += [f"{path} {_sha256(file.read_bytes())}" for path, file in sorted(wanted.files.items())]
@@ -155,7 +156,7 @@ def _assemble(wanted: AddOn, archive: Path, work: Path, mirror: str | None) -> l
                         _take(out, tar, member, base)
             source.unlink()
         if wanted.script:
-            packages += made.made(wanted, out, work, mirror)
+            packages += made.by_script(wanted, out, work, mirror)
         for path, file in sorted(wanted.files.items()):
             data = file.read_bytes()
             made.add_file(out, path, data)

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
     _unpack(wanted.name, plan.suite, wanted.packages, exclude, target, mirror, hooks)
 
 
-def made(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) -> list[dict[str, str]]:
+def by_script(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) -> list[dict[str, str]]:
     """Add to ``out`` the tree that the add-on's script makes of its material; return the packages of that.
 
     The script is told the capsule's tree, a folder with what each suite was unpacked to, and its files; it writes to
@@ -64,6 +65,8 @@ def made(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) ->
         subprocess.run(["tar", "-xf", packed, "-C", folder, "--exclude=./dev/*"], check=True)
         packed.unlink()
         found += packages((folder / LISTED).read_text())
+    if wanted.wheels:
+        found += _wheels(wanted, making / "wheels")
 
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     argv = ["unshare", "--mount", *user, "sh", str(wanted.script[0]), str(tree), str(making)]
@@ -97,6 +100,29 @@ def add_file(out: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(f"./{name}")
     member.size, member.mode, member.mtime = len(data), 0o755, rootfs.EPOCH
     out.addfile(member, io.BytesIO(data))
+
+
+def _wheels(wanted: AddOn, folder: Path) -> list[dict[str, str]]:
+    """Fetch Python wheels and unpack them to one folder; return their names, versions and digests."""
+    folder.mkdir()
+    lines = [f"{wheel} --hash=sha256:{digest}" for wheel, digest in wanted.wheels.items()]
+    (folder / "wanted").write_text("\n".join(lines))
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    # Whatever Python it is that runs vbench: nothing in them is for Python to run.
+    argv += ["--only-binary=:all:", "--platform=manylinux_2_28_x86_64", "--python-version=3.11"]
+    argv += ["--require-hashes", f"--requirement={folder / 'wanted'}", f"--dest={folder}"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        hint = "is pip installed beside vbench, and a package index reachable?"
+        raise MaterialUnavailable(f"the add-on {wanted.name} cannot be made: {said}", hint)
+    for file in folder.glob("*.whl"):
+        shutil.unpack_archive(file, folder, "zip")
+    pairs = (wheel.split("==") for wheel in wanted.wheels)
+    return [
+        {"name": name, "version": version, "sha256": digest}
+        for (name, version), digest in zip(pairs, wanted.wheels.values(), strict=True)
+    ]
 
 
 def _unpack(

@@ -48,7 +48,7 @@ class Way(StrEnum):
     USER_MODE = "user-mode"
     """QEMU's own network, which needs no privilege."""
     NAT = "nat"
-    """VirtualBox's own network, by which it hands on connections."""
+    """A network of the hypervisor's own, by which it hands on connections."""
     VIF = "vif"
     """Xen's backend in dom0."""
 

@@ -106,7 +106,7 @@ _PATHS = {
     Way.VETH: "virtual Ethernet pair",
     Way.TAP: "a tap",
     Way.USER_MODE: "QEMU's user-mode network",
-    Way.NAT: "VirtualBox's network",
+    Way.NAT: "a network of the hypervisor's own",
     Way.VIF: "a Xen vif",
 }
 

@@ -1,0 +1,78 @@
+"""libkrun: a microVM, a guest with a kernel of its own and few devices, started like a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from vbench.hosts.base import Host, Process
+from vbench.hosts.command import script
+from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
+from vbench.layers import guest
+from vbench.layers.base import Available, Unavailable
+from vbench.layers.environment import EnvironmentLayer, Site, add_on
+from vbench.layers.guest import Link
+from vbench.layers.isolation import NAMESPACES, needs_root
+from vbench.layers.kvm import Kvm
+from vbench.technique import AddOn, Picture, Technique
+
+_RUN = script(guest.SCRIPTS / "libkrun.sh")
+
+
+class Libkrun(EnvironmentLayer):
+    """A guest of libkrun, by the microsandbox program that brings it along.
+
+    Its kernel is libkrun's own and its first process microsandbox's; the rest is as in other guests.
+    """
+
+    name: ClassVar[str] = "libkrun"
+    technique: ClassVar[Technique] = Technique.TYPE_1
+    summary: ClassVar[str] = "a microVM under KVM by libkrun, which brings a kernel of its own"
+    picture: ClassVar[Picture | None] = Picture(
+        "on",
+        (("kernel", "libkrun's kernel", "few devices, by libkrun"),),
+        "with KVM: the hypervisor",
+        hypervisor=True,
+    )
+    catalogue: ClassVar[str | None] = "libkrun"
+    processes: ClassVar[tuple[str, ...]] = ("msb", "krunvm")
+    needs: ClassVar[AddOn | None] = AddOn(
+        "libkrun",
+        script=(guest.SCRIPTS / "libkrun-add-on.sh", guest.SCRIPTS / "libkrun-init.sh"),
+        wheels={"microsandbox==0.7.11": "65f1e4bbf8d721c9f7f557329fb6c8cf41f554c1c6942eac8b941198fa283fe0"},
+        lock=Path(__file__).with_name("libkrun.lock.json"),
+    )
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """A KVM that works, and root, for mounts."""
+        answer = needs_root(parent, self.name) or Kvm().probe(parent)
+        return answer if isinstance(answer, Unavailable) else Available("the kernel that libkrun brings")
+
+    def link(self, parent: Host) -> Link:
+        """Its own network, in user space, with a port on the parent's loopback."""
+        return replace(guest.translated_link(parent), address="10.0.2.6", gateway="10.0.2.5")
+
+    def place(self, site: Site) -> Placement:
+        """vCPUs, memory and disk of the shape's size."""
+        return replace(
+            site.parent.placement,
+            vcpus=site.shape.vcpus,
+            memory_mib=site.shape.memory_mib,
+            disk=Disk(Medium.RAW_FILE, "virtio-blk", Cache.WRITEBACK),
+            network=Network(Way.NAT, "virtio-net"),
+            cpu="libkrun",
+        )
+
+    @contextmanager
+    def start(self, site: Site) -> Iterator[Process]:
+        """Takes about a second on hardware."""
+        parent, shape = site.parent, site.shape
+        guest.scratch_disk(parent, f"{site.work}/scratch", shape)
+        assert self.needs is not None  # noqa: S101 - set above
+        told = [site.payload.image, site.work, add_on(site, self.needs.name)]
+        told += [str(shape.memory_mib), str(shape.vcpus), "10.0.2.0/29", str(site.link.port)]
+        with parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told]) as process:
+            yield process
