@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from vbench.hosts.base import Host, Process
+from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.command import script
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
@@ -17,6 +17,7 @@ from vbench.layers.environment import EnvironmentLayer, Site, add_on
 from vbench.layers.guest import Link
 from vbench.layers.isolation import NAMESPACES, needs_root
 from vbench.layers.kvm import Kvm
+from vbench.layers.parameters import Parameter
 from vbench.technique import AddOn, Picture, Technique
 
 _RUN = script(guest.SCRIPTS / "libkrun.sh")
@@ -41,9 +42,20 @@ class Libkrun(EnvironmentLayer):
     processes: ClassVar[tuple[str, ...]] = ("msb", "krunvm")
     needs: ClassVar[AddOn | None] = AddOn(
         "libkrun",
-        script=(guest.SCRIPTS / "libkrun-add-on.sh", guest.SCRIPTS / "libkrun-init.sh"),
+        script=tuple(
+            guest.SCRIPTS / f"libkrun-{name}" for name in ("add-on.sh", "init.sh", "kernel.c", "kernel.S")
+        ),
         wheels={"microsandbox==0.7.11": "65f1e4bbf8d721c9f7f557329fb6c8cf41f554c1c6942eac8b941198fa283fe0"},
         lock=Path(__file__).with_name("libkrun.lock.json"),
+    )
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter(
+            "monitor",
+            ("libkrun", "qemu"),
+            "what runs the guest; QEMU runs it with the same kernel, on a machine of as few devices",
+            bare=True,
+        ),
     )
 
     def probe(self, parent: Host) -> Available | Unavailable:
@@ -52,11 +64,15 @@ class Libkrun(EnvironmentLayer):
         return answer if isinstance(answer, Unavailable) else Available("the kernel that libkrun brings")
 
     def link(self, parent: Host) -> Link:
-        """Its own network, in user space, with a port on the parent's loopback."""
+        """A network of its own, with a port on the parent's loopback; QEMU's."""
+        if self._by_qemu:
+            return _Control("").link(parent)
         return replace(guest.translated_link(parent), address="10.0.2.6", gateway="10.0.2.5")
 
     def place(self, site: Site) -> Placement:
         """vCPUs, memory and disk of the shape's size."""
+        if self._by_qemu:
+            return _Control("").place(site)
         return replace(
             site.parent.placement,
             vcpus=site.shape.vcpus,
@@ -69,10 +85,38 @@ class Libkrun(EnvironmentLayer):
     @contextmanager
     def start(self, site: Site) -> Iterator[Process]:
         """Takes about a second on hardware."""
-        parent, shape = site.parent, site.shape
-        guest.scratch_disk(parent, f"{site.work}/scratch", shape)
         assert self.needs is not None  # noqa: S101 - set above
-        told = [site.payload.image, site.work, add_on(site, self.needs.name)]
-        told += [str(shape.memory_mib), str(shape.vcpus), "10.0.2.0/29", str(site.link.port)]
-        with parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told]) as process:
+        tree = add_on(site, self.needs.name)
+        started = _Control(f"{tree}/kernel").start(site) if self._by_qemu else _microsandbox(site, tree)
+        with started as process:
             yield process
+
+    def settle(self, site: Site, host: Host) -> None:
+        """The guest's kernel gets its parent's huge page setting."""
+        guest.huge_pages_as(site.parent, host)
+
+    @property
+    def _by_qemu(self) -> bool:
+        return self.chosen["monitor"] == "qemu"
+
+
+@contextmanager
+def _microsandbox(site: Site, tree: str) -> Iterator[Process]:
+    """A guest by microsandbox's program, which gives it the second four addresses of the network."""
+    parent, shape = site.parent, site.shape
+    guest.scratch_disk(parent, f"{site.work}/scratch", shape)
+    told = [site.payload.image, site.work, tree, str(shape.memory_mib), str(shape.vcpus), "10.0.2.0/29"]
+    with parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told, str(site.link.port)]) as process:
+        yield process
+
+
+class _Control(Kvm):
+    """QEMU with another kernel."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__({"machine": "microvm"})
+        self._kernel = kernel
+
+    def boot(self, payload: Payload, like: str) -> Boot:
+        """That kernel, otherwise as the capsule's."""
+        return replace(super().boot(payload, like), kernel=self._kernel)
