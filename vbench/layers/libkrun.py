@@ -12,7 +12,7 @@ from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.command import script
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
-from vbench.layers.base import Available, Unavailable
+from vbench.layers.base import Available, Shape, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site, add_on
 from vbench.layers.guest import Link
 from vbench.layers.isolation import NAMESPACES, needs_root
@@ -106,7 +106,8 @@ def _microsandbox(site: Site, tree: str) -> Iterator[Process]:
     parent, shape = site.parent, site.shape
     guest.scratch_disk(parent, f"{site.work}/scratch", shape)
     told = [site.payload.image, site.work, tree, str(shape.memory_mib), str(shape.vcpus), "10.0.2.0/29"]
-    with parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told, str(site.link.port)]) as process:
+    told += [str(site.link.port), guest.kernel_choices(parent)]
+    with parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told]) as process:
         yield process
 
 
@@ -117,6 +118,19 @@ class _Control(Kvm):
         super().__init__({"machine": "microvm"})
         self._kernel = kernel
 
+    def board(self) -> str:
+        """That kernel knows no ACPI; without it, QEMU tells a kernel of its devices in its arguments."""
+        return f"{super().board()},acpi=off"
+
+    def machine(self, shape: Shape) -> list[str]:
+        """It has no serial port either."""
+        *machine, _, where = super().machine(shape)
+        console = ["-chardev", f"{where},id=console", "-device", "virtio-serial-device"]
+        return [*machine, *console, "-device", "virtconsole,chardev=console"]
+
     def boot(self, payload: Payload, like: str) -> Boot:
         """That kernel, otherwise as the capsule's."""
-        return replace(super().boot(payload, like), kernel=self._kernel)
+        boot = super().boot(payload, like)
+        # It makes a network interface that leads nowhere, which would get the guest's address.
+        arguments = f"{boot.arguments.replace('ttyS0', 'hvc0')} dummy.numdummies=0"
+        return replace(boot, kernel=self._kernel, arguments=arguments)

@@ -22,8 +22,9 @@ mount --bind "$work" "$capsule/mnt"
 chroot "$capsule" sh -ec '
     cd /mnt
     export TMPDIR=/mnt
-    gcc -O -o kernel libkrun-kernel.c made/lib/libkrunfw.so.5.*
-    LD_LIBRARY_PATH=made/lib ./kernel > kernel.raw
+    ln -s made/lib/libkrunfw.so.5.* libkrunfw.so.5
+    gcc -O -o kernel libkrun-kernel.c libkrunfw.so.5
+    LD_LIBRARY_PATH=. ./kernel > kernel.raw
     gcc -nostdlib -static -no-pie -Wl,--build-id=none,-Ttext=0x1000000,-e,start -o made/kernel libkrun-kernel.S
     cd made/root
     busybox cpio -i < /boot/vbench/initrd

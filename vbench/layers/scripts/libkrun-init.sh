@@ -11,5 +11,6 @@ $b mkdir -p /new/capsule/tree /new/scratch
 $b mount -o bind /ro /new/capsule/tree
 $b tar -xf /seed -C /new
 $b mount -o bind /scratch /new/scratch
+$b ip link delete dummy0 # which leads nowhere, and would get the guest's address
 for name in proc sys dev; do $b mount -o rbind "/$name" "/new/$name"; done
 exec $b chroot /new /vbench/rc
