@@ -93,6 +93,8 @@ def test_runs_the_kernel_of_its_technique(opened: Opened, built: Capsule) -> Non
     elif opened.layer.startswith("gvisor"):
         assert release != opened.parent.run(["uname", "-r"]).text
         assert "Starting gVisor" in opened.host.run(["dmesg"]).text
+    elif opened.layer == "libkrun":
+        assert "libkrun" in opened.host.run(["cat", "/proc/version"]).text
     elif opened.layer == "uml":
         assert release in [path.name for path in (built.directory / "tree/usr/lib/uml/modules").iterdir()]
     else:

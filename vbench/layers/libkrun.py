@@ -21,6 +21,8 @@ from vbench.layers.parameters import Parameter
 from vbench.technique import AddOn, Picture, Technique
 
 _RUN = script(guest.SCRIPTS / "libkrun.sh")
+_BESIDE_MIB = 37
+"""libkrun gives a guest its kernel, and the 16 MiB below that, in addition to the memory that is asked for."""
 
 
 class Libkrun(EnvironmentLayer):
@@ -105,8 +107,8 @@ def _microsandbox(site: Site, tree: str) -> Iterator[Process]:
     """A guest by microsandbox's program, which gives it the second four addresses of the network."""
     parent, shape = site.parent, site.shape
     guest.scratch_disk(parent, f"{site.work}/scratch", shape)
-    told = [site.payload.image, site.work, tree, str(shape.memory_mib), str(shape.vcpus), "10.0.2.0/29"]
-    told += [str(site.link.port), guest.kernel_choices(parent)]
+    told = [site.payload.image, site.work, tree, str(shape.memory_mib - _BESIDE_MIB), str(shape.vcpus)]
+    told += ["10.0.2.0/29", str(site.link.port), guest.kernel_choices(parent)]
     with parent.spawn([*NAMESPACES, "sh", "-c", _RUN, "sh", *told]) as process:
         yield process
 
