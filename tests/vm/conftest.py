@@ -34,14 +34,14 @@ from vbench.layers.stack import Stack, open_layers
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ISOLATORS = ("chroot", "bubblewrap", "oci", "oci:runc,seccomp=podman", "nspawn", "lxc", "podman")
+ISOLATORS = ("chroot", "bubblewrap", "oci", "oci:runc,seccomp=podman,users=own", "nspawn", "lxc", "podman")
 """What shares its parent's kernel."""
 LAYERS = (*ISOLATORS, "gvisor", "uml", "qemu")
 GUEST = {
     "chroot": "/usr/sbin/dropbear",
     "bubblewrap": "/usr/bin/bwrap",
     "oci": "/usr/bin/crun",
-    "oci:runc,seccomp=podman": "/usr/bin/runc",
+    "oci:runc,seccomp=podman,users=own": "/usr/bin/runc",
     "nspawn": "/usr/bin/systemd-nspawn",
     "lxc": "/usr/bin/lxc-start",
     "podman": "/mnt/rootfs",

@@ -79,6 +79,15 @@ def test_a_filter_of_system_calls(climber: Climber) -> None:
             assert host.run(["cat", "/proc/self/cgroup"]).text == "0::/"  # a namespace's view of its own
 
 
+def test_a_container_with_a_user_namespace_of_its_own(climber: Climber) -> None:
+    with climber("testbed/oci:users=own") as (*_, parent, host):
+        namespace = ["readlink", "/proc/self/ns/user"]
+        assert host.run(namespace).text != parent.run(namespace).text
+        # It is root there, and owns what root owns; but what is not of that namespace is not its own.
+        assert host.run(["stat", "-c", "%u", "/etc/passwd"]).text == "0"
+        assert host.run(["sh", "-c", "echo 1 > /proc/sys/vm/drop_caches"], check=False).code != 0
+
+
 def test_virtualbox_runs_on_the_processor_and_is_what_its_parameter_says(climber: Climber) -> None:
     log = 'cat "$1"/virtualbox.*/vbench/Logs/VBox.log'
     driver = ["test", "-e", "/dev/vboxdrv"]

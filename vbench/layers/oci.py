@@ -42,10 +42,12 @@ def config(
     seccomp: Mapping[str, Any] | None = None,
     network: str = "",
     devices: bool = True,
+    users: bool = False,
 ) -> dict[str, Any]:
     """The ``config.json`` of a bundle (OCI runtime specification 1.0.2).
 
-    ``network``: the path of its network namespace, if it is not the runtime's own.
+    ``network``: the path of its network namespace, if it is not the runtime's own. ``users``: in a user namespace,
+    which has all users of the parent by the same numbers.
     """
     caps = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
     mounts = [
@@ -62,6 +64,12 @@ def config(
     if network:
         namespaces.append({"type": "network", "path": network})
     linux: dict[str, Any] = {"namespaces": namespaces}
+    if users:
+        namespaces.append({"type": "user"})
+        linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 0xFFFFFFFF}]
+        # The network is not the namespace's own, so it may not mount its /sys, and has a part of its parent's.
+        mounts = [mount for mount in mounts if mount[0] != "/sys"]
+        mounts.append(("/sys", "none", "/sys", ["rbind", "nosuid", "noexec", "nodev", "ro"]))
     if devices:
         linux["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}
     if seccomp is not None:
@@ -131,6 +139,11 @@ class Oci(Container):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("runtime", ("crun", "runc"), "the runtime", bare=True),
         Parameter("seccomp", ("none", "podman"), "the filter of system calls: none, or Podman's own profile"),
+        Parameter(
+            "users",
+            ("parent", "own"),
+            "the parent's user namespace, or one of its own, as a rootless container has",
+        ),
     )
 
     def said(self) -> str:
@@ -143,7 +156,10 @@ class Oci(Container):
         if self.chosen["seccomp"] == "podman":
             profile = Path(site.payload.add_ons["oci"].directory) / "tree" / PROFILE
             seccomp = filter_of(json.loads(profile.read_text()), capabilities)
-        made = config(server(site.link), name=self.name, capabilities=capabilities, seccomp=seccomp)
+        users = self.chosen["users"] == "own"
+        made = config(
+            server(site.link), name=self.name, capabilities=capabilities, seccomp=seccomp, users=users
+        )
         return {"config.json": json.dumps(made, indent=1).encode()}
 
     def command(self, site: Site) -> list[str]:
@@ -159,9 +175,12 @@ class Oci(Container):
             FOLDER,
             "vbench",
         ]
-        return ["sh", "-c", _GROUPS[self.chosen["runtime"]], "sh", *run]
+        ports = _PORTS if self.chosen["users"] == "own" else ""
+        return ["sh", "-c", ports + _GROUPS[self.chosen["runtime"]], "sh", *run]
 
 
+_PORTS = "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start; "
+"""The network is not of the container's user namespace, so it is nobody there who may listen on port 22."""
 _GROUPS = {
     "crun": 'umount /sys/fs/cgroup/unified 2> /dev/null; exec "$@"',
     "runc": (
