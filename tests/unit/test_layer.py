@@ -174,6 +174,7 @@ def test_layers_are_found_by_name() -> None:
         "nspawn",
         "lxc",
         "podman",
+        "docker",
         "gvisor",
         "virtualbox",
         "libkrun",

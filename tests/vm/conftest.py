@@ -34,7 +34,16 @@ from vbench.layers.stack import Stack, open_layers
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ISOLATORS = ("chroot", "bubblewrap", "oci", "oci:runc,seccomp=podman,users=own", "nspawn", "lxc", "podman")
+ISOLATORS = (
+    "chroot",
+    "bubblewrap",
+    "oci",
+    "oci:runc,seccomp=podman,users=own",
+    "nspawn",
+    "lxc",
+    "podman",
+    "docker",
+)
 """What shares its parent's kernel."""
 LAYERS = (*ISOLATORS, "gvisor", "uml", "qemu")
 GUEST = {
@@ -45,6 +54,7 @@ GUEST = {
     "nspawn": "/usr/bin/systemd-nspawn",
     "lxc": "/usr/bin/lxc-start",
     "podman": "/mnt/rootfs",
+    "docker": "/usr/sbin/dropbear",
     "gvisor": "/usr/bin/runsc",
     "uml": "/usr/bin/linux.uml",
     "qemu": "/usr/bin/qemu-system-x86_64",

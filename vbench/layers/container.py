@@ -24,6 +24,11 @@ FOLDER = "/container"
 """Where the manager finds the container's root, ``rootfs``, and what :meth:`Container.files` gives it."""
 
 
+def group(site: Site) -> str:
+    """The control group of a container and its manager, which nobody else on the machine has."""
+    return f"vbench-{site.link.interface}"
+
+
 class Container(EnvironmentLayer):
     """A container by a manager that comes as an add-on. Memory and disk are the parent's: a shape cannot be enforced.
 
@@ -65,7 +70,7 @@ class Container(EnvironmentLayer):
 
     def start(self, site: Site) -> AbstractContextManager[Process]:
         """Takes about a second."""
-        group = [
+        grouped = [
             "unshare",
             "--mount",
             "--net",
@@ -74,9 +79,9 @@ class Container(EnvironmentLayer):
             GROUPS,
             "sh",
             site.work,
-            f"vbench-{site.link.interface}",
+            group(site),
         ]
-        return site.parent.spawn([*group, *NAMESPACES, *self.manager(site), *self.command(site)])
+        return site.parent.spawn([*grouped, *NAMESPACES, *self.manager(site), *self.command(site)])
 
     def manager(self, site: Site) -> list[str]:
         """What prepares the manager's root and the container's, and then runs the command after it."""
