@@ -45,7 +45,7 @@ class VirtualBox(EnvironmentLayer):
     seconds: ClassVar[float] = 40
     needs: ClassVar[AddOn | None] = AddOn(
         "virtualbox",
-        script=(guest.SCRIPTS / "virtualbox-add-on.sh", guest.SCRIPTS / "virtualbox-init.sh"),
+        script=(guest.SCRIPTS / "virtualbox-add-on.sh", guest.SCRIPTS / "scsi-init.sh"),
         material={
             "bookworm": ("make", "libelf1", "linux-headers-{release}", "linux-image-{release}"),
             "sid/contrib": ("virtualbox", "virtualbox-source", "genisoimage", "isolinux", "syslinux-common"),
