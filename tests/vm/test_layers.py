@@ -29,10 +29,16 @@ ON_THE_TESTBED = {
     "gvisor:kvm": "testbed/gvisor:kvm",
     "libkrun": "testbed/libkrun",
     "virtualbox": "testbed/virtualbox",
+    "testbed-vt": "testbed-vt",
+    "kvm by Intel VT": "testbed-vt/kvm",
     "xen": "testbed/xen",
     **{name: f"testbed/xen/{name}" for name in ("pv", "pvh", "hvm")},
 }
 """Layers that open for real on the testbed, wherever that runs: as these stacks."""
+LONG = ("virtualbox", "testbed-vt", "kvm by Intel VT")
+"""Those of them that take minutes to open, or for some test."""
+MACHINES = ("testbed", "testbed-vt", "xen")
+"""Layers that are machines of their own."""
 
 
 class Opened(NamedTuple):
@@ -47,6 +53,8 @@ class Opened(NamedTuple):
 def opened(request: pytest.FixtureRequest, climber: Climber) -> Iterator[Opened]:
     """An open layer, shared by the tests of this file."""
     name = request.param
+    if name in LONG and not os.environ.get("VBENCH_EVERYWHERE"):
+        pytest.skip(f"{name} takes minutes; VBENCH_EVERYWHERE=1 runs it")
     path = ON_THE_TESTBED.get(name)
     if path is None:
         with climber("local") as (root,):
@@ -55,7 +63,7 @@ def opened(request: pytest.FixtureRequest, climber: Climber) -> Iterator[Opened]
             pytest.skip(f"{name}: {answer.reason}")
     with climber(path or name) as hosts:
         hosts[-1].run(["true"])  # a testbed starts when something is asked that nobody has asked before
-        yield Opened(name, hosts[-2], hosts[-1])
+        yield Opened((path or name).rpartition("/")[2], hosts[-2], hosts[-1])
 
 
 @pytest.fixture
@@ -113,7 +121,7 @@ def test_gets_what_it_says(opened: Opened) -> None:
     host, placed = opened.host, opened.host.placement
     known = facts.collect(host)
     assert host.run(["nproc"]).text == str(placed.vcpus) == "1"
-    if opened.layer not in {*ISOLATORS, "gvisor", "gvisor:kvm", "testbed", "xen"}:
+    if opened.layer not in {*ISOLATORS, "gvisor", "gvisor:kvm", *MACHINES}:
         assert placed.memory_mib == SHAPE.memory_mib
         assert known["cpus"] == "1"
         size = int(host.run(["df", "-Pk", host.scratch]).text.split()[-5])
@@ -135,7 +143,7 @@ def test_states_what_the_facts_show(opened: Opened) -> None:
     one_kernel = same("grep", "^btime", "/proc/stat")  # some containers are given a boot_id of their own
     assert one_kernel == (opened.layer in ISOLATORS)
     assert (host.placement.disk == parent.placement.disk) == one_kernel
-    if opened.layer != "testbed":  # which is its own peer
+    if opened.layer not in MACHINES:  # which is its own peer
         one_network = one_kernel and same("readlink", "/proc/self/ns/net")
         assert (host.placement.network == parent.placement.network) == one_network
         assert one_network == (opened.layer == "chroot")
@@ -147,7 +155,7 @@ def test_states_what_the_facts_show(opened: Opened) -> None:
 def test_reaches_its_peer(opened: Opened) -> None:
     """The other end of networks runs on the machine itself; a testbed is a machine of its own, and so is its own."""
     machine = "local/testbed" if "testbed" in opened.host.name else "local"
-    if opened.layer in {"testbed", "xen"}:
+    if opened.layer in MACHINES:
         assert (opened.host.peer_at, opened.host.peer) == ("", "127.0.0.1")
     elif machine == "local":
         assert opened.host.peer_at == "local"
@@ -187,7 +195,7 @@ def says_hello(host: Host) -> None:
 
 def test_is_accounted(opened: Opened) -> None:
     host = opened.host
-    if opened.layer in {"testbed", "xen"}:  # what emulating it costs the machine outside is no figure of it
+    if opened.layer in MACHINES:  # what emulating it costs the machine outside is no figure of it
         assert (host.process, host.usage()) == (None, None)
         return
     before = host.usage()
@@ -213,8 +221,6 @@ def test_writes_stay_inside(opened: Opened, built: Capsule) -> None:
         pytest.skip("a machine of its own: a second one shares nothing but the capsule's image, read-only")
     if opened.layer == "hvm":
         pytest.skip("pv and pvh have shown it, by the same code, and its firmware takes half a minute")
-    if opened.layer == "virtualbox" and not os.environ.get("VBENCH_EVERYWHERE"):
-        pytest.skip("a second one takes minutes; VBENCH_EVERYWHERE=1 runs it")
     issue = built.directory / "tree/etc/issue"
     before = issue.read_bytes()
     with make_layer(opened.layer).open(parent, SHAPE) as other:

@@ -9,7 +9,7 @@ import pytest
 from vbench.capsule.capsule import Capsule
 from vbench.errors import LayerUnavailable
 from vbench.hosts.base import Host
-from vbench.hosts.placement import Cache
+from vbench.hosts.placement import Cache, Way
 from vbench.layers.base import Shape, make_layer
 from vbench.layers.stack import Stack, open_layers
 
@@ -86,6 +86,15 @@ def test_a_container_with_a_user_namespace_of_its_own(climber: Climber) -> None:
         # It is root there, and owns what root owns; but what is not of that namespace is not its own.
         assert host.run(["stat", "-c", "%u", "/etc/passwd"]).text == "0"
         assert host.run(["sh", "-c", "echo 1 > /proc/sys/vm/drop_caches"], check=False).code != 0
+
+
+def test_a_microvm_s_kernel_under_qemu(climber: Climber) -> None:
+    """The control of libkrun: the same kernel, and another monitor."""
+    with climber("testbed/libkrun:qemu") as (*_, parent, host):
+        assert "libkrun" in host.run(["cat", "/proc/version"]).text
+        assert "-M microvm" in emulator(parent)
+        assert sorted(host.run(["ls", "/sys/class/net"]).text.split()) == ["eth0", "lo"]
+        assert host.placement.network.path == Way.TAP
 
 
 def test_virtualbox_runs_on_the_processor_and_is_what_its_parameter_says(climber: Climber) -> None:

@@ -22,6 +22,7 @@ from vbench.harness.invoke import Environment, Invocation, invoke, rehearse, run
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
 from vbench.harness.worker import Worker
+from vbench.layers.stack import Stack
 from vbench.workload.calibration import calibrate
 from vbench.workload.model import Workload
 
@@ -36,8 +37,9 @@ _PROCESSES, _PAGES, _SECONDS = 97, 37, 0.0013
 
 
 def worker_for(unit: WorkUnit, capsule: Capsule) -> Worker:
-    """The worker for a unit's clock."""
-    return Worker(unit, capsule) if unit.clock == "wall" else ExactWorker(unit, capsule)
+    """The worker for a unit's stacks."""
+    exact = all(Stack.parse(path).exact() for path in unit.stacks)
+    return ExactWorker(unit, capsule) if exact else Worker(unit, capsule)
 
 
 class ExactWorker(Worker):
@@ -85,7 +87,7 @@ class ExactWorker(Worker):
     def _examine(self, env: Environment) -> dict[str, Any]:
         """Save the machine, and look into it at the first block only: what is read stays in no cell's caches."""
         trail = trail_of(env.host)
-        assert trail is not None  # noqa: S101 - its clock counts instructions
+        assert trail is not None  # noqa: S101 - its stack is exact
         mark = trail.mark()
         env.steals = False  # all that its processor could wait for is counted
         trail.back_to(mark)

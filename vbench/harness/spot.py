@@ -64,7 +64,7 @@ def choose(folder: Path, count: int, chance: random.Random | None = None) -> lis
         )
     found: dict[Step, dict[tuple[str, str], Mapping[str, Any]]] = {}
     for row in read_table(folder / JOURNAL, info.journal.size).to_pylist():
-        if row["clock"] == COUNTED and not row["warmup"]:
+        if row["clock"] == COUNTED and not row["warmup"] and Stack.parse(row["stack"]).exact():
             step = Step(row["block"], row["order"], row["workload"], row["stack"], row["arm"])
             found.setdefault(step, {})[row["side"], row["metric"]] = row
     cells = [Cell(step, next(iter(rows.values()))["work"], rows) for step, rows in found.items()]

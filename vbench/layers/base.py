@@ -64,6 +64,8 @@ class Layer(ABC):
     """Program name patterns that identify other people's guests, which disturb measurements."""
     clock: ClassVar[Clock | None] = None
     """What a second means inside; ``None``: same as in the parent."""
+    exact: ClassVar[bool] = False
+    """All that happens on its machine follows from what that is given, so that a figure repeats to the last digit."""
     own_machine: ClassVar[bool] = False
     """Whether it is a machine with its own time, in which the parent's end of a network cannot answer."""
 

@@ -81,7 +81,7 @@ class Kvm(Qemu):
             return Unavailable(f"/dev/kvm on {parent.name} does not open", hint)
         if parent.placement.clock == "instructions":
             return Available(
-                "the emulated processor's AMD-V"
+                "the emulated processor's AMD-V or VT-x"
             )  # it boots; proving it would take half a minute
         return self._boot(parent)
 

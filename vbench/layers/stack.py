@@ -104,6 +104,10 @@ class Stack:
                 return clock
         return "wall"
 
+    def exact(self) -> bool:
+        """Whether it is on a machine whose figures repeat to the last digit."""
+        return any(make_layer(word).exact for word in self.layers)
+
 
 def pictures_of(stacks: Iterable[Stack]) -> dict[str, Picture]:
     """Pictures of the layers in these stacks, by name; layers without one are drawn by their technique."""

@@ -43,6 +43,7 @@ class Testbed(Layer):
     picture: ClassVar[Picture | None] = PICTURES["testbed"]
     catalogue: ClassVar[str | None] = "vbench testbed"
     clock: ClassVar[Clock | None] = "instructions"
+    exact: ClassVar[bool] = True
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True
     needs: ClassVar[AddOn | None] = boot.PROGRAMS

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from vbench.hosts.base import Host, Process
+from vbench.hosts.base import Host, Process, Setting
 from vbench.hosts.command import script
 from vbench.hosts.placement import Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
@@ -33,7 +33,9 @@ class TestbedVt(EnvironmentLayer):
 
     name: ClassVar[str] = "testbed-vt"
     technique: ClassVar[Technique] = Technique.TYPE_2
-    summary: ClassVar[str] = "an emulated PC with Intel VT, under instruction counting, on which KVM really runs"
+    summary: ClassVar[str] = (
+        "an emulated PC with Intel VT, under instruction counting, on which KVM really runs"
+    )
     picture: ClassVar[Picture | None] = Picture(
         "on",
         (
@@ -99,10 +101,20 @@ class TestbedVt(EnvironmentLayer):
         guest.scratch_disk(parent, f"{site.work}/scratch", site.shape)
         parent.run(["truncate", "--size=%512", f"{site.work}/seed"])
         choices = "mitigations=off norandmaps transparent_hugepage=never"
-        told = [site.payload.tree, site.payload.image, site.work, add_on(site, self.needs.name), str(MEMORY_MIB)]
+        told = [
+            site.payload.tree,
+            site.payload.image,
+            site.work,
+            add_on(site, self.needs.name),
+            str(MEMORY_MIB),
+        ]
         told += [str(site.link.port), site.link.address, str(SECOND), *command_line(choices).split()]
         with parent.spawn(["sh", "-c", _RUN, "sh", *told]) as process:
             yield process
+
+    def adjust(self, site: Site, setting: Setting) -> Setting:
+        """Its own peer, as a machine is; what emulating it costs the machine outside is no figure of it."""
+        return Setting(setting.name, setting.payload, setting.scratch, placement=setting.placement)
 
     def settle(self, site: Site, host: Host) -> None:
         """What guests of its own need."""

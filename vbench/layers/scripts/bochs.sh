@@ -50,6 +50,16 @@ END
 echo c > "$work/commands" # it is built with a debugger, which waits for one
 export LTDL_LIBRARY_PATH="$add_on/usr/lib/x86_64-linux-gnu/bochs/plugins" BXSHARE="$add_on/usr/share/bochs"
 export TERM=linux TERMINFO="$add_on/lib/terminfo" LC_ALL=C
-# Its screen, a text terminal, is shown to nobody.
-exec "$loader" --library-path "$libraries" "$add_on/usr/bin/bochs-bin" -q -f "$work/machine" -rc "$work/commands" \
-    3>&1 > /dev/null < /dev/null
+: > "$work/said"
+"$loader" --library-path "$libraries" "$add_on/usr/bin/bochs-bin" -q -f "$work/machine" -rc "$work/commands" \
+    3>&1 > /dev/null 2> "$work/said" < /dev/null &
+emulator=$!
+trap 'kill -9 $emulator; exit 143' TERM INT
+# It draws its screen on a pseudo-terminal of its own, and stands still when nobody reads that.
+until screen=$(sed -n 's/^Bochs connected to screen "\(.*\)"$/\1/p' "$work/said") && [ -n "$screen" ]; do
+    kill -0 $emulator 2> /dev/null || { cat "$work/said" >&2; exit 1; }
+    sleep 0.1
+done
+stty -F "$screen" raw -echo
+cat "$screen" > /dev/null 2>&1 &
+wait $emulator || { tail -n 3 "$work/log" >&2; exit 1; }
