@@ -15,7 +15,7 @@ from vbench.capsule import capsule
 pytestmark = pytest.mark.skipif(
     not os.environ.get("VBENCH_EVERYWHERE"), reason="fetches 150 MB; VBENCH_EVERYWHERE=1 runs it"
 )
-_STATE = "find /etc /opt /var /root -xdev -newer /etc/ssh/key -not -path '*/.cache/vbench*' | sort"
+_STATE = "find /dev/shm /etc /opt /var /root -xdev -newer /etc/ssh/key -not -path '*/.cache/vbench*' | sort"
 """What has been written on the machine since it was started; not the capsule that was sent."""
 
 

@@ -10,6 +10,7 @@ container_root "$capsule" "$work" "$work/mnt/rootfs"
 mount -t proc proc /proc
 mount --rbind "$work/mnt" /mnt # a short path, without which Podman refuses one for its state
 mount -t tmpfs -o mode=755 run /run # where managers keep more of it
+mount -t tmpfs -o mode=1777 shm /dev/shm # and Podman its locks
 for each in etc opt var; do # and where they leave a file or a folder: it stays in memory
     mkdir -p "/mnt/$each/data" "/mnt/$each/work"
     [ ! -d "/$each" ] || mount -t overlay -o "lowerdir=/$each,upperdir=/mnt/$each/data,workdir=/mnt/$each/work" vbench "/$each"
