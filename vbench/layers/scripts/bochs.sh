@@ -23,7 +23,7 @@ END
 
 # It locks the files that it opens, by another beside each.
 ln -s "$(readlink -f "$image")" "$work/image"
-printf 'restricted = 1\nhostfwd = tcp:127.0.0.1:%s-%s:22\n' "$port" "$address" > "$work/network"
+printf '# slirp config\nrestricted = 1\nhostfwd = tcp:127.0.0.1:%s-%s:22\n' "$port" "$address" > "$work/network"
 cat > "$work/machine" << END
 display_library: term
 romimage: file=$add_on/usr/share/bochs/BIOS-bochs-latest
