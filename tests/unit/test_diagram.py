@@ -185,7 +185,7 @@ def test_the_command_draws_and_refuses() -> None:
     assert "local/testbed/xen" in done.output
     json = runner.invoke(cli.app, ["layers", "uml", "--json"])
     assert '"label": "User Mode Linux"' in json.output
-    assert runner.invoke(cli.app, ["layers"]).output.count(" isolator ") == 6
+    assert runner.invoke(cli.app, ["layers"]).output.count(" isolator ") == 7
     assert "kvm:machine=q35|microvm" in runner.invoke(cli.app, ["layers", "kvm"]).output
     for words in (["layers", "nope"], ["layers", "--together"], ["layers", "uml", "-w", "x"]):
         assert runner.invoke(cli.app, words).exit_code != 0
