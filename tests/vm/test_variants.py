@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from vbench.capsule.capsule import Capsule
 from vbench.errors import LayerUnavailable
 from vbench.hosts.base import Host
-from vbench.hosts.placement import Cache, Way
+from vbench.hosts.placement import Cache, Disk, Medium, Way
 from vbench.layers.base import Shape, make_layer
 from vbench.layers.stack import Stack, open_layers
 
@@ -70,6 +71,22 @@ def test_a_scheduler_and_a_shim_of_xen_s(built: Capsule) -> None:
         assert '"pvshim": "True"' in dom0.run([xl, "list", "--long"]).text  # to dom0 it is the shim's guest
         with pytest.raises(LayerUnavailable, match="shim=on needs 512 MiB, the shape has 256"):
             make_layer("pv:shim=on").open(dom0, SHAPE).__enter__()
+
+
+def test_scratch_by_qemu_in_dom0(climber: Climber) -> None:
+    """It opens the file past dom0's page cache, as the loop device does that dom0's kernel serves."""
+    opened = (
+        "cd /proc/$(pgrep -f xen-qemu-system)/fd;"
+        ' for fd in *; do readlink "$fd"; grep flags "../fdinfo/$fd"; done'
+    )
+    with climber("testbed/xen/pv:disk=qdisk") as (*_, dom0, host):
+        assert "/dev/xvdc /scratch" in host.run(["cat", "/proc/mounts"]).text
+        assert host.placement.disk == Disk(Medium.RAW_FILE, "xen-blkfront", Cache.NONE)
+        listed = dom0.run(["sh", "-c", opened], check=False).text.splitlines()
+        flags = [listed[at + 1].split()[1] for at, line in enumerate(listed) if line.endswith("/scratch")]
+        assert flags
+        assert all(int(each, 8) & os.O_DIRECT for each in flags), flags
+        host.run(["dd", "if=/dev/zero", f"of={host.scratch}/file", "bs=64k", "count=16", "conv=fsync"])
 
 
 def test_a_filter_of_system_calls(climber: Climber) -> None:

@@ -131,6 +131,9 @@ class DomU(EnvironmentLayer):
     """Pattern for the kernel's path in the capsule's tree."""
     more: ClassVar[Mapping[str, object]] = {}
     """Extra xl options for this kind of guest."""
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("disk", ("blkback", "qdisk"), "scratch storage by dom0's kernel, or by QEMU in dom0"),
+    )
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """Works only in a dom0."""
@@ -148,13 +151,16 @@ class DomU(EnvironmentLayer):
             site.parent.placement,
             vcpus=site.shape.vcpus,
             memory_mib=site.shape.memory_mib,
-            disk=Disk(Medium.LOOP_DEVICE, "xen-blkfront", Cache.NONE),
+            disk=Disk(Medium.RAW_FILE if self._by_qemu() else Medium.LOOP_DEVICE, "xen-blkfront", Cache.NONE),
             network=Network(Way.VIF, "xen-netfront"),
         )
 
     def options(self, shape: Shape) -> Mapping[str, object]:
         """Extra xl options for this guest."""
         return self.more
+
+    def _by_qemu(self) -> bool:
+        return self.chosen["disk"] == "qdisk"
 
     def join(self, site: Site, process: Process) -> None:
         """Nothing to do: xl has done it."""
@@ -169,11 +175,20 @@ class DomU(EnvironmentLayer):
         dom0.put(f"#!/bin/sh\n{_BLOCK}".encode(), f"{work}/block", 0o755)
         domain = f"vbench-{site.link.interface}"
         with ExitStack() as opened:
+            by_kernel = f"backendtype=phy,script={work}/block"
             devices = [
-                (dom0.run(["readlink", "-f", payload.image]).text, "r"),
-                (opened.enter_context(guest.loop_device(dom0, f"{work}/seed")), "r"),
-                (opened.enter_context(guest.loop_device(dom0, f"{work}/scratch", *_DIRECT)), "w"),
+                (dom0.run(["readlink", "-f", payload.image]).text, "r", by_kernel),
+                (opened.enter_context(guest.loop_device(dom0, f"{work}/seed")), "r", by_kernel),
             ]
+            scratch = f"{work}/scratch"
+            if (
+                self._by_qemu()
+            ):  # which refuses disks that are read-only ("Block node is read-only", QEMU 7.2)
+                devices.append((scratch, "w", "backendtype=qdisk"))
+            else:
+                devices.append(
+                    (opened.enter_context(guest.loop_device(dom0, scratch, *_DIRECT)), "w", by_kernel)
+                )
             kernel = ["sh", "-c", 'ls -d "$1"/$2', "sh", payload.tree, self.kernel]
             config = {
                 "name": domain,
@@ -187,8 +202,8 @@ class DomU(EnvironmentLayer):
                 # PVH guests that fails on QEMU, which reports RDTSCP as another instruction.
                 "tsc_mode": "native",
                 "disk": [
-                    f"format=raw,vdev=xvd{letter},access={mode},backendtype=phy,script={work}/block,target={device}"
-                    for letter, (device, mode) in zip(self.letters, devices, strict=True)
+                    f"format=raw,vdev=xvd{letter},access={mode},{by},target={device}"
+                    for letter, (device, mode, by) in zip(self.letters, devices, strict=True)
                 ],
                 "vif": [f"vifname={site.link.interface},script={work}/vif"],
                 "on_crash": "destroy",
@@ -212,6 +227,7 @@ class Pv(DomU):
     catalogue: ClassVar[str | None] = "Xen PV guest"
     kind: ClassVar[str] = "pv"
     parameters: ClassVar[tuple[Parameter, ...]] = (
+        *DomU.parameters,
         Parameter(
             "shim", ("off", "on"), "a Xen of its own between it and Xen, which makes a PVH guest of it"
         ),
