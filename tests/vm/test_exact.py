@@ -100,8 +100,8 @@ def test_xen_does_not_see_where_the_capsule_lies(
         monkeypatch.setenv("VBENCH_CACHE", str(tmp_path / name))
         with open_root("local", capsule.require(), Shape()) as root:
             testbed = Testbed(System("xen", DOM0_MIB, _under_xen))
-            hardware, made_of = testbed._hardware(root, testbed.require(root))
-            with console(root, hardware, made_of, Setting("dom0")) as led:
+            run, made_of = testbed._machine(root, testbed.require(root))
+            with console(run, made_of, Setting("dom0")) as led:
                 led.run(["true"])
                 begun.append((made_of, led.trail._path))
     assert begun[0] == begun[1]

@@ -78,7 +78,7 @@ def parts(wanted: Iterable[AddOn]) -> dict[str, Part]:
     """The add-ons that have been built here, by name; one that is all sources of ours is built now, in a second."""
     made = {}
     for each in wanted:
-        if find(each) is None and each.sources and not each.packages:
+        if find(each) is None and each.sources and not (each.packages or each.script):
             try:
                 build(each)
             except VbenchError as error:

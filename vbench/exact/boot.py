@@ -21,6 +21,11 @@ PROGRAMS = AddOn(
     },
 )
 """The gate, a plugin for QEMU, and the agent, the machine's first process."""
+DISK_GATE = {
+    "agent": (_SOURCES / "agent.c", ("-static", "-DDISK")),
+    "disk-gate.so": (_SOURCES / "disk-gate.c", ("-shared", "-fPIC")),
+}
+"""The same for Bochs, which has no plugins: the gate is a disk."""
 
 
 def initrd(payload: Payload, programs: Path, folder: Path) -> Path:

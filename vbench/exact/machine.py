@@ -1,4 +1,4 @@
-"""A deterministic machine that runs: QEMU counting instructions, led request by request through its gate."""
+"""A deterministic machine that runs: an emulator counting instructions, led request by request through its gate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,9 +170,12 @@ class _Monitor:
 
 
 @contextmanager
-def _accepted(gates: socket.socket, process: Process) -> Iterator[socket.socket]:
+def _accepted(
+    gates: socket.socket, process: Process, deadline: float | None = None
+) -> Iterator[socket.socket]:
     """The gate's connection, once the emulator has made it."""
     gates.settimeout(0.1)
+    begin = time.monotonic()
     while True:
         with suppress(TimeoutError):
             line, _ = gates.accept()
@@ -182,6 +185,11 @@ def _accepted(gates: socket.socket, process: Process) -> Iterator[socket.socket]
             return
         if process.poll() is not None:
             raise BootError(f"the testbed does not start: {_last(process)}", _console(process))
+        if deadline is not None and time.monotonic() - begin > deadline:
+            raise BootError(
+                f"the testbed does not start: it has not asked for anything in {deadline:.0f} s",
+                _console(process),
+            )
 
 
 @contextmanager
@@ -212,9 +220,7 @@ def running(
     the end of its console.
     """
     with ExitStack() as opened:
-        gates = opened.enter_context(socket.socket(socket.AF_UNIX))
-        gates.bind(str(work / "gate"))
-        gates.listen(1)
+        gates = opened.enter_context(_gates(work))
         share = "off" if private else "on"
         memory = (
             f"memory-backend-file,id=ram,size={hardware.memory_mib}M,mem-path={files / RAM},share={share}"
@@ -239,8 +245,37 @@ def running(
             while monitor.ask("query-status")["status"] in {"inmigrate", "prelaunch", "finish-migrate"}:
                 pass
             monitor.ask("cont")
-        try:
-            machine.await_gate()
-        except ConnectionLost as error:
-            raise BootError(f"the testbed does not start: {error.message}", _console(process)) from None
+        _come(machine, process)
         yield machine
+
+
+@contextmanager
+def unsaved(parent: Host, argv: Sequence[str], work: Path, deadline: float) -> Iterator[Machine]:
+    """A machine from power-on by an emulator that cannot save it; it has gone when the block is left.
+
+    ``argv`` runs it, ``work/gate`` is its gate's socket. Raises ``BootError`` with the end of its console, also if it
+    has not come to its gate by the ``deadline``, in seconds of ours.
+    """
+    with ExitStack() as opened:
+        gates = opened.enter_context(_gates(work))
+        process = opened.enter_context(parent.spawn(argv))
+        line = opened.enter_context(_accepted(gates, process, deadline))
+        machine = Machine(process, gates, line, None)
+        _come(machine, process)
+        yield machine
+
+
+def _gates(work: Path) -> socket.socket:
+    """Where machines make the connections of their gates."""
+    gates = socket.socket(socket.AF_UNIX)
+    gates.bind(str(work / "gate"))
+    gates.listen(1)
+    return gates
+
+
+def _come(machine: Machine, process: Process) -> None:
+    """Wait until a machine that starts is at its gate."""
+    try:
+        machine.await_gate()
+    except ConnectionLost as error:
+        raise BootError(f"the testbed does not start: {error.message}", _console(process)) from None

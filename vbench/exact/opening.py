@@ -6,14 +6,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from vbench import paths
 from vbench.exact.console import Console
 from vbench.exact.hop import Hop
-from vbench.exact.machine import Hardware, Machine, running
+from vbench.exact.machine import Machine
 from vbench.exact.snapshots import Raw, Snapshots
 from vbench.exact.trail import Trail
 from vbench.hosts.base import Host, Setting
@@ -23,12 +23,16 @@ from vbench.hosts.workspace import memory
 _REST = script(Path(__file__).parent / "scripts/come-to-rest.sh")
 
 
+Run = Callable[[Path, Path, bool, bool], AbstractContextManager[Machine]]
+"""Runs a machine in an empty folder, from its files in another: see :func:`vbench.exact.machine.running`."""
+
+
 @contextmanager
-def console(parent: Host, hardware: Hardware, made_of: Sequence[str], setting: Setting) -> Iterator[Console]:
+def console(run: Run, made_of: Sequence[str], setting: Setting, *, saves: bool = True) -> Iterator[Console]:
     """The console of a machine that is off until something has to be asked of it that nobody has asked before.
 
     ``made_of`` names all that the machine is made of, its seed included, wherever that lies: two machines of which it
-    says the same answer the same.
+    says the same answer the same. ``saves``: whether it can be saved, and started again from there.
     """
     origin = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     with ExitStack() as opened:
@@ -39,12 +43,12 @@ def console(parent: Host, hardware: Hardware, made_of: Sequence[str], setting: S
         def start(raw: Raw, saved: bool, private: bool) -> Iterator[Machine]:
             work = Path(tempfile.mkdtemp(prefix="w", dir=folder))
             try:
-                with running(parent, hardware, work, raw.folder, saved=saved, private=private) as machine:
+                with run(work, raw.folder, saved, private) as machine:
                     yield machine
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
-        trail = Trail(origin, snapshots, start)
+        trail = Trail(origin, snapshots, start, saves=saves)
         opened.callback(trail.discard)
         yield Console(trail, setting)
 

@@ -30,10 +30,13 @@ the files as they are, taking copies of the memory's pages as it writes to them.
 
 
 class Trail:
-    """A machine seen as the requests that it was given. ``origin`` names its hardware, its system and its seed."""
+    """A machine seen as the requests that it was given. ``origin`` names its hardware, its system and its seed.
 
-    def __init__(self, origin: str, snapshots: Snapshots, start: Start) -> None:
-        self.origin, self._snapshots, self._start = origin, snapshots, start
+    One that cannot be saved (``saves``) waits where it would be, and a fork of it goes on.
+    """
+
+    def __init__(self, origin: str, snapshots: Snapshots, start: Start, *, saves: bool = True) -> None:
+        self.origin, self._snapshots, self._start, self._saves = origin, snapshots, start, saves
         self._known = snapshots.answers(origin)
         self._states = [origin]
         self.chance = random.Random(origin)  # noqa: S311 - the same names and keys each time are the point
@@ -44,6 +47,7 @@ class Trail:
         self._raw: Raw | None = None  # the files of a machine that can become a snapshot
         self._running = ExitStack()
         self._parked: list[tuple[str, Machine, ExitStack]] = []
+        self._held: list[tuple[str, Machine, ExitStack]] = []  # in place of snapshots
         self._back = self._left = self._over = False
 
     @property
@@ -75,18 +79,22 @@ class Trail:
             if self._back:
                 raise HostError("a machine that was put back cannot become a snapshot")
             state = saved(self.state)
-            if not self._snapshots.holds(state):
-                machine, raw = self._live(), self._raw
-                assert raw is not None  # noqa: S101 - it has not been put back
-                self._save(state, machine, raw, len(self._path))
+            if not self._snapshots.holds(state) and (self._saves or self._machine):
+                self._save(state, self._live(), self._raw, len(self._path))
             self._halt()
             self._states.append(state)
             self._path.append(None)
             self._marks[state] = self.chance.getstate()
         return self.state
 
-    def _save(self, state: str, machine: Machine, raw: Raw, at: int) -> None:
+    def _save(self, state: str, machine: Machine, raw: Raw | None, at: int) -> None:
         """Make a snapshot of a machine that has gone so far on the way, and ends with that."""
+        if not self._saves:
+            self._held.append((state, machine, self._running.pop_all()))
+            self._machine = self._raw = None
+            self._snapshots.note(state, self.origin, self._answers(at))
+            return
+        assert raw is not None  # noqa: S101 - it has not been put back
         machine.save(raw.folder)
         self._halt()
         self._snapshots.keep(state, self.origin, raw, self._answers(at))
@@ -136,8 +144,9 @@ class Trail:
         """Switch the machine off, with all that is in it: nothing there has to be closed any more."""
         self._over = True
         self._halt()
-        while self._parked:
-            self._parked.pop()[2].close()
+        for waiting in (self._parked, self._held):  # forks first
+            while waiting:
+                waiting.pop()[2].close()
 
     def _halt(self) -> None:
         self._machine = self._raw = None
@@ -162,10 +171,10 @@ class Trail:
 
     def _started(self) -> tuple[int, Machine]:
         """A machine in the last state on the way here that one can be started in, and that state's place on the way."""
-        for state, machine, _ in reversed(self._parked):
-            if state in self._states:
-                return self._states.index(state), self._running.enter_context(machine.forked())
         while True:
+            for state, machine, _ in reversed(self._held + self._parked):
+                if state in self._states:
+                    return self._states.index(state), self._running.enter_context(machine.forked())
             at, raw = self._nearest()
             log.info("the testbed starts from %s", f"snapshot {self._states[at][:16]}" if raw else "power-on")
             # Where the snapshot of a later step is missing, it is made anew first, and gone on from.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from vbench.errors import BootError
 from vbench.exact import boot, hop
-from vbench.exact.machine import Hardware
-from vbench.exact.opening import console
+from vbench.exact.machine import Hardware, Machine, running
+from vbench.exact.opening import Run, console
 from vbench.hosts.base import Boot, Host, Payload, Setting, System
 from vbench.hosts.keys import HostKey
 from vbench.hosts.placement import Disk, Medium, Placement
@@ -27,6 +27,10 @@ MEMORY_MIB = 3584
 CPU = "EPYC-Rome,-smap,-smep,-monitor,-xsave,-avx,-avx2,-fma,-f16c"
 """SMAP and SMEP stop a paravirtualized dom0, MONITOR an idle vCPU under Xen, and KVM here gives its guests no XSAVE and
 so no AVX: off for all, so that every environment computes with the same instructions."""
+ARGUMENTS = "mitigations=off norandmaps transparent_hugepage=never"
+"""No mitigations: the emulated processor has nothing to mitigate. No random addresses: on these depends how many page
+tables a process needs, and 1% of a fork's time. No huge pages: dom0, Xen's paravirtualized guests and User Mode Linux
+have none either."""
 
 
 class Testbed(Layer):
@@ -47,23 +51,35 @@ class Testbed(Layer):
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True
     needs: ClassVar[AddOn | None] = boot.PROGRAMS
+    processor: ClassVar[str] = f"QEMU {CPU}"
+    modules: ClassVar[tuple[str, ...]] = ("tun", "kvm_amd")
+    slowdown: ClassVar[float] = 12.0
+    saves: ClassVar[bool] = True
+    """Whether the emulator can save the machine."""
+    memory_mib: ClassVar[int] = MEMORY_MIB
 
     def __init__(self, system: System | None = None) -> None:
         super().__init__()
-        self._system = system or System("", MEMORY_MIB, _linux)
+        self._system = system or System("", self.memory_mib, _linux)
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """The capsule's QEMU must start, on the machine that vbench itself runs on; it needs no privilege."""
-        if parent.payload is None:
-            return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
-        if "/" in parent.name:
-            return Unavailable(
-                "the testbed opens on the machine itself, not in an environment", "use local/testbed"
-            )
+        if (lacking := self._misplaced(parent)) is not None:
+            return lacking
+        assert parent.payload is not None  # noqa: S101 - it would be lacking
         done = parent.run([*emulator(parent.payload), "--version"], check=False)
         if done.code != 0:
             return Unavailable(f"the capsule's QEMU does not run on {parent.name}: {done.stderr.decode()}")
         return Available(done.text.splitlines()[0])
+
+    def _misplaced(self, parent: Host) -> Unavailable | None:
+        if parent.payload is None:
+            return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
+        if "/" in parent.name:
+            return Unavailable(
+                f"{self.name} opens on the machine itself, not in an environment", f"use local/{self.name}"
+            )
+        return None
 
     def baseline(self, parents: tuple[str, ...]) -> None:
         """None: its seconds are not its parent's."""
@@ -77,15 +93,15 @@ class Testbed(Layer):
             memory_mib=self._system.memory_mib,
             disk=Disk(Medium.TIMED_MEMORY),
             clock="instructions",
-            cpu=f"QEMU {CPU}",
-            slowdown=12.0,
+            cpu=self.processor,
+            slowdown=self.slowdown,
         )
         inside = replace(payload, directory=guest.DIRECTORY)
         name = "/".join(filter(None, (parent.name, self.name, self._system.layer)))
         setting = Setting(name, inside, "/scratch", placement=placement)
-        hardware, made_of = self._hardware(parent, payload)
+        run, made_of = self._machine(parent, payload)
         with ExitStack() as opened:
-            led = opened.enter_context(console(parent, hardware, made_of, setting))
+            led = opened.enter_context(console(run, made_of, setting, saves=self.saves))
             key, client = HostKey.generate(led.chance), HostKey.generate(led.chance)
             led.run(["mkdir", "-p", "/root/.ssh", "/vbench"])
             led.put(f"{client.public}\n".encode(), "/root/.ssh/authorized_keys", 0o600)
@@ -97,7 +113,8 @@ class Testbed(Layer):
                 if (code := process.poll()) is not None:
                     raise BootError(f"the testbed's SSH server ended with exit code {code}", process.tail())
 
-            setting = replace(setting, reboot=lambda system: Testbed(system).open(parent, shape))
+            if self.takes_system:
+                setting = replace(setting, reboot=lambda system: type(self)(system).open(parent, shape))
             host = opened.enter_context(
                 hop.connect(
                     led,
@@ -110,19 +127,16 @@ class Testbed(Layer):
                     alive=alive,
                 )
             )
-            guest.load_modules(host, "tun", "kvm_amd")
+            guest.load_modules(host, *self.modules)
             _move_scratch(host, 3 * shape.disk_mib)
             yield host
 
-    def _hardware(self, parent: Host, payload: Payload) -> tuple[Hardware, list[str]]:
-        """The machine, and what it is made of wherever that lies."""
+    def _machine(self, parent: Host, payload: Payload) -> tuple[Run, list[str]]:
+        """What runs the machine, and what that is made of wherever that lies."""
         part = payload.add_ons[boot.PROGRAMS.name]
         programs = Path(part.directory) / "tree"
         image = _in_whole_sections(Path(payload.image))
-        # No mitigations: the emulated processor has nothing to mitigate. No random addresses: on these depends how many
-        # page tables a process needs, and 1% of a fork's time. No huge pages: dom0, Xen's paravirtualized guests and
-        # User Mode Linux have none either.
-        system = self._system.boot(payload, "mitigations=off norandmaps transparent_hugepage=never")
+        system = self._system.boot(payload, ARGUMENTS)
         initrd = boot.initrd(payload, programs, Path(part.directory))
         # Xen is told by which names it and its modules were loaded, and reads them: paths of this machine would take it
         # some microseconds more or less on each.
@@ -152,7 +166,12 @@ class Testbed(Layer):
         ]
         booted = [*names, system.arguments, initrd.name]
         made_of = [payload.digest, part.digest, str(image.stat().st_size), *constant, *booted]
-        return Hardware(tuple(argv), MEMORY_MIB, str(programs / "gate.so"), files), made_of
+        hardware = Hardware(tuple(argv), MEMORY_MIB, str(programs / "gate.so"), files)
+
+        def run(work: Path, files: Path, saved: bool, private: bool) -> AbstractContextManager[Machine]:
+            return running(parent, hardware, work, files, saved=saved, private=private)
+
+        return run, made_of
 
 
 def _linux(payload: Payload, like: str) -> Boot:

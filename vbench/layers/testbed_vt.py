@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
-from vbench.hosts.base import Host, Process, Setting
+from vbench.exact import boot
+from vbench.exact.machine import Machine, unsaved
+from vbench.exact.opening import Run
+from vbench.hosts.base import Host, Payload
 from vbench.hosts.command import script
-from vbench.hosts.placement import Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
 from vbench.layers.base import Available, Unavailable
-from vbench.layers.environment import EnvironmentLayer, Site, add_on
-from vbench.layers.guest import Link
 from vbench.layers.qemu import command_line
-from vbench.technique import AddOn, Picture, Technique
-from vbench.terms import Clock
+from vbench.layers.testbed import ARGUMENTS, Testbed
+from vbench.technique import AddOn, Picture
 
-MEMORY_MIB = 1536
 SECOND = 3_500_000_000
 """Instructions: the frequency that the emulated Skylake-X states (CPUID leaf 0x15), which Linux believes."""
+DEADLINE = 1800.0
+"""Seconds in which it has to start. It takes about 180 on an idle processor."""
 _RUN = script(guest.SCRIPTS / "bochs.sh")
 
 
-class TestbedVt(EnvironmentLayer):
+class TestbedVt(Testbed):
     """A PC with an Intel processor, emulated by Bochs, of whose clock a second is a fixed number of instructions.
 
-    It interprets each instruction, and so is slower than the testbed. It is not opened from a snapshot: what reaches it
-    by SSH does so at any moment, so its figures do not repeat to the last digit.
+    It interprets each instruction, and so is slower than the testbed, but as exact. It cannot be saved: it is started
+    from power-on whenever something is asked of it that has not been asked before.
     """
 
     name: ClassVar[str] = "testbed-vt"
-    technique: ClassVar[Technique] = Technique.TYPE_2
     summary: ClassVar[str] = (
         "an emulated PC with Intel VT, under instruction counting, on which KVM really runs"
     )
@@ -45,19 +45,24 @@ class TestbedVt(EnvironmentLayer):
         ),
     )
     catalogue: ClassVar[str | None] = "Bochs"
-    clock: ClassVar[Clock | None] = "instructions"
-    own_machine: ClassVar[bool] = True
+    takes_system: ClassVar[bool] = False
     processes: ClassVar[tuple[str, ...]] = ("bochs(-bin)?",)
     seconds: ClassVar[float] = 600
+    processor: ClassVar[str] = "Bochs corei7_skylake_x"
+    modules: ClassVar[tuple[str, ...]] = ("tun", "kvm_intel")
+    slowdown: ClassVar[float] = 60.0
+    saves: ClassVar[bool] = False
+    memory_mib: ClassVar[int] = 1536
     needs: ClassVar[AddOn | None] = AddOn(
         "bochs",
-        script=(guest.SCRIPTS / "bochs-add-on.sh", guest.SCRIPTS / "scsi-init.sh"),
+        script=(guest.SCRIPTS / "bochs-add-on.sh", guest.SCRIPTS / "bochs-init.sh"),
         material={
             "bookworm": (
                 *("linux-image-{release}", "genisoimage", "isolinux", "syslinux-common"),
                 *("bochs", "bochs-term", "bochsbios", "vgabios", "ncurses-base"),
             )
         },
+        sources=boot.DISK_GATE,
         exclude=(
             *("/usr/share/doc/*", "/usr/share/icons/*", "/usr/share/locale/*", "/boot/*"),
             *("/lib/modules/*/kernel/drivers/[b-mo-rt-z]*", "/lib/modules/*/kernel/[fs]*"),
@@ -67,55 +72,25 @@ class TestbedVt(EnvironmentLayer):
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """On the machine that vbench itself runs on; it needs no privilege."""
-        if parent.payload is None:
-            return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
-        if "/" in parent.name:
-            return Unavailable(
-                f"{self.name} opens on the machine itself, not in an environment", f"use local/{self.name}"
-            )
+        if (lacking := self._misplaced(parent)) is not None:
+            return lacking
         return Available("Bochs, Skylake-X")
 
-    def baseline(self, parents: tuple[str, ...]) -> None:
-        """None: its seconds are not its parent's."""
-
-    def link(self, parent: Host) -> Link:
-        """Bochs's own network, with a port on the parent's loopback."""
-        return guest.translated_link(parent)
-
-    def place(self, site: Site) -> Placement:
-        """Its sizes, whatever the shape."""
-        return Placement(
-            vcpus=1,
-            memory_mib=MEMORY_MIB,
-            disk=Disk(Medium.RAW_FILE, "ata"),
-            network=Network(Way.USER_MODE, "e1000"),
-            cpu="Bochs corei7_skylake_x",
-            slowdown=60.0,
-        )
-
-    @contextmanager
-    def start(self, site: Site) -> Iterator[Process]:
-        """Takes a minute or two."""
-        parent = site.parent
+    def _machine(self, parent: Host, payload: Payload) -> tuple[Run, list[str]]:
+        """Its random numbers, the processor's and the kernel's, begin with the seed."""
         assert self.needs is not None  # noqa: S101 - set above
-        guest.scratch_disk(parent, f"{site.work}/scratch", site.shape)
-        parent.run(["truncate", "--size=%512", f"{site.work}/seed"])
-        choices = "mitigations=off norandmaps transparent_hugepage=never"
-        told = [
-            site.payload.tree,
-            site.payload.image,
-            site.work,
-            add_on(site, self.needs.name),
-            str(MEMORY_MIB),
-        ]
-        told += [str(site.link.port), site.link.address, str(SECOND), *command_line(choices).split()]
-        with parent.spawn(["sh", "-c", _RUN, "sh", *told]) as process:
-            yield process
+        part = payload.add_ons[self.needs.name]
+        programs = Path(part.directory) / "tree"
+        initrd = boot.initrd(payload, programs, Path(part.directory))
+        arguments = f"{command_line(ARGUMENTS)} vbench.seed={parent.seed}"
+        sizes = [str(self.memory_mib), str(SECOND), str(parent.seed)]
 
-    def adjust(self, site: Site, setting: Setting) -> Setting:
-        """Its own peer, as a machine is; what emulating it costs the machine outside is no figure of it."""
-        return Setting(setting.name, setting.payload, setting.scratch, placement=setting.placement)
+        def run(work: Path, _files: Path, _saved: bool, _private: bool) -> AbstractContextManager[Machine]:
+            where = [payload.tree, payload.image, str(initrd), str(work), str(programs)]
+            return unsaved(
+                parent, ["sh", "-c", _RUN, "sh", *where, *sizes, *arguments.split()], work, DEADLINE
+            )
 
-    def settle(self, site: Site, host: Host) -> None:
-        """What guests of its own need."""
-        guest.load_modules(host, "tun", "kvm_intel")
+        size = str(Path(payload.image).stat().st_size)
+        recipe = hashlib.sha256(_RUN.encode()).hexdigest()
+        return run, [payload.digest, part.digest, size, recipe, *sizes, arguments, initrd.name]
