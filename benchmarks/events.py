@@ -1,8 +1,8 @@
 """What one operation is made of: how often its parent's kernel or hypervisor is entered, by that one's own counters.
 
-``python benchmarks/events.py [STACK]...``: instructions, context switches of the parent, exits from a guest by reason, and
-hypercalls, each of one null call, one page fault and one fork with exec. Each is the difference of two invocations of the
-probe, divided by that of their work, so that what starting the probe costs is not in it.
+``python benchmarks/events.py [STACK]...``: instructions, context switches of the parent, exits from a guest by reason,
+and hypercalls, each of one null call, one page fault and one fork with exec. Each is the difference of two invocations
+of the probe, divided by that of their work, so that what starting the probe costs is not in it.
 
 Exits under KVM are those that the tracepoint ``kvm:kvm_exit`` counts, under Xen those of xentrace's VMEXIT records, and
 hypercalls those of its PV_HYPERCALL records; under VirtualBox, those that it counts itself (``VBoxManage debugvm``).
@@ -101,6 +101,7 @@ class Kvm(Meter):
         self.look(f"echo 'hist:keys=exit_reason' > {_KVM}/trigger")
 
     def __call__(self) -> Counter[str]:
+        """All that has been counted up to now."""
         rows = re.findall(r"exit_reason: +(\S+) .*hitcount: +(\d+)", self.look(f"cat {_KVM}/hist"))
         return super().__call__() + Counter(
             {f"exit {_reason(int(reason))}": int(count) for reason, count in rows}
@@ -111,6 +112,7 @@ class VirtualBox(Meter):
     """Exits, as many as VirtualBox has put into its history of them; its packages count none by reason."""
 
     def __call__(self) -> Counter[str]:
+        """All that has been counted up to now."""
         said = self.look(
             "export HOME=/root VBOX_USER_HOME=/tmp/vbench/home VBOX_IPC_SOCKETID=vbench;"
             ' nsenter -t "$(pgrep -x VBoxHeadless | tail -n 1)" -m -i -p -r /usr/lib/virtualbox/VBoxManage -q'
@@ -123,6 +125,7 @@ class Xen(Meter):
     """Exits by reason and hypercalls by name, as Xen's own trace has them; it begins when the first is asked for."""
 
     def __call__(self) -> Counter[str]:
+        """All that has been counted up to now."""
         self.look(f"pgrep -x xentrace || {{ setsid {_TRACER} & }} 2> /dev/null; sleep 1")
         data = self.parent.run(["cat", _TRACED], timeout=600).stdout
         return super().__call__() + Counter(_records(data))
