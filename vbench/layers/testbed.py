@@ -111,7 +111,7 @@ class Testbed(Layer):
                 )
             )
             guest.load_modules(host, "tun", "kvm_amd")
-            _move_scratch(host, 3 * shape.disk_mib)
+            move_scratch(host, 3 * shape.disk_mib)
             yield host
 
     def _hardware(self, parent: Host, payload: Payload) -> tuple[Hardware, list[str]]:
@@ -182,7 +182,7 @@ _SECTION = 2 << 20
 _CIPHER = f"capi:chacha20-generic-plain64 {'76' * 32}"
 
 
-def _move_scratch(host: Host, mebibytes: int) -> None:
+def move_scratch(host: Host, mebibytes: int) -> None:
     """Replace the testbed's scratch disk with storage in its own memory that has a fixed service time."""
     for module in (["brd", "rd_nr=1", f"rd_size={mebibytes * 1024}"], ["chacha_generic"], ["dm_crypt"]):
         host.run([*host.program("modprobe"), *module])
