@@ -37,7 +37,10 @@ class Lpar(Qemu):
     cpu: ClassVar[str] = "host"
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(
-            "firmware", ("slof", "vof"), "Open Firmware, which looks for devices, or what does without that"
+            "firmware",
+            ("slof", "vof"),
+            "Open Firmware, which looks for devices, or a substitute in QEMU that does not",
+            bare=True,
         ),
         *(each for each in Qemu.parameters if each.name != "pages"),
     )
