@@ -137,7 +137,8 @@ class Payload:
 
     ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
     its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond the capsule,
-    by name; their paths are on the machine itself, whatever the host.
+    by name; their paths are on the machine itself, whatever the host. ``machine`` is the architecture that all of it is
+    for, as ``uname -m`` says it: where that is not the capsule's, it is not the capsule, but the same packages for it.
     """
 
     directory: str
@@ -147,6 +148,7 @@ class Payload:
     library_path: tuple[str, ...] = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
     loader: str = "usr/lib64/ld-linux-x86-64.so.2"
     add_ons: Mapping[str, Part] = field(default_factory=dict)
+    machine: str = "x86_64"
 
     @property
     def tree(self) -> str:

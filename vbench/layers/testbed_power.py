@@ -170,4 +170,5 @@ def _payload(part: Part) -> Payload:
         {path: digest for digest, path in files},
         library_path=(LIBRARIES, f"{LIBRARIES}/ceph"),
         loader=f"{LIBRARIES}/ld64.so.2",
+        machine="ppc64le",
     )
