@@ -138,7 +138,8 @@ class Payload:
     ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
     its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond the capsule,
     by name; their paths are on the machine itself, whatever the host. ``machine`` is the architecture that all of it is
-    for, as ``uname -m`` says it: where that is not the capsule's, it is not the capsule, but the same packages for it.
+    for, as ``uname -m`` says it, with memory in pages of so many bytes: where that is not the capsule's, it is not the
+    capsule, but the same packages for it.
     """
 
     directory: str
@@ -149,6 +150,7 @@ class Payload:
     loader: str = "usr/lib64/ld-linux-x86-64.so.2"
     add_ons: Mapping[str, Part] = field(default_factory=dict)
     machine: str = "x86_64"
+    page: int = 4096
 
     @property
     def tree(self) -> str:

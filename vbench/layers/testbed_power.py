@@ -171,4 +171,5 @@ def _payload(part: Part) -> Payload:
         library_path=(LIBRARIES, f"{LIBRARIES}/ceph"),
         loader=f"{LIBRARIES}/ld64.so.2",
         machine="ppc64le",
+        page=1 << 16,
     )
