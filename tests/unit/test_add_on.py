@@ -132,7 +132,7 @@ def test_material_may_be_for_another_processor_and_of_more_suites(
     built = add_on.build(replace(scripted, material=material))
     assert [package["name"] for package in built.packages] == ["box", "box:ppc64el"]
     tree = Path(next((tmp_path / "cache").glob("capsules/add-on-toy-*/tree")))
-    assert (tree / "suites").read_text().split() == ["made", "old", "old-ppc64el"]
+    assert (tree / "suites").read_text().split() == ["made", "old", "old-ppc64el", "probe"]
     here, other = (tmp_path / "asked").read_text().splitlines()
     assert "--architectures=amd64" in here
     assert "backports" not in here

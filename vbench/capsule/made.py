@@ -47,14 +47,17 @@ def _suites_beside(names: Iterable[str], mirror: str | None) -> list[str]:
 def by_script(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) -> list[dict[str, str]]:
     """Add to ``out`` the tree that the add-on's script makes of its material; return the packages of that.
 
-    The script is told the capsule's tree, a folder with what each suite was unpacked to, and its files; it writes to
-    ``made`` in that folder. It runs as root of a mount namespace, and of a user namespace if vbench is not run as
-    root. Raises ``MaterialUnavailable``, or ``VbenchError`` with the script's last lines if that fails.
+    The script is told the capsule's tree, a folder with what each suite was unpacked to and the probe's sources in
+    ``probe``, and its files; it writes to ``made`` in that folder. It runs as root of a mount namespace, and of a user
+    namespace if vbench is not run as root. Raises ``MaterialUnavailable``, or ``VbenchError`` with the script's last
+    lines if that fails.
     """
     tree = capsule.require().directory / "tree"
     release = next((tree / "lib/modules").iterdir()).name
     found, making = [], work / "making"
-    making.mkdir()
+    (making / "probe").mkdir(parents=True)
+    for source in capsule.recipe().source_files():
+        shutil.copyfile(source, making / "probe" / source.name)
     for whole, names in sorted(wanted.material.items()):
         wanted_suite, _, component = whole.partition("/")
         suite, _, other = wanted_suite.partition(":")

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from vbench import paths
 from vbench.hosts.base import Host, Part, Payload, Process, Program, Setting
 from vbench.hosts.placement import Disk, Medium, Placement
 from vbench.layers import guest
@@ -53,7 +52,6 @@ class TestbedPower(EnvironmentLayer):
             guest.SCRIPTS / "power-add-on.sh",
             _CAPSULE / "scripts/image.sh",
             *(_CAPSULE / name for name in ("initrd-init", "rc")),
-            *sorted((paths.workload_files() / "src").glob("*.[ch]")),
         ),
         material={
             "bookworm": (

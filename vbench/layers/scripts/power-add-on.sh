@@ -3,14 +3,14 @@
 # power what the capsule is for x86: an image of Debian packages for ppc64el, with a kernel, an initrd and the probe.
 # Nothing that is made for Power is run: what the packages' installation scripts would do is taken over from the capsule's
 # tree, or done here.
-# $1 the capsule's tree; $2 a working folder with packages unpacked by suite, in which the folder made is the result; $3
-# how an image is made; $4 and $5 the first processes of initrd and root; then the probe's sources.
+# $1 the capsule's tree; $2 a working folder with packages unpacked by suite and the probe's sources, in which the folder
+# made is the result; $3 how an image is made; $4 and $5 the first processes of initrd and root.
 # Run in a private mount namespace.
 set -e
-capsule=$1 work=$2 image=$3 init=$4 rc=$5; shift 5
+capsule=$1 work=$2 image=$3 init=$4 rc=$5
 made=$work/made suite=$work/bookworm power=$work/power tree=$work/power/tree initrd=$work/initrd
 ours=usr/lib/x86_64-linux-gnu theirs=usr/lib/powerpc64le-linux-gnu
-mkdir -p "$made/$ours" "$made/usr/bin" "$made/usr/share/qemu" "$made/power" "$tree" "$initrd/bin" "$work/probe"
+mkdir -p "$made/$ours" "$made/usr/bin" "$made/usr/share/qemu" "$made/power" "$tree" "$initrd/bin"
 
 cp "$suite/usr/bin/qemu-system-ppc64" "$made/usr/bin/"
 cp "$suite/usr/share/qemu/skiboot.lid" "$made/usr/share/qemu/"
@@ -43,7 +43,6 @@ for name in passwd group shells nsswitch.conf; do cp "$capsule/etc/$name" "$tree
 install -m 755 "$rc" "$tree/vbench/rc"
 cp "$init" "$initrd/init"
 cp "$tree/usr/bin/busybox" "$initrd/bin/busybox"
-cp "$@" "$work/probe"
 
 # The capsule's tools read modules of any architecture.
 mount --bind "$work" "$capsule/mnt"
@@ -78,14 +77,16 @@ umount "$capsule/mnt"
 cp "$work/kernel/vmlinux" "$work/kernel/initrd" "$tree/boot/vbench/"
 mv "$work/kernel/vmlinux" "$work/kernel/initrd" "$made/power/"
 
-# The probe, by a compiler for Power that runs here.
+# The probe, by a compiler for Power that runs here. It is not to make one instruction of a multiplication and an addition,
+# which x86 without extensions does not have, and whose result is another one.
 mkdir -p "$suite/mnt"
 mount --bind "$work/probe" "$suite/mnt"
 (
     cd "$work/probe"
     set -- *.c # in one order everywhere, as the program's layout follows it
     for file; do set -- "$@" "/mnt/$file"; shift; done
-    TMPDIR=/mnt exec chroot "$suite" powerpc64le-linux-gnu-gcc-12 -O2 -static -Wa,-I/mnt -o /mnt/vbench-probe "$@" -lm
+    TMPDIR=/mnt exec chroot "$suite" powerpc64le-linux-gnu-gcc-12 -O2 -ffp-contract=off -static -Wa,-I/mnt \
+        -o /mnt/vbench-probe "$@" -lm
 ) > "$work/log" 2>&1 || { tail -n 8 "$work/log" >&2; exit 1; }
 umount "$suite/mnt"
 cp "$work/probe/vbench-probe" "$tree/usr/bin/"
@@ -125,6 +126,7 @@ umount "$suite/mnt"
 
 # shellcheck source=/dev/null
 . "$image"
+# shellcheck disable=SC2154 # make_image sets it
 tool() { # the capsule's, as those of the tree are not for this machine
     program=${1#tree}; shift
     E2FSPROGS_FAKE_TIME=$epoch MKE2FS_CONFIG=tree/etc/mke2fs.conf "$capsule/lib64/ld-linux-x86-64.so.2" \
@@ -132,9 +134,8 @@ tool() { # the capsule's, as those of the tree are not for this machine
 }
 cd "$power"
 find tree -type f -printf '%s\n' > "$work/sizes"
-size=64
 while read -r bytes; do total=$((${total:-0} + bytes / 4096 + 1)); done < "$work/sizes"
-size=$((total / 256 * 9 / 8 + 64))
+size=$((total * 9 / 2048 + 64))
 find tree -exec touch -h -d @1700000000 {} +
 make_image "$size" 1700000000 "" ""
 mv image "$made/power/image"
