@@ -41,9 +41,9 @@ class AddOn:
     by the path of what is made of them; ``lock``: a file recording the packages it was built from before.
 
     ``script``: a shell script, and files that it is given, which makes the tree of other packages, unpacked by suite;
-    see :mod:`vbench.capsule.made`. ``material`` names them (``suite`` or ``suite/component`` to packages; {release}
-    stands for the release of the capsule's kernel); ``wheels``: Python wheels, as
-    ``name==version``, to their SHA-256.
+    see :mod:`vbench.capsule.made`. ``material`` names them (``suite``, ``suite/component`` or ``suite:architecture`` to
+    packages, as in ``packages``; {release} stands for the release of the capsule's kernel); ``wheels``: Python wheels,
+    as ``name==version``, to their SHA-256.
     """
 
     name: str

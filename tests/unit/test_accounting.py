@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from vbench.hosts.accounting import SCRIPT, TICKS, totals, usage
+from vbench.hosts.base import Payload
 
 if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
     pytest.skip("this kernel does not tell children", allow_module_level=True)
@@ -77,3 +78,9 @@ def test_usage_leaves_out_what_is_not_told() -> None:
     found = usage("ticks 250\nrss 3\n")
     assert found is not None
     assert (found.cpu_s, found.rss_bytes, found.switches) == (2.5, 3 * 4096, None)
+
+
+def test_memory_is_told_in_the_host_s_pages() -> None:
+    found = usage("ticks 250\nrss 3\n", Payload("/capsule", "d" * 64, {}, {}, page=65536))
+    assert found is not None
+    assert found.rss_bytes == 3 * 65536

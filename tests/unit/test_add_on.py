@@ -116,6 +116,30 @@ def test_material_that_cannot_be_had_is_an_error_of_its_own(
         add_on.build(wanted)
 
 
+def test_material_may_be_for_another_processor_and_of_more_suites(
+    scripted: AddOn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mmdebstrap").write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nfor each; do case $each in *.tar) out=$each ;; esac; done\n'
+        f"cd {tmp_path} && mkdir -p dev && echo 'aa  box_1_any.deb' > add-on-packages\n"
+        'exec tar -cf "$out" ./add-on-packages ./dev\n'
+    )
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    (tmp_path / "make.sh").write_text('mkdir "$2/made"\nls "$2" > "$2/made/suites"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(add_on, "_compress", lambda archive: None)  # there is no gzip in that capsule
+    material = {"old:ppc64el": ("box", "new/old-backports"), "old": ("box",)}
+    built = add_on.build(replace(scripted, material=material))
+    assert [package["name"] for package in built.packages] == ["box", "box:ppc64el"]
+    tree = Path(next((tmp_path / "cache").glob("capsules/add-on-toy-*/tree")))
+    assert (tree / "suites").read_text().split() == ["made", "old", "old-ppc64el", "probe"]
+    here, other = (tmp_path / "asked").read_text().splitlines()
+    assert "--architectures=amd64" in here
+    assert "backports" not in here
+    assert "--architectures=ppc64el" in other
+    assert "old-backports main" in other
+
+
 def test_a_layer_without_its_add_on_says_so(wanted: AddOn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Chroot, "needs", wanted)
     payload = Payload("/nowhere", "d" * 64, {}, {})

@@ -88,6 +88,11 @@ FLAGS = "vendor_id\t: GenuineIntel\nflags\t\t: fpu vme hypervisor sse2\n"
         ({"/proc/cpuinfo": FLAGS.replace(" hypervisor", "")}, "no sign of it"),
         ({"/proc/cpuinfo": FLAGS}, "yes, by a hypervisor that does not say its name"),
         ({"/proc/cpuinfo": "vendor_id\t: User Mode Linux\n"}, "uml"),
+        ({"/proc/cpuinfo": "model\t\t: IBM PowerNV (emulated by qemu)\n"}, "qemu (/proc"),
+        (
+            {"/proc/cpuinfo": "model\t\t: IBM pSeries (emulated by qemu)\n"},
+            "qemu, of which this is a partition",
+        ),
         ({"/proc/cpuinfo": FLAGS, "/sys/class/dmi/id/product_name": "KVM\n"}, "kvm"),
         ({"/proc/cpuinfo": FLAGS, "/sys/class/dmi/id/sys_vendor": "QEMU"}, "qemu"),
         ({"/sys/class/dmi/id/product_name": "VirtualBox"}, "virtualbox"),

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -29,42 +29,55 @@ _ARCHIVE = "http://deb.debian.org/debian"
 def extract(wanted: AddOn, target: Path, mirror: str | None) -> None:
     """Unpack the packages of the capsule's suite and its backports, with their dependencies; takes seconds."""
     plan = capsule.recipe()
-    more = sorted({name.partition("/")[2] for name in wanted.packages} - {""})
+    exclude = (*plan.exclude, *wanted.exclude)
+    names, more = wanted.packages, _suites_beside(wanted.packages, mirror)
+    _unpack(wanted.name, plan.suite, plan.architecture, names, exclude, target, mirror, more)
+
+
+def _suites_beside(names: Iterable[str], mirror: str | None) -> list[str]:
+    """What mmdebstrap is told of the suites that are named with packages, as in ``name/bookworm-backports``."""
+    more = sorted({name.partition("/")[2] for name in names} - {""})
     lines = [f"deb {mirror or _ARCHIVE} {suite} main" for suite in more]
-    hooks = [
+    return [
         f'--setup-hook=echo "{line}" > "$1/etc/apt/sources.list.d/{suite}.list"'
         for line, suite in zip(lines, more, strict=True)
     ]
-    exclude = (*plan.exclude, *wanted.exclude)
-    _unpack(wanted.name, plan.suite, wanted.packages, exclude, target, mirror, hooks)
 
 
 def by_script(wanted: AddOn, out: tarfile.TarFile, work: Path, mirror: str | None) -> list[dict[str, str]]:
     """Add to ``out`` the tree that the add-on's script makes of its material; return the packages of that.
 
-    The script is told the capsule's tree, a folder with what each suite was unpacked to, and its files; it writes to
-    ``made`` in that folder. It runs as root of a mount namespace, and of a user namespace if vbench is not run as
-    root. Raises ``MaterialUnavailable``, or ``VbenchError`` with the script's last lines if that fails.
+    The script is told the capsule's tree, a folder with what each suite was unpacked to and the probe's sources in
+    ``probe``, and its files; it writes to ``made`` in that folder. It runs as root of a mount namespace, and of a user
+    namespace if vbench is not run as root. Raises ``MaterialUnavailable``, or ``VbenchError`` with the script's last
+    lines if that fails.
     """
     tree = capsule.require().directory / "tree"
     release = next((tree / "lib/modules").iterdir()).name
     found, making = [], work / "making"
-    making.mkdir()
+    (making / "probe").mkdir(parents=True)
+    for source in capsule.recipe().source_files():
+        shutil.copyfile(source, making / "probe" / source.name)
     for whole, names in sorted(wanted.material.items()):
-        suite, _, component = whole.partition("/")
-        packed, folder = making / f"{suite}.tar", making / suite
+        wanted_suite, _, component = whole.partition("/")
+        suite, _, other = wanted_suite.partition(":")
+        folder = making / (f"{suite}-{other}" if other else suite)
+        packed = making / f"{folder.name}.tar"
         named = [name.format(release=release) for name in names]
         # The newest suite is signed for a week only, and a mirror may be late.
         more = ['--aptopt=Acquire::Check-Valid-Until "false"']
         more += [f"--components=main,{component}"] if component else []
+        more += _suites_beside(named, mirror)
+        architecture = other or capsule.recipe().architecture
         try:
-            _unpack(wanted.name, suite, named, wanted.exclude, packed, mirror, more)
+            _unpack(wanted.name, suite, architecture, named, wanted.exclude, packed, mirror, more)
         except VbenchError as error:
             raise MaterialUnavailable(error.message, error.hint) from error
         folder.mkdir()
         subprocess.run(["tar", "-xf", packed, "-C", folder, "--exclude=./dev/*"], check=True)
         packed.unlink()
-        found += packages((folder / LISTED).read_text())
+        listed = packages((folder / LISTED).read_text())
+        found += [{**each, "name": f"{each['name']}:{other}"} if other else each for each in listed]
     if wanted.wheels:
         found += _wheels(wanted, making / "wheels")
 
@@ -128,6 +141,7 @@ def _wheels(wanted: AddOn, folder: Path) -> list[dict[str, str]]:
 def _unpack(
     what: str,
     suite: str,
+    architecture: str,
     names: Sequence[str],
     exclude: Sequence[str],
     target: Path,
@@ -137,7 +151,7 @@ def _unpack(
     listed = f'cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/{LISTED}"'
     argv = [
         "--variant=extract",
-        f"--architectures={capsule.recipe().architecture}",
+        f"--architectures={architecture}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={glob}" for glob in exclude),
         *more,

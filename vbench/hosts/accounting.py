@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vbench.hosts.base import Usage
+from vbench.hosts.base import Payload, Usage
 from vbench.hosts.command import script
 
 TICKS = 100
@@ -23,10 +23,12 @@ def totals(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
 
 
-def usage(text: str) -> Usage | None:
-    """The same as a :class:`vbench.hosts.base.Usage`, or ``None`` if the kernel does not report it."""
+def usage(text: str, payload: Payload | None = None) -> Usage | None:
+    """The same as a :class:`vbench.hosts.base.Usage`, or ``None`` if the kernel does not report it.
+
+    ``payload``: that of the host, by which the size of its pages is known."""
     found = totals(text)
     if "ticks" not in found:
         return None
-    cpu, rss = found["ticks"] / TICKS, found["rss"] * 4096
+    cpu, rss = found["ticks"] / TICKS, found["rss"] * (payload.page if payload else Payload.page)
     return Usage(cpu, rss, found.get("switches"), found.get("read"), found.get("written"))

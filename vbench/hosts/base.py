@@ -137,7 +137,9 @@ class Payload:
 
     ``files`` maps each path inside ``tree/`` that a measurement executes (programs, libraries, loader) to
     its SHA-256; ``digest`` is the capsule's. ``add_ons`` are the parts that layers need beyond the capsule,
-    by name; their paths are on the machine itself, whatever the host.
+    by name; their paths are on the machine itself, whatever the host. ``machine`` is the architecture that all of it is
+    for, as ``uname -m`` says it, with memory in pages of so many bytes: where that is not the capsule's, it is not the
+    capsule, but the same packages for it.
     """
 
     directory: str
@@ -147,6 +149,8 @@ class Payload:
     library_path: tuple[str, ...] = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
     loader: str = "usr/lib64/ld-linux-x86-64.so.2"
     add_ons: Mapping[str, Part] = field(default_factory=dict)
+    machine: str = "x86_64"
+    page: int = 4096
 
     @property
     def tree(self) -> str:

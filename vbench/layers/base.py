@@ -116,10 +116,14 @@ class Layer(ABC):
         return parent.payload
 
     def lacks(self, parent: Host) -> Unavailable | None:
-        """The answer if the add-on it needs has not been built on this machine, else ``None``."""
+        """The answer if the add-on it needs is not for the parent, or not built on this machine, else ``None``."""
         held = parent.payload.add_ons if parent.payload else {}
         if self.needs is None or self.needs.name in held:
             return None
+        if parent.payload is not None and parent.payload.machine != Payload.machine:
+            return Unavailable(
+                f"the add-on {self.needs.name} is for {Payload.machine}, and {parent.name} is {parent.payload.machine}"
+            )
         return Unavailable(
             f"the add-on {self.needs.name} has not been built here", f"vbench capsule build {self.needs.name}"
         )

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import ClassVar
 
-from vbench.errors import ConnectionLost, LayerUnavailable
+from vbench.errors import ConnectionLost, HostError, LayerUnavailable
 from vbench.hosts.base import Boot, Host, Payload, Process
 from vbench.hosts.placement import Cache, Disk, Medium, Network, Placement, Way
 from vbench.layers import guest
@@ -50,7 +50,11 @@ class Qemu(EnvironmentLayer):
         """The capsule's QEMU must start on the parent; no privileges needed."""
         if parent.payload is None:
             return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
-        done = parent.run([*emulator(parent.payload), "--version"], check=False)
+        try:
+            program = self.emulator(parent.payload)
+        except HostError as error:  # on a machine of another architecture
+            return Unavailable(error.message, error.hint or "")
+        done = parent.run([*program, "--version"], check=False)
         if done.code != 0:
             return Unavailable(f"the capsule's QEMU does not run on {parent.name}: {done.stderr.decode()}")
         return Available(done.text.splitlines()[0])
@@ -90,7 +94,7 @@ class Qemu(EnvironmentLayer):
         )
         bus, thread = self.bus, self._is("iothread", "on")
         argv = [
-            *emulator(payload),
+            *self.emulator(payload),
             *self.machine(site.shape),
             *("-kernel", boot.kernel, "-append", boot.arguments, "-initrd", boot.initrd),
             *(["-object", "iothread,id=disk"] if thread else []),
@@ -108,8 +112,12 @@ class Qemu(EnvironmentLayer):
         with pages, parent.spawn(argv) as process:
             yield process
 
+    def emulator(self, payload: Payload) -> list[str]:
+        """The argv prefix for QEMU."""
+        return emulator(payload)
+
     def _is(self, name: str, value: str) -> bool:
-        return self.chosen[name] == value
+        return self.chosen.get(name) == value
 
     def _cache(self, site: Site) -> Cache:
         return _cache_mode(site) if self._is("cache", "auto") else Cache(self.chosen["cache"])

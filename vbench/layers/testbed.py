@@ -64,22 +64,13 @@ class Testbed(Layer):
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """The capsule's QEMU must start, on the machine that vbench itself runs on; it needs no privilege."""
-        if (lacking := self._misplaced(parent)) is not None:
+        if (lacking := misplaced(self.name, parent)) is not None:
             return lacking
         assert parent.payload is not None  # noqa: S101 - it would be lacking
         done = parent.run([*emulator(parent.payload), "--version"], check=False)
         if done.code != 0:
             return Unavailable(f"the capsule's QEMU does not run on {parent.name}: {done.stderr.decode()}")
         return Available(done.text.splitlines()[0])
-
-    def _misplaced(self, parent: Host) -> Unavailable | None:
-        if parent.payload is None:
-            return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
-        if "/" in parent.name:
-            return Unavailable(
-                f"{self.name} opens on the machine itself, not in an environment", f"use local/{self.name}"
-            )
-        return None
 
     def baseline(self, parents: tuple[str, ...]) -> None:
         """None: its seconds are not its parent's."""
@@ -128,7 +119,7 @@ class Testbed(Layer):
                 )
             )
             guest.load_modules(host, *self.modules)
-            _move_scratch(host, 3 * shape.disk_mib)
+            move_scratch(host, 3 * shape.disk_mib)
             yield host
 
     def _machine(self, parent: Host, payload: Payload) -> tuple[Run, list[str]]:
@@ -174,6 +165,15 @@ class Testbed(Layer):
         return run, made_of
 
 
+def misplaced(name: str, parent: Host) -> Unavailable | None:
+    """Why an emulated machine does not open there: it does on the machine that vbench itself runs on."""
+    if parent.payload is None:
+        return Unavailable(f"{parent.name} holds no capsule", "vbench capsule build")
+    if "/" in parent.name:
+        return Unavailable(f"{name} opens on the machine itself, not in an environment", f"use local/{name}")
+    return None
+
+
 def _linux(payload: Payload, like: str) -> Boot:
     """The capsule's own kernel."""
     return Boot(payload.boot("vmlinux"), command_line(like), payload.boot("initrd"))
@@ -201,7 +201,7 @@ _SECTION = 2 << 20
 _CIPHER = f"capi:chacha20-generic-plain64 {'76' * 32}"
 
 
-def _move_scratch(host: Host, mebibytes: int) -> None:
+def move_scratch(host: Host, mebibytes: int) -> None:
     """Replace the testbed's scratch disk with storage in its own memory that has a fixed service time."""
     for module in (["brd", "rd_nr=1", f"rd_size={mebibytes * 1024}"], ["chacha_generic"], ["dm_crypt"]):
         host.run([*host.program("modprobe"), *module])

@@ -15,7 +15,7 @@ from vbench.hosts.command import script
 from vbench.layers import guest
 from vbench.layers.base import Available, Unavailable
 from vbench.layers.qemu import command_line
-from vbench.layers.testbed import ARGUMENTS, Testbed
+from vbench.layers.testbed import ARGUMENTS, Testbed, misplaced
 from vbench.technique import AddOn, Picture
 
 SECOND = 3_500_000_000
@@ -72,9 +72,7 @@ class TestbedVt(Testbed):
 
     def probe(self, parent: Host) -> Available | Unavailable:
         """On the machine that vbench itself runs on; it needs no privilege."""
-        if (lacking := self._misplaced(parent)) is not None:
-            return lacking
-        return Available("Bochs, Skylake-X")
+        return misplaced(self.name, parent) or Available("Bochs, Skylake-X")
 
     def _machine(self, parent: Host, payload: Payload) -> tuple[Run, list[str]]:
         """Its random numbers, the processor's and the kernel's, begin with the seed."""

@@ -37,6 +37,9 @@ class Uml(EnvironmentLayer):
             return Unavailable(f"{parent.name} has no /dev/net/tun", "load the tun module")
         assert parent.payload is not None  # noqa: S101 - needs_root would have failed first
         release = parent.run(["ls", f"{parent.payload.tree}/usr/lib/uml/modules"], check=False).text
+        if not release:
+            machine = parent.payload.machine
+            return Unavailable(f"the packages for {machine}, as {parent.name} is, have no User Mode Linux")
         amx = parent.run(["grep", "-qw", "amx_tile", "/proc/cpuinfo"], check=False).code == 0
         if amx and (why := self._trouble(parent, parent.payload)) is not None:
             return Unavailable(

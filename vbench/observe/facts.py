@@ -144,10 +144,11 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
 def _processor(read: _Files) -> dict[str, str]:
     path = "/proc/cpuinfo"
     count = len(re.findall(r"^processor\b", read.content.get(path, ""), re.MULTILINE))
+    power = read.preamble[1].startswith("ppc64")
     return {
-        "cpu": read.field(path, "model name"),
+        "cpu": read.field(path, "cpu" if power else "model name"),
         "cpu_flags": read.field(path, "flags"),
-        "cpu_mhz": read.field(path, "cpu MHz"),
+        "cpu_mhz": read.field(path, "clock" if power else "cpu MHz"),
         "cpu_cache": read.field(path, "cache size"),
         "microcode": read.field(path, "microcode"),
         "cores_per_socket": read.field(path, "cpu cores"),
@@ -184,6 +185,9 @@ def _signs(content: Mapping[str, str]) -> Iterator[str]:
     cpuinfo = content.get("/proc/cpuinfo", "")
     if re.search(r"^(vendor_id|model name)\s*: (User Mode Linux|UML)$", cpuinfo, re.MULTILINE):
         yield "uml (/proc/cpuinfo)"
+    if found := re.search(r"^model\s*: IBM (pSeries|PowerNV) \(emulated by qemu\)$", cpuinfo, re.MULTILINE):
+        partition = ", of which this is a partition" if found[1] == "pSeries" else ""
+        yield f"qemu{partition} (/proc/cpuinfo)"
     for name in ("product_name", "sys_vendor", "bios_vendor"):
         path = f"{_DMI}/{name}"
         for sign, kind in _MAKERS:

@@ -244,7 +244,7 @@ class _SshProcess(Process):
 
     def usage(self) -> Usage | None:
         said = self._host.run(accounting.argv(self.pid), check=False, timeout=_SLOW).text
-        if (found := accounting.usage(said)) is not None:
+        if (found := accounting.usage(said, self._host.payload)) is not None:
             self._used = found
         return self._used  # for a process that has ended, the last value seen
 
