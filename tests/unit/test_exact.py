@@ -65,8 +65,9 @@ class Bench:
         self.machines: list[Adder] = []
         self.wrong = False
 
-    def trail(self) -> Trail:
-        return Trail("origin", Snapshots(self.home, self.memory), self.start)  # type: ignore[arg-type]
+    def trail(self, *, saves: bool = True) -> Trail:
+        start = self.start  # type: ignore[arg-type]
+        return Trail("origin", Snapshots(self.home, self.memory), start, saves=saves)
 
     @contextmanager
     def start(self, raw: Raw, saved: bool, private: bool) -> Iterator[Adder]:
@@ -264,6 +265,44 @@ def test_what_can_become_a_snapshot_is_not_parked(bench: Bench) -> None:
     said(trail, "a")
     with pytest.raises(HostError, match="cannot be parked"):
         trail.park()
+
+
+def test_a_machine_that_cannot_be_saved_waits_where_it_would_be(bench: Bench) -> None:
+    trail = bench.trail(saves=False)
+    said(trail, "ab")
+    first = trail.mark()
+    assert said(trail, "cd") == "abcd"
+    second = trail.mark()
+    assert said(trail, "e") == "abcde"
+    trail.back_to(second)
+    assert said(trail, "f") == "abcdf"
+    trail.back_to(first)
+    assert said(trail, "x") == "abx"
+    (machine,) = bench.machines  # all others are its forks, and what is asked of these is not asked of it
+    assert machine.asked == ["a", "b"]
+    assert [fork.asked for fork in machine.forks] == [["c", "d"], ["x"]]
+    trail.discard()
+    assert not any(path.name == RAM for path in bench.home.rglob("*"))
+
+
+def test_the_next_one_is_started_only_for_what_nobody_has_asked(bench: Bench) -> None:
+    once = bench.trail(saves=False)
+    said(once, "ab")
+    once.mark()
+    said(once, "cd")
+    once.mark()
+    once.discard()
+    again = bench.trail(saves=False)
+    said(again, "ab")
+    again.mark()
+    assert said(again, "cd") == "abcd"
+    mark = again.mark()
+    assert len(bench.machines) == 1
+    assert said(again, "e") == "abcde"
+    assert len(bench.machines) == 2  # from power-on
+    again.back_to(mark)
+    assert said(again, "f") == "abcdf"
+    assert len(bench.machines) == 2
 
 
 def test_a_machine_left_answers_nothing_until_somebody_comes_back(bench: Bench) -> None:
