@@ -66,8 +66,8 @@ class Bench:
         self.wrong = False
 
     def trail(self, *, saves: bool = True) -> Trail:
-        start = self.start  # type: ignore[arg-type]
-        return Trail("origin", Snapshots(self.home, self.memory), start, saves=saves)
+        store = Snapshots(self.home, self.memory)
+        return Trail("origin", store, self.start, saves=saves)  # type: ignore[arg-type]
 
     @contextmanager
     def start(self, raw: Raw, saved: bool, private: bool) -> Iterator[Adder]:
