@@ -98,6 +98,10 @@ FLAGS = "vendor_id\t: GenuineIntel\nflags\t\t: fpu vme hypervisor sse2\n"
         ({"/sys/class/dmi/id/product_name": "VirtualBox"}, "virtualbox"),
         ({"/sys/class/dmi/id/product_name": "Virtual Machine"}, "hyper-v"),
         ({"/sys/class/dmi/id/product_name": "ThinkPad X1"}, "no sign of it"),
+        ({"/proc/cpuinfo": FLAGS, "CPUID leaf 0x40000000": "VMwareVMware"}, "vmware (CPUID"),
+        ({"/proc/cpuinfo": FLAGS, "CPUID leaf 0x40000000": "Microsoft Hv"}, "hyper-v (CPUID"),
+        ({"/proc/cpuinfo": FLAGS, "CPUID leaf 0x40000000": " lrpepyh vr"}, "parallels (CPUID"),
+        ({"/proc/cpuinfo": FLAGS, "CPUID leaf 0x40000000": "GenuineIntel"}, "yes, by a hypervisor"),
         ({"/sys/hypervisor/type": "xen", "/sys/class/dmi/id/product_name": "HVM domU"}, "xen"),
         (
             {"/proc/xen/capabilities": "control_d\n", "/sys/hypervisor/type": "xen"},

@@ -178,10 +178,13 @@ class Payload:
         path = f"{self.tree}/{program.path}"
         if not program.dynamic:
             return [path]
-        libraries = ":".join(f"{self.tree}/{part}" for part in self.library_path)
         # Some programs check the name they were called by.
-        named = ["--argv0", f"{self.tree}/{name}"]
-        return [f"{self.tree}/{self.loader}", *named, "--library-path", libraries, path]
+        return self.loaded(program.path, "--argv0", f"{self.tree}/{name}")
+
+    def loaded(self, path: str, *options: str) -> list[str]:
+        """The argv prefix that runs a program of the tree with the tree's loader, which takes these options."""
+        libraries = ":".join(f"{self.tree}/{part}" for part in self.library_path)
+        return [f"{self.tree}/{self.loader}", *options, "--library-path", libraries, f"{self.tree}/{path}"]
 
 
 @dataclass(frozen=True)
