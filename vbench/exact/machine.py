@@ -138,8 +138,9 @@ def _console(process: Process) -> str:
 class _Monitor:
     """QEMU's monitor, which speaks the QEMU Machine Protocol (docs/interop/qmp-spec.txt)."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, process: Process) -> None:
         self._file: Any = connection.makefile("rw")
+        self._process = process
         self._file.readline()
         self.ask("qmp_capabilities")
 
@@ -161,7 +162,7 @@ class _Monitor:
             except ConnectionResetError:
                 line = ""
             if not line:
-                raise ConnectionLost("the testbed's emulator has ended")
+                raise ConnectionLost(f"the testbed's emulator has ended: {_last(self._process)}")
             said = json.loads(line)
             if "error" in said:
                 raise HostError(f"QEMU: {command}: {said['error']['desc']}")
@@ -237,7 +238,7 @@ def running(
         process = opened.enter_context(parent.spawn(["sh", "-c", _THERE, "sh", str(work), *argv]))
         line = opened.enter_context(_accepted(gates, process))
         control = opened.enter_context(_dialled(f"{work}/monitor", process))
-        monitor = _Monitor(control)
+        monitor = _Monitor(control, process)
         machine = Machine(process, gates, line, monitor)
         if saved:
             monitor.ask("migrate-set-capabilities", capabilities=_IGNORE_SHARED)
