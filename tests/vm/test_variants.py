@@ -76,7 +76,7 @@ def test_a_scheduler_and_a_shim_of_xen_s(built: Capsule) -> None:
 def test_scratch_by_qemu_in_dom0(climber: Climber) -> None:
     """It opens the file past dom0's page cache, as the loop device does that dom0's kernel serves."""
     opened = (
-        "cd /proc/$(pgrep -f xen-qemu-system)/fd;"
+        "cd /proc/$(pgrep -x xen-qemu-system)/fd;"
         ' for fd in *; do readlink "$fd"; grep flags "../fdinfo/$fd"; done'
     )
     with climber("testbed/xen/pv:disk=qdisk") as (*_, dom0, host):
