@@ -167,7 +167,7 @@ def test_every_reason_of_a_verdict() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "it was opened anew when the run was resumed, because local/uml has no /dev/net/tun (load the tun module)",
+        "it was opened anew later, because local/uml has no /dev/net/tun (load the tun module)",
         "it was tried anew when the run was taken up again, because local: x ran longer than 9.5 s",
         "local/testbed did not come to rest",
         "the last 17 bytes of the journal are an unfinished sample and were left out",

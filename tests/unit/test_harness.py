@@ -28,6 +28,7 @@ from vbench.harness.events import (
     Value,
     read_event,
 )
+from vbench.harness.exact import ExactWorker
 from vbench.harness.forecast import expected, read_times, whole
 from vbench.harness.invoke import Cost
 from vbench.harness.plan import Plan, Step, order_of, schedule, with_baselines
@@ -209,6 +210,17 @@ def test_it_stops_before_a_block_by_the_wall_clock_when_told_to(tmp_path: Path) 
     assert max(block for block, _, stack, _ in blocks if "testbed" in stack) == 4
 
 
+def test_each_boot_s_failure_is_told_and_the_first_that_opens() -> None:
+    """Of a boot that failed, a later one opens: its facts are those that the stack's cells are recorded with."""
+    plan = planned("local/testbed/chroot", blocks=4)
+    unit = next(unit for unit in units_for(info_of(plan), plan, KNOWN) if unit.stacks == (COUNTED[0],))
+    worker, stack = ExactWorker(unit, None), COUNTED[0]  # type: ignore[arg-type]
+    failed = Failed(stack=stack, stage="open", reason="no room")
+    boots = {1: failed, 2: Opened(stack=stack, facts={}), 3: Opened(stack=stack, facts={}), 4: failed}
+    worker._open = lambda opened, seed: iter([boots[seed]])  # type: ignore[method-assign, misc, assignment]
+    assert list(worker.run()) == [boots[1], boots[2], boots[4]]
+
+
 def test_failures_and_findings_are_recorded_and_an_opened_stack_has_not_failed(tmp_path: Path) -> None:
     info, heard = info_of(planned("local/uml")), Heard()
     with Bundle.create(tmp_path / "run", info) as bundle:
@@ -218,9 +230,7 @@ def test_failures_and_findings_are_recorded_and_an_opened_stack_has_not_failed(t
         assert [each.reason for each in info.failures] == ["still no tun"]
         recorder.take(Opened(stack="local/uml", facts={}))
         assert info.failures == []
-        assert [note.text for note in info.notes] == [
-            "it was opened anew when the run was resumed, because still no tun"
-        ]
+        assert [note.text for note in info.notes] == ["it was opened anew later, because still no tun"]
         kept = len(info.notes)
         for text in ("load 1", "load 2", "load 2"):
             recorder.take(Noted(notes=(Note(severity="warning", text=text),), topic="noise"))

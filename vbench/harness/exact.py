@@ -17,7 +17,7 @@ from typing import Any
 from vbench.capsule.capsule import Capsule
 from vbench.errors import DigestMismatch, VbenchError
 from vbench.exact.opening import trail_of
-from vbench.harness.events import Began, Event, Settled
+from vbench.harness.events import Began, Event, Failed, Opened, Settled
 from vbench.harness.invoke import Environment, Invocation, invoke, rehearse, run_command, set_up
 from vbench.harness.plan import Step
 from vbench.harness.units import WorkUnit
@@ -59,10 +59,11 @@ class ExactWorker(Worker):
             steps = [step for step in self._unit.steps if self._unit.boot(step) == boot]
             steps.sort(key=self._prepared)
             with ExitStack() as opened:
+                before = told
                 for event in self._open(opened, seed=boot + 1):
-                    if not told or isinstance(event, Began):
+                    told |= isinstance(event, Opened)
+                    if not before or isinstance(event, (Began, Failed)):
                         yield event
-                told = True
                 for env in self._environments.values():
                     env.failed |= given_up
                     for number, step in enumerate(steps):

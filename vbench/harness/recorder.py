@@ -63,7 +63,7 @@ class Recorder:
         info.hosts[event.stack] = {**info.hosts.get(event.stack, {}), **event.facts}
         for failure in [each for each in info.failures if each.stack == event.stack and not each.workload]:
             info.failures.remove(failure)
-            text = f"it was opened anew when the run was resumed, because {failure.reason}"
+            text = f"it was opened anew later, because {failure.reason}"
             info.notes.append(Note(severity="warning", stacks=[event.stack], text=text))
         self._changes += 1
 
