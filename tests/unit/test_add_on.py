@@ -53,6 +53,17 @@ def test_built_once_with_a_digest_of_its_own(wanted: AddOn, tmp_path: Path) -> N
     assert add_on.find(wanted) is None
 
 
+def test_what_another_version_made_alike_stays_where_it_is(wanted: AddOn) -> None:
+    """Machines may be running from it."""
+    first = add_on.build(wanted)
+    folder = Path(add_on.parts([wanted])["toy"].directory)
+    (folder / "initrd").write_text("made beside it")
+    told = json.loads((folder / "add-on.json").read_text())
+    (folder / "add-on.json").write_text(json.dumps({**told, "recipe": "of another version"}))
+    assert add_on.build(wanted) == first
+    assert (folder / "initrd").exists()
+
+
 def test_its_lock_says_what_differs(wanted: AddOn, tmp_path: Path) -> None:
     lock = tmp_path / "toy.lock"
     locked = replace(wanted, lock=lock)

@@ -109,8 +109,11 @@ def build(wanted: AddOn, say: capsule.Say = lambda _: None, *, mirror: str | Non
         if packages:
             _compress(archive)
         home = capsule.home() / f"add-on-{wanted.name}-{manifest.digest[:16]}"
-        shutil.rmtree(home, ignore_errors=True)
-        work.rename(home)
+        if (home / "add-on.json").exists():  # the same by another recipe, and machines may run from it
+            (work / "add-on.json").replace(home / "add-on.json")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+            work.rename(home)
         return manifest
 
 
