@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from bundles import info, workload
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from vbench import load
 from vbench.bundle.store import Bundle, Note, RunInfo
+from vbench.capsule.capsule import Capsule
 from vbench.errors import VbenchError
 from vbench.harness.dispatch import LANES, Dispatcher
 from vbench.harness.events import (
@@ -214,7 +217,8 @@ def test_each_boot_s_failure_is_told_and_the_first_that_opens() -> None:
     """Of a boot that failed, a later one opens: its facts are those that the stack's cells are recorded with."""
     plan = planned("local/testbed/chroot", blocks=4)
     unit = next(unit for unit in units_for(info_of(plan), plan, KNOWN) if unit.stacks == (COUNTED[0],))
-    worker, stack = ExactWorker(unit, None), COUNTED[0]  # type: ignore[arg-type]
+    capsule = cast("Capsule", SimpleNamespace(digest=unit.capsule))
+    worker, stack = ExactWorker(unit, capsule), COUNTED[0]
     failed = Failed(stack=stack, stage="open", reason="no room")
     boots = {1: failed, 2: Opened(stack=stack, facts={}), 3: Opened(stack=stack, facts={}), 4: failed}
     worker._open = lambda opened, seed: iter([boots[seed]])  # type: ignore[method-assign, misc, assignment]
