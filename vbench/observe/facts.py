@@ -133,6 +133,8 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
         why = done.stderr.decode(errors="replace").strip()[:200] or f"exit code {done.code}"
         raise HostError(f"{host.name}: cannot read its facts: {why}")
     clock, machine, signature, *places = read.preamble
+    # A processor without a hypervisor answers that leaf, too: with anything.
+    signature = signature if _has_hypervisor(read.content) and signature.isprintable() else ""
     read.content[_SIGNATURE] = signature
     known: dict[str, str] = {
         "kernel": " ".join(read.text(path) for path in _KERNEL[:2]),
@@ -227,8 +229,13 @@ def _signs(content: Mapping[str, str]) -> Iterator[str]:
     for sign, kind in _CLOCKS.items():
         if sign in content.get(path, ""):
             yield f"{kind} ({path} offers {sign})"
-    if re.search(r"^flags\s*:.* hypervisor\b", cpuinfo, re.MULTILINE):
+    if _has_hypervisor(content):
         yield "yes, by a hypervisor that does not say its name (the processor's flag)"
+
+
+def _has_hypervisor(content: Mapping[str, str]) -> bool:
+    """Whether the processor says that there is one, which it does by a flag."""
+    return bool(re.search(r"^flags\s*:.* hypervisor\b", content.get("/proc/cpuinfo", ""), re.MULTILINE))
 
 
 def _storage(read: _Files, name: str, place: str, asked: str) -> dict[str, str]:
