@@ -20,24 +20,18 @@ from vbench.layers.stack import Stack, open_stack
 PARENTS = (
     *("testbed", "testbed/chroot", "testbed/bubblewrap", "testbed/oci", "testbed/oci:seccomp=podman"),
     *("testbed/nspawn", "testbed/lxc", "testbed/gvisor", "testbed/uml", "testbed/qemu", "testbed/kvm"),
-    *("testbed/virtualbox", "testbed/xen", "testbed/xen/pv", "testbed/xen/pvh", "testbed/xen/hvm"),
+    *(
+        "testbed/libkrun",
+        "testbed/virtualbox",
+        "testbed/xen",
+        "testbed/xen/pv",
+        "testbed/xen/pvh",
+        "testbed/xen/hvm",
+    ),
 )
 LAYERS = (
-    *(
-        "chroot",
-        "bubblewrap",
-        "oci",
-        "oci:runc",
-        "nspawn",
-        "lxc",
-        "gvisor",
-        "gvisor:kvm",
-        "uml",
-        "qemu",
-        "kvm",
-        "virtualbox",
-    ),
-    *("xen", "pv", "pvh", "hvm"),
+    *("chroot", "bubblewrap", "oci", "oci:runc", "nspawn", "lxc", "gvisor", "gvisor:kvm", "uml"),
+    *("qemu", "kvm", "libkrun", "virtualbox", "xen", "pv", "pvh", "hvm"),
 )
 SHAPE = Shape(memory_mib=256, disk_mib=128)
 INNER = Shape(memory_mib=192, disk_mib=128)
