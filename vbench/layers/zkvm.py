@@ -45,10 +45,14 @@ class Zkvm(Qemu):
         return Available("KVM by the emulated processor's SIE")
 
     def emulator(self, payload: Payload) -> list[str]:
-        """The payload's own QEMU, for z, to which one thing is answered in KVM's place: see the shim."""
-        library = f"{payload.tree}/{LIBRARIES}"
+        """The payload's own QEMU, for z, by no other loader: the kernel looks in its header for the kind of page table.
+
+        One thing is answered in KVM's place: see the shim.
+        """
+        library, *_, path = f"{payload.tree}/{LIBRARIES}", *payload.command(_PROGRAM)
         told = [f"QEMU_MODULE_DIR={library}/qemu", f"LD_PRELOAD={library}/vbench-shim.so"]
-        return ["env", *told, *payload.command(_PROGRAM), "-L", f"{payload.tree}/usr/share/qemu"]
+        found = ":".join(f"{payload.tree}/{part}" for part in payload.library_path)
+        return ["env", *told, f"LD_LIBRARY_PATH={found}", path, "-L", f"{payload.tree}/usr/share/qemu"]
 
     @property
     def bus(self) -> str:

@@ -38,8 +38,34 @@ static int64_t now(void)
     return t.tv_sec * SECOND + t.tv_nsec;
 }
 
+#ifdef DISK
+/* The emulator has no gate of its own, so a disk is one (disk-gate.c): a reply goes to its first half, and until a read of
+ * the second is done, which gives a request, the machine stands still.
+ */
+#define SECTORS(size) (((size) + 4095) & ~4095UL)
+
+static void gate(void)
+{
+    static int disk = -1;
+    char *box = BOX;
+    struct reply *z = (struct reply *)box;
+    struct request *q = (struct request *)box;
+    if (disk >= 0)
+        pwrite(disk, box, SECTORS(sizeof *z + z->out + z->err), 0);
+    else
+        disk = open("/dev/box", O_RDWR | O_DIRECT);
+    ssize_t got = pread(disk, box, 4096, ROOM);
+    size_t size = SECTORS(sizeof *q + q->argv_size + q->input_size);
+    if (got == 4096 && size > 4096) got += pread(disk, box + 4096, size - 4096, ROOM + 4096);
+    if (got < (ssize_t)size) {
+        perror("vbench: no gate");
+        exit(1);
+    }
+}
+#else
 /* The marked no-op ends its block of translated code, so that a machine stopped at it stops right behind it. */
 static void gate(void) { __asm__ volatile(".byte 0x0f,0x1f,0x80,0x01,0x62,0x6e,0x76\n jmp 1f\n1:" ::: "memory"); }
+#endif
 
 static void ended(pid_t pid, int status)
 {
