@@ -42,7 +42,10 @@ _FILES = {
 }
 _PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities")
 _KERNEL = ("/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/version")
+_MAINFRAME = "/proc/sysinfo"
 _MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+_CPUINFO = {"ppc64": ("cpu", "flags", "clock"), "s390x": ("processor 0", "features", "cpu MHz static")}
+"""How other processors than x86 name in ``/proc/cpuinfo`` what they are, what they can, and their frequency."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _READ = script(_SCRIPTS / "read-facts.sh")
 _HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
@@ -107,6 +110,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
     """
     folders = {"scratch": host.scratch} | ({"results": str(results)} if results is not None else {})
     files = [*_FILES.values(), *_PROC, *_KERNEL, *_MARKS]
+    files += [_MAINFRAME] if host.payload is not None and host.payload.machine == "s390x" else []
     begin = time.time()
     argv = ["sh", "-c", _READ, "sh", str(len(folders)), *folders.values(), *files]
     done = host.run(argv, check=False, timeout=120)
@@ -144,11 +148,11 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
 def _processor(read: _Files) -> dict[str, str]:
     path = "/proc/cpuinfo"
     count = len(re.findall(r"^processor\b", read.content.get(path, ""), re.MULTILINE))
-    power = read.preamble[1].startswith("ppc64")
+    cpu, flags, mhz = _CPUINFO.get(read.preamble[1].removesuffix("le"), ("model name", "flags", "cpu MHz"))
     return {
-        "cpu": read.field(path, "cpu" if power else "model name"),
-        "cpu_flags": read.field(path, "flags"),
-        "cpu_mhz": read.field(path, "clock" if power else "cpu MHz"),
+        "cpu": read.field(path, cpu),
+        "cpu_flags": read.field(path, flags),
+        "cpu_mhz": read.field(path, mhz),
         "cpu_cache": read.field(path, "cache size"),
         "microcode": read.field(path, "microcode"),
         "cores_per_socket": read.field(path, "cpu cores"),
@@ -188,6 +192,11 @@ def _signs(content: Mapping[str, str]) -> Iterator[str]:
     if found := re.search(r"^model\s*: IBM (pSeries|PowerNV) \(emulated by qemu\)$", cpuinfo, re.MULTILINE):
         partition = ", of which this is a partition" if found[1] == "pSeries" else ""
         yield f"qemu{partition} (/proc/cpuinfo)"
+    told = content.get(_MAINFRAME, "")
+    if found := re.search(r"^VM00 Control Program:\s*(\S+)", told, re.MULTILINE):
+        yield f"{'kvm' if found[1] == 'KVM/Linux' else found[1]} ({_MAINFRAME})"
+    elif re.search(r"^Manufacturer:\s*HRC\b", told, re.MULTILINE):
+        yield f"hercules ({_MAINFRAME})"
     for name in ("product_name", "sys_vendor", "bios_vendor"):
         path = f"{_DMI}/{name}"
         for sign, kind in _MAKERS:
