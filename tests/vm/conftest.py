@@ -268,7 +268,9 @@ def machine(built: Capsule) -> LocalHost:
 @pytest.fixture(scope="session")
 def can(machine: LocalHost) -> Callable[[str], None]:
     """Skips the test, with the layer's own reason, where a layer cannot open on this machine."""
-    layers = {name: make_layer(name) for name in [*LAYERS, "testbed", "testbed-vt", "testbed-power"]}
+    layers = {
+        name: make_layer(name) for name in [*LAYERS, "testbed", "testbed-vt", "testbed-power", "testbed-z"]
+    }
     answers = {name: layer.lacks(machine) or layer.probe(machine) for name, layer in layers.items()}
 
     def check(name: str) -> None:

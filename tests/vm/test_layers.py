@@ -33,15 +33,17 @@ ON_THE_TESTBED = {
     "kvm by Intel VT": "testbed-vt/kvm",
     "testbed-power": "testbed-power",
     "lpar": "testbed-power/lpar",
+    "testbed-z": "testbed-z",
+    "zkvm": "testbed-z/zkvm",
     "xen": "testbed/xen",
     **{name: f"testbed/xen/{name}" for name in ("pv", "pvh", "hvm")},
 }
 """Layers that open for real on the testbed, wherever that runs: as these stacks."""
-LONG = ("virtualbox", "testbed-vt", "kvm by Intel VT", "testbed-power", "lpar")
+LONG = ("virtualbox", "testbed-vt", "kvm by Intel VT", "testbed-power", "lpar", "testbed-z", "zkvm")
 """Those of them that take minutes to open, or for some test."""
-MACHINES = ("testbed", "testbed-vt", "testbed-power", "xen")
+MACHINES = ("testbed", "testbed-vt", "testbed-power", "testbed-z", "xen")
 """Layers that are machines of their own."""
-POWER = ("testbed-power", "lpar")
+POWER, MAINFRAME = ("testbed-power", "lpar"), ("testbed-z", "zkvm")
 """Layers in which another payload takes the capsule's place, made for another processor."""
 
 
@@ -96,7 +98,9 @@ def test_carries_exit_codes(host: Host) -> None:
 
 def test_holds_the_capsule_s_bytes(opened: Opened, built: Capsule) -> None:
     digest = verify_inside(opened.host)
-    assert (digest == verify_inside(LocalHost(payload=built.payload()))) == (opened.layer not in POWER)
+    assert (digest == verify_inside(LocalHost(payload=built.payload()))) == (
+        opened.layer not in (*POWER, *MAINFRAME)
+    )
 
 
 def test_runs_the_kernel_of_its_technique(opened: Opened, built: Capsule) -> None:
@@ -114,6 +118,10 @@ def test_runs_the_kernel_of_its_technique(opened: Opened, built: Capsule) -> Non
         assert release.endswith("-powerpc64le")
         said = opened.host.run(["dmesg"]).text
         assert ("Using radix MMU under hypervisor" in said) == (opened.layer == "lpar")
+    elif opened.layer in MAINFRAME:
+        assert release.endswith("-s390x")
+        told = opened.host.run(["cat", "/proc/sysinfo"]).text
+        assert ("Control Program: KVM/Linux" in told) == (opened.layer == "zkvm")
     else:
         assert release == built.manifest.kernel
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from vbench.hosts.base import Host, Part, Payload, Process, Program, Setting
+from vbench.hosts.base import Host, Process, Setting
 from vbench.hosts.placement import Disk, Medium, Placement
-from vbench.layers import guest
+from vbench.layers import foreign, guest
 from vbench.layers.base import Available, Unavailable
 from vbench.layers.environment import EnvironmentLayer, Site, add_on, program
 from vbench.layers.guest import Link
@@ -18,7 +18,6 @@ from vbench.technique import AddOn, Picture, Technique
 from vbench.terms import Clock
 
 LIBRARIES = "usr/lib/powerpc64le-linux-gnu"
-_CAPSULE = Path(__file__).parents[1] / "capsule"
 
 
 class TestbedPower(EnvironmentLayer):
@@ -48,36 +47,15 @@ class TestbedPower(EnvironmentLayer):
     seconds: ClassVar[float] = 300
     needs: ClassVar[AddOn | None] = AddOn(
         "power",
-        script=(
-            guest.SCRIPTS / "power-add-on.sh",
-            _CAPSULE / "scripts/image.sh",
-            *(_CAPSULE / name for name in ("initrd-init", "rc")),
-        ),
+        script=foreign.script("power"),
         material={
             "bookworm": (
                 *(f"qemu-system-{part}/bookworm-backports" for part in ("ppc", "common", "data")),
                 *("gcc-12-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
             ),
-            "bookworm:ppc64el": (
-                *("base-files", "coreutils", "dash", "findutils", "grep", "gzip", "hostname", "mount", "sed"),
-                *("tar", "util-linux", "linux-image-powerpc64le"),
-                *("busybox-static", "dropbear-bin", "e2fsprogs", "iproute2", "kmod", "procps", "dmsetup"),
-                *("fio", "iperf3", "openssl", "xz-utils", "apache2-utils", "nginx", "redis-server"),
-                *("sqlite3", "bubblewrap", "qemu-system-ppc", "virt-what"),
-            ),
+            "bookworm:ppc64el": (*foreign.SYSTEM, "linux-image-powerpc64le", "qemu-system-ppc"),
         },
-        exclude=(
-            *(f"/usr/share/{name}/*" for name in ("doc", "icons", "info", "locale", "man")),
-            *(
-                "/usr/bin/perl*",
-                "/usr/lib/*/perl*",
-                "/usr/share/perl*",
-                "/usr/bin/python3*",
-                "/usr/lib/python3*",
-            ),
-            *("/usr/lib/*/gconv/*", "/lib/udev/*", "/lib/modules/*/kernel/sound/*"),
-            "/lib/modules/*/kernel/drivers/[acdefghijlopqrstuw]*.ko",
-        ),
+        exclude=(*foreign.EXCLUDE, "/lib/modules/*/kernel/drivers/s*.ko"),
         lock=Path(__file__).with_name("testbed_power.lock.json"),
     )
 
@@ -118,7 +96,7 @@ class TestbedPower(EnvironmentLayer):
             *("-no-user-config", "-nographic", "-no-reboot", "-vga", "none", "-net", "none"),
             *("-serial", "stdio", "-monitor", "none"),
             *("-kernel", f"{tree}/power/vmlinux", "-initrd", f"{tree}/power/initrd"),
-            *("-append", command_line("mitigations=off norandmaps transparent_hugepage=never")),
+            *("-append", command_line(foreign.CHOICES)),
             *_drive(0, f"{tree}/power/image", "readonly=on"),
             *_drive(1, f"{work}/seed", "readonly=on"),
             *_drive(2, f"{work}/scratch", "cache=unsafe"),
@@ -131,7 +109,10 @@ class TestbedPower(EnvironmentLayer):
     def adjust(self, site: Site, setting: Setting) -> Setting:
         """Its own payload, and its own peer, as a machine is; what emulating it costs outside is no figure of it."""
         assert self.needs is not None  # noqa: S101 - set above
-        payload = _payload(site.payload.add_ons[self.needs.name])
+        part = site.payload.add_ons[self.needs.name]
+        payload = foreign.payload(
+            part, "power", libraries=LIBRARIES, loader="ld64.so.2", machine="ppc64le", page=1 << 16
+        )
         return Setting(setting.name, payload, setting.scratch, placement=setting.placement)
 
     def settle(self, site: Site, host: Host) -> None:
@@ -148,20 +129,3 @@ def command_line(like: str) -> str:
 def _drive(number: int, path: str, options: str) -> list[str]:
     drive = f"if=none,id=disk{number},file={path},file.locking=off,format=raw,{options}"
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number},bus=pcie.{number}"]
-
-
-def _payload(part: Part) -> Payload:
-    """What takes the capsule's place inside: its programs and their digests are listed in the add-on."""
-    lists = Path(part.directory) / "tree/power"
-    programs = [line.split() for line in (lists / "programs").read_text().splitlines()]
-    files = [line.split() for line in (lists / "files").read_text().splitlines()]
-    return Payload(
-        guest.DIRECTORY,
-        part.digest,
-        {name: Program(path, kind == "dynamic") for name, path, kind in programs},
-        {path: digest for digest, path in files},
-        library_path=(LIBRARIES, f"{LIBRARIES}/ceph"),
-        loader=f"{LIBRARIES}/ld64.so.2",
-        machine="ppc64le",
-        page=1 << 16,
-    )

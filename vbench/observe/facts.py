@@ -43,7 +43,10 @@ _FILES = {
 }
 _PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities")
 _KERNEL = ("/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/version")
+_MAINFRAME = "/proc/sysinfo"
 _MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+_CPUINFO = {"ppc64": ("cpu", "flags", "clock"), "s390x": ("processor 0", "features", "cpu MHz static")}
+"""How other processors than x86 name in ``/proc/cpuinfo`` what they are, what they can, and their frequency."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _READ = script(_SCRIPTS / "read-facts.sh")
 _HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
@@ -68,7 +71,8 @@ _MAKERS = (
     ("KubeVirt", "kvm"),
 )
 _CLOCKS = {"kvm-clock": "kvm", "xen": "xen", "hyperv": "hyper-v"}
-# What x86 hypervisors answer CPUID with, at leaf 0x40000000 (virt-what 1.25; Parallels as Linux and others know it).
+# What x86 hypervisors answer CPUID with, at leaf 0x40000000, without spaces around it (as virt-what has them;
+# Parallels' is general knowledge).
 _SIGNATURES = {
     "KVMKVMKVM": "kvm",
     "Linux KVM Hv": "kvm",
@@ -78,8 +82,8 @@ _SIGNATURES = {
     "Microsoft Hv": "hyper-v",
     "XenVMMXenVMM": "xen",
     "VBoxVBoxVBox": "virtualbox",
-    "bhyve bhyve ": "bhyve",
-    " lrpepyh vr": "parallels",
+    "bhyve bhyve": "bhyve",
+    "lrpepyh vr": "parallels",
 }
 _ASKS_CPUID = "usr/libexec/virt-what-cpuid-helper"
 _SIGNATURE = "CPUID leaf 0x40000000"
@@ -124,6 +128,7 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
     """
     folders = {"scratch": host.scratch} | ({"results": str(results)} if results is not None else {})
     files = [*_FILES.values(), *_PROC, *_KERNEL, *_MARKS]
+    files += [_MAINFRAME] if host.payload is not None and host.payload.machine == "s390x" else []
     begin = time.time()
     argv = ["sh", "-c", _READ, "sh", _signature_of(host), str(len(folders)), *folders.values(), *files]
     done = host.run(argv, check=False, timeout=120)
@@ -165,11 +170,11 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
 def _processor(read: _Files) -> dict[str, str]:
     path = "/proc/cpuinfo"
     count = len(re.findall(r"^processor\b", read.content.get(path, ""), re.MULTILINE))
-    power = read.preamble[1].startswith("ppc64")
+    cpu, flags, mhz = _CPUINFO.get(read.preamble[1].removesuffix("le"), ("model name", "flags", "cpu MHz"))
     return {
-        "cpu": read.field(path, "cpu" if power else "model name"),
-        "cpu_flags": read.field(path, "flags"),
-        "cpu_mhz": read.field(path, "clock" if power else "cpu MHz"),
+        "cpu": read.field(path, cpu),
+        "cpu_flags": read.field(path, flags),
+        "cpu_mhz": read.field(path, mhz),
         "cpu_cache": read.field(path, "cache size"),
         "microcode": read.field(path, "microcode"),
         "cores_per_socket": read.field(path, "cpu cores"),
@@ -213,24 +218,34 @@ def _signs(content: Mapping[str, str]) -> Iterator[str]:
     cpuinfo = content.get("/proc/cpuinfo", "")
     if re.search(r"^(vendor_id|model name)\s*: (User Mode Linux|UML)$", cpuinfo, re.MULTILINE):
         yield "uml (/proc/cpuinfo)"
-    if found := re.search(r"^model\s*: IBM (pSeries|PowerNV) \(emulated by qemu\)$", cpuinfo, re.MULTILINE):
-        partition = ", of which this is a partition" if found[1] == "pSeries" else ""
-        yield f"qemu{partition} (/proc/cpuinfo)"
+    yield from _other_processors(content)
     for name in ("product_name", "sys_vendor", "bios_vendor"):
         path = f"{_DMI}/{name}"
         for sign, kind in _MAKERS:
             if content.get(path, "").strip().startswith(sign):
                 yield f"{kind} ({path})"
-    signature = content.get(_SIGNATURE, "")
-    for sign, kind in _SIGNATURES.items():
-        if signature.strip() == sign.strip():
-            yield f"{kind} ({_SIGNATURE} says {sign.strip()!r})"
+    signature = content.get(_SIGNATURE, "").strip()
+    if signature in _SIGNATURES:
+        yield f"{_SIGNATURES[signature]} ({_SIGNATURE} says {signature!r})"
     path = f"{_CLOCK}/available_clocksource"
     for sign, kind in _CLOCKS.items():
         if sign in content.get(path, ""):
             yield f"{kind} ({path} offers {sign})"
     if _has_hypervisor(content):
         yield "yes, by a hypervisor that does not say its name (the processor's flag)"
+
+
+def _other_processors(content: Mapping[str, str]) -> Iterator[str]:
+    """What machines with another processor than x86 say."""
+    cpuinfo = content.get("/proc/cpuinfo", "")
+    if found := re.search(r"^model\s*: IBM (pSeries|PowerNV) \(emulated by qemu\)$", cpuinfo, re.MULTILINE):
+        partition = ", of which this is a partition" if found[1] == "pSeries" else ""
+        yield f"qemu{partition} (/proc/cpuinfo)"
+    told = content.get(_MAINFRAME, "")
+    if found := re.search(r"^VM00 Control Program:\s*(\S+)", told, re.MULTILINE):
+        yield f"{'kvm' if found[1] == 'KVM/Linux' else found[1]} ({_MAINFRAME})"
+    elif re.search(r"^Manufacturer:\s*HRC\b", told, re.MULTILINE):
+        yield f"hercules ({_MAINFRAME})"
 
 
 def _has_hypervisor(content: Mapping[str, str]) -> bool:
