@@ -7,6 +7,7 @@
 # made is the result; $3 what is of this machine only; $4 how an image is made; $5 and $6 the first processes of initrd and
 # root; then files for $3.
 # Run in a private mount namespace.
+# shellcheck disable=SC2154 # what $3 sets
 set -e
 capsule=$1 work=$2 machine=$3 image=$4 init=$5 rc=$6; shift 6
 # It sets: called, its name; debian, its processor as Debian names it, and triplet, as compilers do; boot and more, modules of its kernel
