@@ -42,7 +42,7 @@ class Zkvm(Qemu):
             return answer
         if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
             return Unavailable(f"/dev/kvm on {parent.name} does not open", "load kvm")
-        return Available("KVM by the emulated processor's SIE")
+        return Available("KVM by the emulated processor's SIE; not reliable yet, see docs/techniques.md")
 
     def emulator(self, payload: Payload) -> list[str]:
         """The payload's own QEMU, for z, by no other loader: the kernel looks in its header for the kind of page table.
