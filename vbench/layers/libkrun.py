@@ -42,7 +42,7 @@ class Libkrun(EnvironmentLayer):
     )
     catalogue: ClassVar[str | None] = "libkrun"
     processes: ClassVar[tuple[str, ...]] = ("msb", "krunvm")
-    needs: ClassVar[AddOn | None] = AddOn(
+    needs: ClassVar[AddOn] = AddOn(
         "libkrun",
         script=tuple(
             guest.SCRIPTS / f"libkrun-{name}" for name in ("add-on.sh", "init.sh", "kernel.c", "kernel.S")
@@ -87,7 +87,6 @@ class Libkrun(EnvironmentLayer):
     @contextmanager
     def start(self, site: Site) -> Iterator[Process]:
         """Takes about a second on hardware."""
-        assert self.needs is not None  # noqa: S101 - set above
         tree = add_on(site, self.needs.name)
         started = _Control(f"{tree}/kernel").start(site) if self._by_qemu else _microsandbox(site, tree)
         with started as process:

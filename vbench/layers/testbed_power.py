@@ -45,7 +45,7 @@ class TestbedPower(EnvironmentLayer):
     clock: ClassVar[Clock | None] = "instructions"
     own_machine: ClassVar[bool] = True
     seconds: ClassVar[float] = 300
-    needs: ClassVar[AddOn | None] = AddOn(
+    needs: ClassVar[AddOn] = AddOn(
         "power",
         script=foreign.script("power"),
         material={
@@ -84,7 +84,6 @@ class TestbedPower(EnvironmentLayer):
     def start(self, site: Site) -> Iterator[Process]:
         """Takes a quarter of a minute."""
         link, work = site.link, site.work
-        assert self.needs is not None  # noqa: S101 - set above
         tree = add_on(site, self.needs.name)
         guest.scratch_disk(site.parent, f"{work}/scratch", site.shape)
         forward = f"hostfwd=tcp:{link.guest}:{link.port}-{link.address}:22"
@@ -108,7 +107,6 @@ class TestbedPower(EnvironmentLayer):
 
     def adjust(self, site: Site, setting: Setting) -> Setting:
         """Its own payload, and its own peer, as a machine is; what emulating it costs outside is no figure of it."""
-        assert self.needs is not None  # noqa: S101 - set above
         part = site.payload.add_ons[self.needs.name]
         payload = foreign.payload(
             part, "power", libraries=LIBRARIES, loader="ld64.so.2", machine="ppc64le", page=1 << 16

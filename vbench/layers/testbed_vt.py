@@ -53,7 +53,7 @@ class TestbedVt(Testbed):
     slowdown: ClassVar[float] = 60.0
     saves: ClassVar[bool] = False
     memory_mib: ClassVar[int] = 1536
-    needs: ClassVar[AddOn | None] = AddOn(
+    needs: ClassVar[AddOn] = AddOn(
         "bochs",
         script=(guest.SCRIPTS / "bochs-add-on.sh", guest.SCRIPTS / "bochs-init.sh"),
         material={
@@ -76,7 +76,6 @@ class TestbedVt(Testbed):
 
     def _machine(self, parent: Host, payload: Payload) -> tuple[Run, list[str]]:
         """Its random numbers, the processor's and the kernel's, begin with the seed."""
-        assert self.needs is not None  # noqa: S101 - set above
         part = payload.add_ons[self.needs.name]
         programs = Path(part.directory) / "tree"
         initrd = boot.initrd(payload, programs, Path(part.directory))

@@ -48,7 +48,7 @@ class TestbedZ(EnvironmentLayer):
     own_machine: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = ("hercules",)
     seconds: ClassVar[float] = 300
-    needs: ClassVar[AddOn | None] = AddOn(
+    needs: ClassVar[AddOn] = AddOn(
         "z",
         script=foreign.script("z", "z-shim.c", "z-init.sh"),
         material={
@@ -89,7 +89,6 @@ class TestbedZ(EnvironmentLayer):
     def start(self, site: Site) -> Iterator[Process]:
         """Takes half a minute."""
         parent, link, work = site.parent, site.link, site.work
-        assert self.needs is not None  # noqa: S101 - set above
         tree = add_on(site, self.needs.name)
         guest.scratch_disk(parent, f"{work}/scratch", replace(site.shape, disk_mib=3 * site.shape.disk_mib))
         initrd = f"{tree}/z/initrd"
@@ -125,7 +124,6 @@ class TestbedZ(EnvironmentLayer):
 
     def adjust(self, site: Site, setting: Setting) -> Setting:
         """Its own payload, and its own peer, as a machine is; what emulating it costs outside is no figure of it."""
-        assert self.needs is not None  # noqa: S101 - set above
         part = site.payload.add_ons[self.needs.name]
         payload = foreign.payload(
             part, "z", libraries=LIBRARIES, loader="ld64.so.1", machine="s390x", page=4096

@@ -43,7 +43,7 @@ class VirtualBox(EnvironmentLayer):
     catalogue: ClassVar[str | None] = "VirtualBox"
     processes: ClassVar[tuple[str, ...]] = ("VBoxHeadless", "VirtualBoxVM")
     seconds: ClassVar[float] = 40
-    needs: ClassVar[AddOn | None] = AddOn(
+    needs: ClassVar[AddOn] = AddOn(
         "virtualbox",
         script=(guest.SCRIPTS / "virtualbox-add-on.sh", guest.SCRIPTS / "scsi-init.sh"),
         material={
@@ -123,7 +123,6 @@ class VirtualBox(EnvironmentLayer):
         """Boots from a CD made here, by the firmware; takes a few seconds on hardware."""
         parent, link, shape = site.parent, site.link, site.shape
         guest.scratch_disk(parent, f"{site.work}/scratch", shape)
-        assert self.needs is not None  # noqa: S101 - set above
         tree = add_on(site, self.needs.name)
         installed, image = self._installed(parent), site.payload.image
         with ExitStack() as opened:
