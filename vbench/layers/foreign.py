@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from vbench.hosts.base import Part, Payload, Program
+from vbench.hosts.base import Boot, Host, Part, Payload, Program
 from vbench.layers import guest
+from vbench.layers.base import Available, Unavailable
+from vbench.layers.qemu import Qemu
 
 SYSTEM = (
     *("base-files", "coreutils", "dash", "findutils", "grep", "gzip", "hostname", "mount", "sed"),
@@ -32,6 +35,42 @@ def script(machine: str, *more: str) -> tuple[Path, ...]:
     capsule = (_CAPSULE / name for name in ("scripts/image.sh", "initrd-init", "rc"))
     own = (guest.SCRIPTS / name for name in ("machine-add-on.sh", f"{machine}-machine.sh"))
     return (*own, *capsule, *(guest.SCRIPTS / name for name in more))
+
+
+class ForeignKvm(Qemu):
+    """A guest of KVM on such a machine: of the same kernel, with devices by the payload's own QEMU."""
+
+    processes: ClassVar[tuple[str, ...]] = ()
+    accelerator: ClassVar[str] = "kvm"
+    cpu: ClassVar[str] = "host"
+    machine_is: ClassVar[str]
+    """What its parent is, for people."""
+    at: ClassVar[str]
+    """A stack in which it opens."""
+    module: ClassVar[str]
+    """KVM's, for that processor."""
+    answer: ClassVar[str]
+    """What the doctor says of it where it opens."""
+    program: ClassVar[str]
+    """QEMU's, for that processor."""
+
+    def probe(self, parent: Host) -> Available | Unavailable:
+        """On a machine of that kind whose kernel has KVM."""
+        if parent.payload is None or self.program not in parent.payload.programs:
+            return Unavailable(f"{parent.name} is no {self.machine_is}", f"use {self.at}")
+        if isinstance(answer := super().probe(parent), Unavailable):
+            return answer
+        if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
+            return Unavailable(f"/dev/kvm on {parent.name} does not open", f"load {self.module}")
+        return Available(self.answer)
+
+    def told(self, like: str) -> str:
+        """What its kernel is told; ``like`` is what it takes over from its parent."""
+        raise NotImplementedError
+
+    def boot(self, payload: Payload, like: str) -> Boot:
+        """The payload's kernel, the same as the hypervisor's."""
+        return Boot(payload.boot("vmlinux"), self.told(like), payload.boot("initrd"))
 
 
 def payload(part: Part, name: str, *, libraries: str, loader: str, machine: str, page: int) -> Payload:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vbench.hosts.base import Boot, Host, Payload
-from vbench.layers.base import Available, Unavailable
+from vbench.hosts.base import Payload
+from vbench.layers.foreign import ForeignKvm
 from vbench.layers.parameters import Parameter
 from vbench.layers.qemu import Qemu
 from vbench.layers.testbed_z import LIBRARIES, command_line
 from vbench.technique import Picture, Technique
 
-_PROGRAM = "qemu-system-s390x"
 
-
-class Zkvm(Qemu):
+class Zkvm(ForeignKvm):
     """A virtual machine by KVM, which has the processor interpret it (SIE), as PR/SM and z/VM do."""
 
     name: ClassVar[str] = "zkvm"
@@ -27,29 +25,21 @@ class Zkvm(Qemu):
         hypervisor=True,
     )
     catalogue: ClassVar[str | None] = "KVM on z"
-    processes: ClassVar[tuple[str, ...]] = ()
-    accelerator: ClassVar[str] = "kvm"
-    cpu: ClassVar[str] = "host"
+    program: ClassVar[str] = "qemu-system-s390x"
+    machine_is: ClassVar[str] = "mainframe"
+    at: ClassVar[str] = "testbed-z/zkvm"
+    module: ClassVar[str] = "kvm"
+    answer: ClassVar[str] = "KVM by the emulated processor's SIE; not reliable yet, see docs/techniques.md"
     parameters: ClassVar[tuple[Parameter, ...]] = tuple(
         each for each in Qemu.parameters if each.name != "pages"
     )
-
-    def probe(self, parent: Host) -> Available | Unavailable:
-        """On a mainframe whose kernel has KVM."""
-        if parent.payload is None or _PROGRAM not in parent.payload.programs:
-            return Unavailable(f"{parent.name} is no mainframe", "use testbed-z/zkvm")
-        if isinstance(answer := super().probe(parent), Unavailable):
-            return answer
-        if parent.run(["sh", "-c", ": <>/dev/kvm"], check=False).code != 0:
-            return Unavailable(f"/dev/kvm on {parent.name} does not open", "load kvm")
-        return Available("KVM by the emulated processor's SIE; not reliable yet, see docs/techniques.md")
 
     def emulator(self, payload: Payload) -> list[str]:
         """The payload's own QEMU, for z, by no other loader: the kernel looks in its header for the kind of page table.
 
         One thing is answered in KVM's place: see the shim.
         """
-        library, *_, path = f"{payload.tree}/{LIBRARIES}", *payload.command(_PROGRAM)
+        library, *_, path = f"{payload.tree}/{LIBRARIES}", *payload.command(self.program)
         told = [f"QEMU_MODULE_DIR={library}/qemu", f"LD_PRELOAD={library}/vbench-shim.so"]
         found = ":".join(f"{payload.tree}/{part}" for part in payload.library_path)
         return ["env", *told, f"LD_LIBRARY_PATH={found}", path, "-L", f"{payload.tree}/usr/share/qemu"]
@@ -63,6 +53,6 @@ class Zkvm(Qemu):
         """A mainframe with devices for KVM."""
         return "s390-ccw-virtio"
 
-    def boot(self, payload: Payload, like: str) -> Boot:
-        """The payload's kernel, the same as the hypervisor's."""
-        return Boot(payload.boot("vmlinux"), command_line(like), payload.boot("initrd"))
+    def told(self, like: str) -> str:
+        """As the machine's own kernel."""
+        return command_line(like)
