@@ -34,15 +34,16 @@ ON_THE_TESTBED = {
     "testbed-power": "testbed-power",
     "lpar": "testbed-power/lpar",
     "testbed-z": "testbed-z",
+    "zkvm": "testbed-z/zkvm",
     "xen": "testbed/xen",
     **{name: f"testbed/xen/{name}" for name in ("pv", "pvh", "hvm")},
 }
 """Layers that open for real on the testbed, wherever that runs: as these stacks."""
-LONG = ("virtualbox", "testbed-vt", "kvm by Intel VT", "testbed-power", "lpar", "testbed-z")
+LONG = ("virtualbox", "testbed-vt", "kvm by Intel VT", "testbed-power", "lpar", "testbed-z", "zkvm")
 """Those of them that take minutes to open, or for some test."""
 MACHINES = ("testbed", "testbed-vt", "testbed-power", "testbed-z", "xen")
 """Layers that are machines of their own."""
-OTHER = ("testbed-power", "lpar", "testbed-z")
+OTHER = ("testbed-power", "lpar", "testbed-z", "zkvm")
 """Layers in which another payload takes the capsule's place, made for another processor."""
 
 
@@ -111,8 +112,10 @@ def test_runs_the_kernel_of_its_technique(opened: Opened, built: Capsule) -> Non
         assert "libkrun" in opened.host.run(["cat", "/proc/version"]).text
     elif opened.layer == "uml":
         assert release in [path.name for path in (built.directory / "tree/usr/lib/uml/modules").iterdir()]
-    elif opened.layer == "testbed-z":
+    elif opened.layer in ("testbed-z", "zkvm"):
         assert release.endswith("-s390x")
+        above = opened.host.run(["grep", "Control Program", "/proc/sysinfo"], check=False).text
+        assert ("KVM/Linux" in above) == (opened.layer == "zkvm")
     elif opened.layer in OTHER:
         assert release.endswith("-powerpc64le")
         said = opened.host.run(["dmesg"]).text

@@ -29,7 +29,7 @@ class Zkvm(ForeignKvm):
     machine_is: ClassVar[str] = "mainframe"
     at: ClassVar[str] = "testbed-z/zkvm"
     module: ClassVar[str] = "kvm"
-    answer: ClassVar[str] = "KVM by the emulated processor's SIE; not reliable yet, see docs/techniques.md"
+    answer: ClassVar[str] = "KVM by the emulated processor's SIE"
     parameters: ClassVar[tuple[Parameter, ...]] = tuple(
         each for each in Qemu.parameters if each.name != "pages"
     )
