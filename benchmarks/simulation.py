@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from vbench.bundle.samples import opening_of
 from vbench.harness.plan import Plan, schedule
 from vbench.stats.intervals import signed_rank
 from vbench.stats.overhead import overheads
@@ -36,6 +37,7 @@ class Noise:
     spikes: float = 0.0  # mean height of spikes that hit 3% of invocations
     slow: float = 0.0  # in 30% of invocations, a second mode this much slower
     bursts: float = 0.0  # in 20% of blocks, the machine is this much slower
+    opening: float = 0.0  # standard deviation of what an environment costs more each time that it is opened
 
 
 QUIET = Noise()
@@ -51,11 +53,19 @@ SCENARIOS = {
 
 
 def simulate(
-    runs: int, blocks: int, noise: Noise, *, ratio: float = 1.0, seed: int = 0, one_by_one: bool = False
+    runs: int,
+    blocks: int,
+    noise: Noise,
+    *,
+    ratio: float = 1.0,
+    seed: int = 0,
+    one_by_one: bool = False,
+    openings: int = 1,
 ) -> pd.DataFrame:
     """Samples of many runs, distinguished by their params; both stacks cost ``ratio``.
 
-    ``one_by_one``: measure stack after stack, as is common practice, instead of in the schedule's order.
+    ``one_by_one``: measure stack after stack, as is common practice, instead of in the schedule's order. ``openings``:
+    how often the stacks are opened in a run; if once, blocks are analysed as if each were an opening.
     """
     rng = np.random.default_rng(seed)
     plan = Plan(stacks=STACKS[1:], workloads=WORKLOADS, blocks=blocks)
@@ -78,6 +88,11 @@ def simulate(
     log += np.log1p(noise.slow * (rng.random((runs, size)) < 0.3))
     burst = np.log1p(noise.bursts * (rng.random((runs, blocks)) < 0.2))
     log += np.take_along_axis(burst, block, axis=1)
+    opening = opening_of(block, blocks, openings)
+    offset = rng.normal(0, noise.opening, (len(STACKS), runs, openings))
+    offset[STACKS.index("local")] = 0.0  # it is not opened
+    which = np.array([STACKS.index(name) for name in stack]).reshape(runs, size)
+    log += offset[which, np.arange(runs)[:, None], opening]
     return pd.DataFrame(
         {
             "run": "r",
@@ -90,6 +105,7 @@ def simulate(
             "better": "lower",
             "value": 100 * np.exp(log.ravel()) * np.where(stack == "local", 1.0, ratio),
             "block": block.ravel(),
+            "boot": (block if openings == 1 else opening).ravel(),
             "arm": np.array([step.arm for step in steps]),
             "warmup": False,
             "clock": "wall",
@@ -139,6 +155,27 @@ def stopped(samples: pd.DataFrame, target: float, least: int = 6) -> pd.DataFram
     return samples[samples["block"] < samples["params"].map(end)]
 
 
+def print_openings(runs: int) -> None:
+    """What is told where each opening of an environment differs from the next, by how often it is opened."""
+    print(
+        "\nEach opening costs more or less than the last (standard deviation, beside noise): runs of identical"
+        "\nsystems with a false alarm, cells covered, and cells called where every stack really costs that much"
+    )
+    print("opening  noise  blocks  openings    alarms   covers       +2%    +5%   +10%  +100%")
+    for opening, sd in ((0.0, 0.01), (0.001, 0.001), (0.005, 0.01), (0.01, 0.01)):
+        noise = Noise(sd=sd, opening=opening)
+        for blocks, openings in ((6, 1), (12, 1), (6, 2), (6, 3), (12, 3), (6, 6), (12, 6)):
+            same = rates(simulate(runs, blocks, noise, openings=openings))
+            called = [
+                rates(simulate(runs // 2, blocks, noise, openings=openings, ratio=ratio), ratio).called
+                for ratio in (1.02, 1.05, 1.1, 2.0)
+            ]
+            print(
+                f"{opening:7.1%} {sd:6.1%} {blocks:7} {openings:9} {same.alarms:9.1%} {same.covered:8.1%}    "
+                + " ".join(f"{share:6.1%}" for share in called)
+            )
+
+
 def main() -> None:
     """Print the rates."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,6 +203,7 @@ def main() -> None:
         for name, noise in (("quiet", QUIET), ("worst", WORST)):
             called = [rates(simulate(runs // 4, n, noise, ratio=r), r).called for r in (1.02, 1.05, 1.1)]
             print(f"{name + f' noise, {n} blocks':28} " + " ".join(f"{share:8.1%}" for share in called))
+    print_openings(runs // 4)
     print("\nIdentical systems, stopping once every cell is known within 3%, from 6 to 24 blocks, all noise")
     whole = simulate(runs // 4, 24, WORST)
     part = stopped(whole, 0.03)

@@ -316,6 +316,18 @@ def test_many_cells_take_no_more_than_their_share_of_time() -> None:
     assert seconds(4000) < 8 * seconds(1000)
 
 
+def test_primary_metrics_are_corrected_for_each_other_and_not_for_the_rest() -> None:
+    samples = pd.concat(
+        [noisy(8, 1.02, seed).assign(workload=f"w{seed}", metric=metric)
+         for seed in range(3) for metric in ("time", "p50", "p99", "p99.9")]
+    )  # fmt: skip
+    corrected = overheads(samples, primary={f"w{seed}": "time" for seed in range(3)})
+    for mine in (corrected["metric"] == "time", corrected["metric"] != "time"):
+        apart = overheads(samples[samples["metric"].isin(corrected.loc[mine, "metric"])])
+        assert corrected.loc[mine, "p_holm"].to_list() == pytest.approx(apart["p_holm"].to_list())
+    assert (overheads(samples)["p_holm"] > corrected["p_holm"]).any()
+
+
 # --- blocks that began in the same boot ---
 
 
@@ -325,7 +337,7 @@ def nested(boots: int, starts: int, of_boots: float, of_starts: float, seed: int
     boot = np.repeat(rng.normal(0, of_boots, boots), starts)
     noise = rng.normal(0, of_starts, (3, boots * starts))
     samples = frame(200 * np.exp(boot + noise[0]), 100 * np.exp(noise[1]), 100 * np.exp(noise[2]))
-    return samples.assign(boot=samples["block"] // starts)
+    return samples.assign(boot=samples["block"] // starts, clock="instructions")
 
 
 def test_of_blocks_that_began_in_one_boot_their_mean_counts_once() -> None:
@@ -345,6 +357,15 @@ def test_of_blocks_that_began_in_one_boot_their_mean_counts_once() -> None:
     assert row["aa_floor"] == pytest.approx(np.expm1(max(-low, high)))
 
 
+def test_two_measurements_in_one_opening_do_not_differ_by_it() -> None:
+    """By the wall clock, the floor is of the blocks: A and A' are of the same opening of the baseline."""
+    samples = nested(3, 2, 0.05, 0.01).assign(clock="wall")
+    row, alone = one(samples), one(samples.drop(columns="boot"))
+    assert (row["n"], row["boots"], alone["boots"]) == (6, 3, 6)
+    assert row["aa_floor"] == alone["aa_floor"]
+    assert row["high"] / row["low"] > alone["high"] / alone["low"]
+
+
 def test_a_boot_for_each_block_is_what_no_boots_are() -> None:
     samples = noisy(8, 1.5)
     assert one(samples.assign(boot=samples["block"])).equals(one(samples))
@@ -359,7 +380,10 @@ def test_each_run_has_boots_of_its_own() -> None:
 
 def test_blocks_of_one_boot_tell_nothing_about_others() -> None:
     row = one(nested(1, 6, 0.05, 0.01))
-    assert (row["verdict"], row["why"]) == ("undetermined", "needs blocks from at least two boots")
+    assert (row["verdict"], row["why"]) == (
+        "undetermined",
+        "needs blocks from at least two boots or openings",
+    )
     assert np.isnan(row["low"])
     assert (row["n"], row["boots"], row["attained"]) == (6, 1, 0.0)
 

@@ -82,7 +82,7 @@ def test_sentences_claim_nothing_of_what_is_not_decided() -> None:
         ROW | {"verdict": "undetermined", "n": 1, "attained": 0.0, "stack": s} for s in ("local/a", "local/b")
     ]
     assert overview.sentences(undecided, []) == ["0 of 2 differences are told, from 1 blocks."]
-    few = "1 of 1 differences are told, from 6 blocks begun in 2 boots, intervals of 95.0% or more."
+    few = "1 of 1 differences are told, from 6 blocks in 2 openings, intervals of 95.0% or more."
     assert overview.sentences([ROW | {"boots": 2, "attained": 0.95}], [])[0] == few
     odd = [ROW | {"ratio": 0.04, "verdict": "cheaper"}, ROW | {"stack": "local/b", "ratio": 3.0}]
     told = " ".join(overview.sentences(odd, [Failure(stack="local/c", stage="open", reason="it is gone")]))

@@ -96,7 +96,7 @@ def test_a_run_ends_once_its_cells_are_known_well_enough(
                     host_cpu_s=noise,
                 )
             )
-        enough = until_precise(plan, bundle.path)
+        enough = until_precise(plan, bundle)
         assert not enough(5)
         assert enough(7) is ends
 

@@ -30,7 +30,7 @@ from vbench.bundle.samples import COLUMNS, COSTS, LATER, Common, Sample, canonic
 from vbench.bundle.store import Bundle, Failure, RunInfo, WorkloadInfo
 from vbench.bundle.verify import examine
 from vbench.errors import BundleError
-from vbench.stats.run import load
+from vbench.stats.run import ONCE, load
 from vbench.workload.resolution import Resolution
 
 
@@ -245,7 +245,8 @@ def test_analysis_imports_no_host_code() -> None:
 def test_a_bundle_of_schema_1_loads_and_goes_on_as_today_s(tmp_path: Path) -> None:
     run = load(SCHEMA_1)
     assert len(run.samples) == 8
-    assert [note.workloads for note in run.info.notes] == [[], ["null-call"]]
+    assert [note.workloads for note in run.info.notes] == [[], [], ["null-call"]]
+    assert run.info.notes[0].text == ONCE
     assert run.info.schema_version == SCHEMA
     shutil.copytree(SCHEMA_1, tmp_path / "copy")
     before = (tmp_path / "copy/run.json").read_bytes()

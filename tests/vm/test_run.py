@@ -40,7 +40,7 @@ KERNEL = a_guest()
 GUEST = f"local/{KERNEL}"
 STACKS = ("local", "local/chroot", GUEST)
 SHORT: tuple[str | Path, ...] = ("--workloads", Path(__file__).parent / "workloads")
-"""Two of our workloads, with a quarter of the time for each invocation."""
+"""Two of our workloads, with a quarter of the time for each invocation, and one of a single look."""
 SMALL: tuple[str | Path, ...] = (
     *["-s", "chroot", "-s", KERNEL, "-s", "pv", "-w", "short-call", "-w", "short-int", "--seed", "5"],
     *SHORT,
@@ -88,6 +88,25 @@ def test_run(whole: Path) -> None:
     # What the techniques are known for, by a wide margin.
     calls = measured[measured["workload"] == "short-call"].groupby("stack")["value"].median()
     assert calls[GUEST] > 3 * calls["local"]
+
+
+def test_environments_are_opened_anew(start: Start, can: Callable[[str], None], tmp_path: Path) -> None:
+    """Twice in four blocks: a guest's clock begins at 0 again, the machine's does not."""
+    can(KERNEL)
+    plan = ("-s", KERNEL, "-w", "uptime", *SHORT, "--blocks", "4", "--openings", "2")
+    done = start("run", *plan, "--out", tmp_path / "run").end()
+    assert done.returncode == 0, done.stderr
+    samples = load(tmp_path / "run").samples
+    assert samples["warmup"].sum() == 2  # one for each stack, however often it is opened
+    measured = samples[~samples["warmup"]]
+    assert measured.groupby("block")["boot"].first().to_list() == [0, 0, 1, 1]
+    guest = measured[measured["stack"] == GUEST].sort_values("block")["value"].to_list()
+    assert guest[0] < guest[1] > guest[2] < guest[3]
+    assert (
+        measured[measured["stack"] == "local"]
+        .sort_values(["block", "order"])["value"]
+        .is_monotonic_increasing
+    )
 
 
 def test_planned_gaps_say_why(start: Start, vbench: Vbench, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vbench.advisor.requirements import Judgement, Need, judge_stack
 from vbench.advisor.scoring import Cell
 from vbench.bundle.store import Failure, Note
 from vbench.stats.intervals import attained_level, min_blocks
+from vbench.stats.run import ONCE
 from vbench.stats.verdict import ELSEWHERE, Verdict
 from vbench.stats.wording import against, listed, number, share
 from vbench.workload.mix import Mix
@@ -170,7 +171,7 @@ class Candidates:
         if (n := self.estimates[best].n) < (few := min_blocks(self.ranking.level)):
             return f"{n} whole blocks are too few, {few} are needed"
         if math.isnan(self.estimates[best].low):
-            return "all blocks began in one boot, two are needed"
+            return "all blocks are of one boot or opening, two are needed"
         if math.isnan(self.ranking.floor) and len(self.complete) > 1:
             return "the baseline was not measured twice in enough blocks, so that noise has no measure"
         if ties := self._ties():
@@ -230,7 +231,7 @@ class Candidates:
         rests_on = {workload for workload, _ in self.ranking.weights}
         for note in self.notes:
             touched = not note.workloads or rests_on & {*note.workloads}
-            if note.severity != "info" and stack in note.stacks and touched:
+            if note.severity != "info" and note.text != ONCE and stack in note.stacks and touched:
                 yield f"Not alike: {stack}: {note.text.rstrip('.')}."
 
     def _meaning(self) -> Iterator[str]:
@@ -241,6 +242,8 @@ class Candidates:
                 "processor are not in them. They say which work a technique adds, not how long a given machine takes."
             )
         else:
+            if any(note.text == ONCE for note in self.notes):
+                yield "Each environment was opened once: what one opening differs by from the next is in no interval."
             below = [str(self.facts.get(name, "")) for name in ("virtualized", "container")]
             signs = [sign for sign in below if sign and not sign.startswith(("no sign", "unavailable"))]
             if signs:

@@ -56,6 +56,15 @@ COSTS = {
 }
 """Host costs of an invocation: metric and unit, keyed by the name that the harness and older journals use."""
 
+
+def opening_of(block: Any, blocks: int, openings: int) -> Any:
+    """Which opening of its run's wall-clock stacks a block was measured in, from 0; of an array of blocks, an array.
+
+    All are of as many of the planned ``blocks``, give or take one; blocks beyond them go on in that way.
+    """
+    return block * min(openings, blocks) // blocks
+
+
 LATER = ("host_switches", "host_read_mib", "host_written_mib", "steal_s")
 _WITHOUT_SIDE = {name: hint for name, hint in HINTS.items() if name not in {"side", "start"}}
 OLDER: dict[str, Any] = {

@@ -43,6 +43,10 @@ def run(
             help="Blocks that begin in the same boot, where instructions are counted; by default 1."
         ),
     ] = None,
+    openings: Annotated[
+        int | None,
+        typer.Option(help="How often environments are opened in the course of the run, by the wall clock."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random order of measurements.")] = None,
     target_width: Annotated[
         float | None,
@@ -87,6 +91,7 @@ def run(
         seed=seed,
         target_width=target_width,
         starts=starts,
+        openings=openings,
         machines=machines_of(hosts, None if bundle else plan),
     )
     if dry:

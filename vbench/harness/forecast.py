@@ -103,8 +103,14 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
             steps = [step for step in unit.steps if step.stack == path]
             names = dict.fromkeys(step.workload for step in steps)
             base, opening = unit.baseline(Stack.parse(path)), times.opening.get(path)
-            if opening is not None and unit.clock != "wall":
-                opening *= len({unit.boot(step) for step in steps})  # a boot each
+            times_opened = len(
+                {unit.opening(step) if unit.clock == "wall" else unit.boot(step) for step in steps}
+            )
+            if opening is not None:
+                opening *= times_opened
+            again = (
+                times_opened - 1 if unit.clock == "wall" else 0
+            )  # workloads are set up and warmed up as often
             once: Mapping[str, float] = {
                 name: times.measuring[path, name] for name in names if (path, name) in times.measuring
             }
@@ -117,7 +123,8 @@ def expected(units: Iterable[WorkUnit], times: Times) -> list[Expected]:
                     invocations=len(steps),
                     opening_s=opening,
                     preparing_s=sum(
-                        times.preparing.get((path, name), 3 * seconds) for name, seconds in once.items()
+                        times.preparing.get((path, name), 3 * seconds) + again * seconds
+                        for name, seconds in once.items()
                     )
                     if once
                     else None,

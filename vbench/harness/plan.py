@@ -45,6 +45,9 @@ class Plan(BaseModel, extra="forbid"):
     # Where instructions are counted, a block begins in a boot with a seed of its own; or so many blocks begin in the
     # same boot, each with the machine disturbed otherwise. What is told of a figure then rests on the boots.
     starts: int = Field(default=1, ge=1, le=100)
+    # By the wall clock, environments are opened anew so often in the course of a run, as one opening differs from the
+    # next: what is told of a figure rests on the openings, and on blocks only if there is one.
+    openings: int = Field(default=3, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**63)
     vcpus: int = Field(default=1, ge=1, le=4096)
     memory_mib: int = Field(default=512, ge=192, le=2**24)
@@ -176,6 +179,7 @@ def load_plan(
     seed: int | None = None,
     target_width: float | None = None,
     starts: int | None = None,
+    openings: int | None = None,
     machines: Mapping[str, Machine] | None = None,
     apart: bool | None = None,
 ) -> Plan:
@@ -205,6 +209,7 @@ def load_plan(
         "seed": seed,
         "target_width": target_width,
         "starts": starts,
+        "openings": openings,
         "apart": apart,
     }
     raw |= {key: value for key, value in given.items() if value is not None}

@@ -79,7 +79,7 @@ def plan_of(bundle: Bundle | Run, workloads: Library, only: Sequence[str] | None
     Raises ``BundleError`` if the plan is invalid, or if one of these workloads has changed since or is not here.
     """
     try:
-        plan = Plan.model_validate(bundle.info.plan)
+        plan = Plan.model_validate({"openings": 1, **bundle.info.plan})
     except ValidationError as error:
         raise BundleError(f"{bundle.path}: its plan cannot be carried out: {first_problem(error)}") from None
     wanted = {one.name for text in only or () for one in select(workloads, text)}
@@ -136,6 +136,8 @@ def units_for(
         shape=plan.shape(),
         capsule=str(info.capsule.get("digest")),
         starts=plan.starts,
+        blocks=plan.blocks,
+        openings=plan.openings,
         machines=plan.machines,
         apart=plan.apart,
         results=None if results is None else str(results),
@@ -186,7 +188,7 @@ def execute(
         lanes=lanes,
         end=end,
         done=len(so_far.measured),
-        enough=until_precise(plan, bundle.path),
+        enough=until_precise(plan, bundle),
         found=lambda opened: treatment.unlike(info, opened.stack),
     )
     try:
@@ -231,7 +233,7 @@ class Treatment:
                     yield Noted(notes=(note,))
 
 
-def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
+def until_precise(plan: Plan, bundle: Bundle) -> Callable[[int], bool]:
     """A function that says whether the run may stop before a block: all cells still measured are precise enough.
 
     A resumed run that asks again about the same samples gets the same answer.
@@ -242,12 +244,15 @@ def until_precise(plan: Plan, folder: Path) -> Callable[[int], bool]:
         if plan.target_width is None or block < plan.blocks:
             return False
         if block not in known:
-            from vbench.stats.stopping import narrow_enough  # noqa: PLC0415  (pandas, only where it is needed)
+            # pandas, only where it is needed
+            from vbench.stats.run import boots  # noqa: PLC0415
+            from vbench.stats.stopping import narrow_enough  # noqa: PLC0415
 
-            journal = folder / JOURNAL
+            journal = bundle.path / JOURNAL
             samples = read_table(journal, journal.stat().st_size).to_pandas()
             samples = samples[samples["side"] == "workload"]
             samples = samples[(samples["clock"] == "wall") & (samples["block"] < block)]
+            samples["boot"] = boots(samples, bundle.info)
             last = samples.loc[samples["block"] == block - 1, ["stack", "workload"]].drop_duplicates()
             known[block] = narrow_enough(samples.merge(last), plan.target_width)
         return known[block]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vbench.bundle.samples import opening_of
 from vbench.harness.plan import Step, baseline_of, baselines_of, by_ground
 from vbench.hosts.declared import LOCAL, Machine
 from vbench.layers.base import Shape
@@ -47,6 +48,8 @@ class WorkUnit(Frozen):
     steps: tuple[Step, ...]
     sizes: tuple[Size, ...] = ()
     starts: int = Field(default=1, ge=1)  # blocks that begin in the same boot; see ``boot``
+    blocks: int = Field(default=1, ge=1)  # planned; with ``openings``, see ``opening``
+    openings: int = Field(default=1, ge=1)
     shape: Shape
     capsule: str  # digest
     apart: bool = False  # machines have no baseline here
@@ -84,6 +87,10 @@ class WorkUnit(Frozen):
         """Which start in that boot the block is, from 0."""
         return step.block % self.starts
 
+    def opening(self, step: Step) -> int:
+        """The opening of the wall-clock stacks in which a step is measured, from 0; a machine is not opened anew."""
+        return opening_of(step.block, self.blocks, self.openings) if self.depth else 0
+
     @property
     def depth(self) -> int:
         """The number of layers in its deepest stack."""
@@ -99,6 +106,8 @@ def units_of(
     shape: Shape,
     capsule: str,
     starts: int = 1,
+    blocks: int = 1,
+    openings: int = 1,
     machines: Sequence[Machine] = (),
     apart: bool = False,
     results: str | None = None,
@@ -137,6 +146,8 @@ def units_of(
                     size for stack in group for size in settled.get(stack.path, ()) if size.workload in used
                 ),
                 starts=starts,
+                blocks=blocks,
+                openings=openings,
                 shape=shape,
                 capsule=capsule,
                 apart=apart,

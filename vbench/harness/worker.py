@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +18,7 @@ from vbench.harness.events import Began, Event, Failed, Measured, Noted, Opened,
 from vbench.harness.invoke import Environment, Invocation, invoke, places, prepare
 from vbench.harness.lifecycle import Opener
 from vbench.harness.plan import Step
-from vbench.harness.units import WorkUnit
+from vbench.harness.units import Size, WorkUnit
 from vbench.hosts.base import Host
 from vbench.hosts.declared import LOCAL
 from vbench.layers.base import make_layer
@@ -49,29 +49,47 @@ class Worker:
         self._workloads: Mapping[str, Workload] = {each.name: each for each in unit.workloads}
         self._sizes = {(size.stack, size.workload): size for size in unit.sizes}
         self._environments: dict[str, Environment] = {}
-        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
         self._machines: dict[str, machine.Machine] = {}
         self._watches: dict[str, noise.Watch] = {}
+        self._roots: dict[str, Host] = {}  # machines, which are opened once
+        self._ahead = Counter((step.stack, step.workload) for step in unit.steps)
 
     def run(self) -> Iterator[Event]:
         """Open the stacks, measure the steps, close everything. Leaving the iterator early closes everything, too.
 
-        If a stack or a cell fails, that is an event, and the rest goes on. Raises ``DigestMismatch`` before anything
+        By the wall clock they are opened several times in the course of it, see :meth:`WorkUnit.opening`. If a stack or
+        a cell fails, that is an event, and the rest goes on. Raises ``DigestMismatch`` before anything
         is measured with the wrong bytes.
         """
-        with ExitStack() as opened:
-            yield from self._open(opened)
-            yield from self._other_hardware()
-            planned = {(step.stack, step.workload) for step in self._unit.steps}
-            for path in self._environments:
-                for name in self._workloads:
-                    # A cell that was already warm before the run was resumed waits for its turn, so that a run that
-                    # keeps being cut short still makes progress each time.
-                    if (path, name) in planned and not self._recorded(path, name):
-                        yield from self._prepare(path, name)
-            yield from self._measure()
-            yield from self._look()
-            self._tear_down()
+        with ExitStack() as machines:
+            first = True
+            for steps in self._openings():
+                with ExitStack() as opened:
+                    for event in self._open(opened, machines=machines, anew=not first):
+                        if first or not isinstance(event, Opened):  # what it shows is known
+                            yield event
+                    if first:
+                        yield from self._other_hardware()
+                    planned = {(step.stack, step.workload) for step in steps}
+                    for path in self._environments:
+                        for name in self._workloads:
+                            # A cell that was already warm before the run was resumed waits for its turn, so that a run
+                            # that keeps being cut short still makes progress each time.
+                            if (path, name) in planned and not (first and self._recorded(path, name)):
+                                yield from self._prepare(path, name)
+                    yield from self._measure(steps)
+                    yield from self._look()
+                    self._tear_down()
+                first = False
+
+    def _openings(self) -> list[list[Step]]:
+        """The steps of each opening, in order."""
+        unit = self._unit
+        return [
+            [step for step in unit.steps if unit.opening(step) == opening]
+            for opening in sorted({unit.opening(step) for step in unit.steps}) or [0]
+        ]
 
     def _look(self) -> Iterator[Noted]:
         """What has disturbed each machine so far."""
@@ -88,16 +106,27 @@ class Worker:
         notes = [Note(severity=severity, stacks=stacks, text=text) for severity, text in found]
         return Noted(notes=tuple(notes), topic=topic)
 
-    def _open(self, opened: ExitStack, seed: int = 1) -> Iterator[Event]:
-        """Open every stack once, sharing the layers they have in common. Checks digests and collects facts."""
-        hosts: dict[str, Host] = {}
+    def _open(
+        self, opened: ExitStack, seed: int = 1, *, machines: ExitStack | None = None, anew: bool = False
+    ) -> Iterator[Event]:
+        """Open every stack once, sharing the layers they have in common. Checks digests and collects facts.
+
+        ``machines`` is where machines are left open, if other stacks are opened ``anew``: those that work. What was
+        given up in one of them stays so.
+        """
+        hosts, known_as = dict(self._roots), self._environments
+        self._environments = {}
         for path in self._unit.stacks:
+            if anew and (path not in known_as or known_as[path].dead):
+                continue
             stack = Stack.parse(path)
             yield Began(stage="opening", stack=path)
             begin = time.monotonic()
             try:
                 if stack.root not in hosts:
-                    self._open_part(stack.prefix(0), hosts, opened, seed)
+                    self._open_part(stack.prefix(0), hosts, machines or opened, seed)
+                    if machines:
+                        self._roots[stack.root] = hosts[stack.root]
                     if (
                         self._unit.clock == "wall"
                     ):  # counted instructions do not depend on what else runs there
@@ -109,7 +138,12 @@ class Worker:
                     for host in self._open_part(stack.prefix(depth), hosts, opened, seed)
                 ]
                 env = self._environment(stack, hosts)
-                known = self._examine(env)
+                if anew:
+                    verify_inside(env.host)
+                    env.failed, env.expected = known_as[path].failed, known_as[path].expected
+                    known = self._facts[path]
+                else:
+                    known = self._examine(env)
                 seconds = time.monotonic() - begin
             except DigestMismatch:
                 raise
@@ -203,7 +237,7 @@ class Worker:
     def _prepare(self, path: str, name: str) -> Iterator[Event]:
         """Set up, calibrate and warm up a workload; a warm-up already in the journal is not reported again."""
         env = self._environments.get(path)
-        if env is None or env.dead:
+        if env is None or env.dead or name in env.failed:
             return
         workload, size = self._workloads[name], self._sizes.get((path, name))
         yield Began(stage="calibrating", stack=path, workload=name)
@@ -214,11 +248,12 @@ class Worker:
             return
         if not self._recorded(path, name):
             yield self._measured(env, Step(0, 0, name, path, "A"), warm, warmup=True)
+            self._sizes[path, name] = Size(stack=path, workload=name, work=env.work[name] or 1)
         yield Settled(stack=path, workload=name, work=env.work[name])
 
-    def _measure(self) -> Iterator[Event]:
-        block, ahead = 0, Counter((step.stack, step.workload) for step in self._unit.steps)
-        for step in self._unit.steps:
+    def _measure(self, steps: Sequence[Step]) -> Iterator[Event]:
+        block, ahead = steps[0].block if steps else 0, self._ahead
+        for step in steps:
             ahead[step.stack, step.workload] -= 1
             env, workload = self._environments.get(step.stack), self._workloads[step.workload]
             if env is None or env.dead:

@@ -70,7 +70,8 @@ def interval_text(low: float, high: float) -> str:
 def blocks_text(counts: Iterable[int], boots: Iterable[float] = ()) -> str:
     """How many blocks a figure is based on: "n = 12 blocks", "n = 6 to 12 blocks".
 
-    ``boots``: those in which the blocks of each cell began; where they are fewer, that is what the figure rests on.
+    ``boots``: the openings or boots that the blocks of each cell are of; where they are fewer, that is what the figure
+    rests on.
     """
     counts = [int(count) for count in counts]
     known = sorted(set(counts))
@@ -81,7 +82,7 @@ def blocks_text(counts: Iterable[int], boots: Iterable[float] = ()) -> str:
     if not fewer:
         return text
     span = f"{fewer[0]}" if len(fewer) == 1 else f"{fewer[0]} to {fewer[-1]}"
-    return f"{text}, counted ones from {span} boots: of these the mean over boots, and its t interval"
+    return f"{text}; of those in {span} openings or boots, the mean over these and its t interval"
 
 
 def level_text(frame: pd.DataFrame) -> str:

@@ -154,9 +154,12 @@ def _told(rows: Sequence[Row]) -> str:
     span = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}" if blocks else "no"
     levels = [row["attained"] for row in cells if row["attained"]]
     sure = f", intervals of {min(levels):.1%} or more" if levels else ""
-    boots = sorted({row["boots"] for row in cells if 0 < row["boots"] < row["n"]})
-    begun = f" begun in {boots[0]} boots" if len(boots) == 1 else ""
-    return f"{len(called)} of {len(cells)} differences are told, from {span} blocks{begun}{sure}."
+    begun = []
+    for clock, name in (("wall", "openings"), ("instructions", "boots")):
+        few = {row["boots"] for row in cells if row["clock"] == clock and 0 < row["boots"] < row["n"]}
+        begun += [f"{few.pop()} {name}"] if len(few) == 1 else []
+    shared = f" in {' and '.join(begun)}" if begun else ""
+    return f"{len(called)} of {len(cells)} differences are told, from {span} blocks{shared}{sure}."
 
 
 def _extremes(rows: Sequence[Row]) -> Iterator[str]:

@@ -58,6 +58,10 @@ def render(
         for row in rows
         if any(finding.touches(row["stack"], row["workload"]) for finding in grave)
     } - drifting
+    tested = overheads["p_holm"].notna() & (
+        overheads["metric"]
+        == overheads["workload"].map({name: each.primary for name, each in run.info.workloads.items()})
+    )
     script = (DATA / "report.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(DATA),
@@ -77,7 +81,8 @@ def render(
         wide=percent(WIDE - 1),
         doubtful_floor=percent(FLOOR),
         baselines=joined(sorted({*overheads["baseline"]})) or say("none_measured"),
-        comparisons=int(overheads["p_holm"].notna().sum()),
+        comparisons=int(tested.sum()),
+        others=int((~tested & overheads["p_holm"].notna()).sum()),
         parts=[_part(run, overheads, rows, findings, clock, level, printed) for clock in ("wall", "instructions")
                if (overheads["clock"] == clock).any()],
         doubts=doubts(rows, clocks=drifting, warned=warned),

@@ -4,11 +4,11 @@ The cost of an invocation is the log of its value, negated where higher is bette
 Blocks are the unit of all statistics; warm-ups are excluded. Values at or below 0 have no logarithm and drop out of
 their block.
 
-Blocks that began in the same boot of a deterministic machine are alike: their noise is that of the start, while the
-boot's is common to all of them. There the boot is the unit: estimates are of the means of boots, by Student's t with as
-many degrees of freedom as there are boots less one. Of a balanced nested design with random boots and starts this is
-the exact interval (Searle, Casella & McCulloch, "Variance Components" (1992), section 3.5), and no assumption is made
-about which of the two varies more.
+Blocks measured in the same opening of an environment, or begun in the same boot of a deterministic machine, are alike:
+their noise is that of a start, while the opening's is common to all of them. There the opening is the unit (a boot,
+below): estimates are of the means of boots, by Student's t with as many degrees of freedom as there are boots less one.
+Of a balanced nested design with random boots and starts this is the exact interval (Searle, Casella & McCulloch,
+"Variance Components" (1992), section 3.5), and no assumption is made about which of the two varies more.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
     clock, peer, boot, step; text columns are categories, with one dtype for stack and baseline. ``peer``: where the
     other end ran; ``step``: log of (reading plus one step of its resolution) over the reading (see
     ``workload/resolution.py``). Samples without the columns ``peer``, ``boot`` and ``resolution`` are taken to share
-    one peer, to begin in a boot each block, and to be read exactly.
+    one peer, to have a boot each block, and to be read exactly.
     """
     columns = ["run", "stack", "baseline", *CELL, "block", "arm", "clock", "value", "better"]
     s = measured(samples)

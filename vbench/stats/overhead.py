@@ -58,6 +58,10 @@ def ground_of(known: Mapping[str, str], stack: str) -> str:
 def floors_of(blocks: pd.DataFrame, level: float) -> pd.DataFrame:
     """:func:`aa_floors` for costs already computed."""
     key = ["run", "stack", *CELL, "block"]
+    # In one opening of an environment, what is particular to that opening is in neither of the two.
+    alike = blocks["clock"] == "wall"
+    each = blocks.groupby(["run", "block"], sort=False, observed=True).ngroup()
+    blocks = blocks.assign(boot=blocks["boot"].mask(alike, each))
     first, second = (blocks.loc[blocks["arm"] == arm, [*key, "cost", "step", "boot"]] for arm in ("A", "A'"))
     pairs = first.merge(second.drop(columns="boot"), on=key, suffixes=("_a", "_b"))
     pairs["effect"] = pairs["cost_b"] - pairs["cost_a"]
@@ -75,20 +79,23 @@ def overheads(
     level: float = 0.95,
     threshold: float = 0.0,
     kinds: Mapping[str, str] | None = None,
+    primary: Mapping[str, str] | None = None,
     families: Sequence[str] = (),
 ) -> pd.DataFrame:
     """What each stack costs over its baseline: one row per stack, baseline, workload, params and metric.
 
     Columns:
         n                             blocks in which child and baseline were both measured
-        boots                         boots in which these began; ``n``, unless several began in the same one
+        boots                         openings of environments, or boots of a deterministic machine, in which these were
+                                      measured; ``n``, unless several share one
         ratio, low, high              Hodges-Lehmann ratio, exact signed-rank interval; above 1 is costlier. Its
                                       confidence is at least ``level``: see ``attained`` (6 blocks: 96.9% for 95%).
                                       With fewer boots than blocks: as the next three
         mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval; mean ratios multiply exactly
                                       along a stack
-        p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or over
-                                      those that agree in the columns ``families``
+        p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or those that
+                                      agree in the columns ``families``; over the ``primary`` metric of each workload
+                                      and over all other metrics apart, if these are given
         aa_floor                      see aa_floors(); 0.02 is 2%
         resolution                    the combined resolution of both readings; 0.002 is 0.2%. Every interval
                                       reaches at least this far to either side
@@ -117,7 +124,8 @@ def overheads(
     out = out.merge(floors, on=["baseline", *CELL], how="left")
     out["n"] = out["n"].fillna(0).astype(int)
     out["p"] = out["p"].where(out["n"] >= min_blocks(level))
-    family = out.groupby(list(families), sort=False).ngroup().to_numpy() if families else None
+    first = out["metric"] == out["workload"].map(primary or {})
+    family = out.groupby([first, *families], sort=False).ngroup().to_numpy()
     out["p_holm"] = holm(out["p"].to_numpy(dtype=float), family)
     out["level"] = level
     out["boots"] = out["boots"].fillna(0).astype(int)

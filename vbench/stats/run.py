@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vbench.bundle.store import RUN, RunInfo, read_info, read_samples
+from vbench.bundle.samples import opening_of
+from vbench.bundle.store import RUN, Note, RunInfo, read_info, read_samples
 from vbench.errors import BundleError, brief
 from vbench.stats.declared import on_one_hardware
 from vbench.stats.host_cost import cost_resolutions, host_overheads
 from vbench.stats.overhead import overheads
 from vbench.workload.resolution import resolutions
+
+ONCE = "it was opened once, so no interval holds what one opening differs by from the next"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Run:
     cover a whole invocation.
 
     Columns: those of Sample; ``peer``, where the workload's other end ran (empty if it has none); ``boot``,
-    the same for blocks that began in the same boot of a deterministic machine, and the block itself anywhere else; and
+    the same for blocks measured in the same opening of their environments, or begun in the same boot of a deterministic
+    machine, and the block itself where each had its own, or all had the same; and
     ``resolution``, how finely the value was read, as a share of it (0.001: 0.1%), 0 if the tool reports all it knows.
     """
 
@@ -42,7 +47,8 @@ class Run:
 
     def overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
         """The overhead of each stack; see ``vbench.stats.overhead.overheads``."""
-        return overheads(self.samples, level=level, threshold=threshold, kinds=self._kinds())
+        primary = {name: workload.primary for name, workload in self.info.workloads.items()}
+        return overheads(self.samples, level=level, threshold=threshold, kinds=self._kinds(), primary=primary)
 
     def host_overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
         """The same for host costs; see ``vbench.stats.host_cost.host_overheads``."""
@@ -63,7 +69,10 @@ def load(path: Path | str, *, check: bool = True) -> Run:
     rows = read_samples(folder, info, check=check)
     on_one_hardware(folder, rows, info)
     rows["peer"] = _peers(rows, info)
-    rows["boot"] = rows["block"] // np.where(rows["clock"] == "wall", 1, starts_of(info))
+    rows["boot"] = boots(rows, info)
+    opened = sorted({*rows.loc[(rows["clock"] == "wall") & rows["stack"].str.contains("/"), "stack"]})
+    if rows["block"].any() and openings_of(info, opened) == 1:
+        info.notes.insert(0, Note(severity="warning", stacks=opened, text=ONCE))
     samples, costs = (rows[rows["side"] == side].reset_index(drop=True) for side in ("workload", "host"))
     known = {
         (name, metric): step
@@ -77,10 +86,31 @@ def load(path: Path | str, *, check: bool = True) -> Run:
 
 def starts_of(info: RunInfo) -> int:
     """How many blocks of a bundle begin in the same boot, where instructions are counted. Raises ``BundleError``."""
-    starts = info.plan.get("starts", 1)
-    if not isinstance(starts, int) or starts < 1:
-        raise BundleError(f"{RUN}: plan.starts is {brief(starts)}, not a number from 1")
-    return starts
+    return _planned(info, "starts")
+
+
+def openings_of(info: RunInfo, stacks: Iterable[str]) -> int:
+    """How often wall-clock environments of a bundle were opened, of ``stacks`` measured by that clock.
+
+    0 if there are none to open; 1 for bundles from before they were opened anew. Raises ``BundleError``.
+    """
+    return _planned(info, "openings") if any("/" in stack for stack in stacks) else 0
+
+
+def _planned(info: RunInfo, name: str) -> int:
+    value = info.plan.get(name, 1)
+    if not isinstance(value, int) or value < 1:
+        raise BundleError(f"{RUN}: plan.{name} is {brief(value)}, not a number from 1")
+    return value
+
+
+def boots(rows: pd.DataFrame, info: RunInfo) -> pd.Series[int]:
+    """The column ``boot`` of samples. Raises ``BundleError``."""
+    wall = rows["clock"] == "wall"
+    found: pd.Series[int] = rows["block"] // np.where(wall, 1, starts_of(info))
+    if (openings := openings_of(info, rows.loc[wall, "stack"].unique())) > 1:
+        found = found.mask(wall, opening_of(rows["block"], _planned(info, "blocks"), openings))
+    return found
 
 
 def _peers(samples: pd.DataFrame, info: RunInfo) -> pd.Series[str]:

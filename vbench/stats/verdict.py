@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 CALLED = (Verdict.COSTLIER, Verdict.CHEAPER)
 """The verdicts that call a difference."""
 
-ONE_BOOT = "needs blocks from at least two boots"
+ONE_BOOT = "needs blocks from at least two boots or openings"
 FINER = "within the resolution of the reading"
 ELSEWHERE = "its network peer runs elsewhere than its baseline's"
 INCLUDES_ONE = "the interval includes 1"
