@@ -96,6 +96,34 @@ def stack_costs(costs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def paired_blocks(arms: pd.DataFrame) -> pd.DataFrame:
+    """Each stack beside its baseline, a row per cell and block; ``arms`` as from :func:`costs`.
+
+    Columns: those of :func:`stack_costs`; effect, the log of the stack's cost over its baseline's, NaN where there is none;
+    step, of both readings; and whether the baseline's clock is of another kind (alien), its peer elsewhere (apart), or
+    the block without it (alone).
+    """
+    blocks = stack_costs(arms)
+    children = blocks[blocks["stack"] != blocks["baseline"]]
+    bases = blocks[["run", "stack", *CELL, "block", "cost", "clock", "peer", "step"]].rename(
+        columns={
+            "stack": "baseline",
+            "cost": "base",
+            "clock": "base_clock",
+            "peer": "base_peer",
+            "step": "base_step",
+        }
+    )
+    pairs = children.merge(bases, on=["run", "baseline", *CELL, "block"], how="left")
+    known = pairs["base_clock"].notna()
+    alien = known & (pairs["base_clock"] != pairs["clock"])
+    apart = known & (pairs["base_peer"] != pairs["peer"])
+    pairs["effect"] = (pairs["cost"] - pairs["base"]).mask(alien | apart)
+    pairs["step"] = pairs["step"] + pairs["base_step"]
+    pairs["alien"], pairs["apart"], pairs["alone"] = alien, apart, pairs["base"].isna()
+    return pairs
+
+
 def rounded(effect: Floats) -> Floats:
     """Effects, with rounding errors set to 0."""
     return np.where(np.abs(effect) < _ROUNDING, 0.0, effect)

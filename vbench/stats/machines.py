@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vbench.stats.blocks import costs, estimate, texts
+from vbench.stats.blocks import costs, estimate, paired_blocks, texts
 from vbench.stats.declared import Declared, declared, named, root_of, systems
-from vbench.stats.overhead import baselines, paired_blocks
+from vbench.stats.overhead import baselines
 
 if TYPE_CHECKING:
     from vbench.bundle.store import RunInfo

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from vbench.stats.blocks import CELL, ESTIMATES, INVOCATION, costs, estimate, measured, stack_costs, texts
+from vbench.stats.blocks import CELL, ESTIMATES, INVOCATION, costs, estimate, measured, paired_blocks, texts
 from vbench.stats.intervals import attained_level, holm, min_blocks
 from vbench.stats.verdict import (
     CORRECTED_AWAY,
@@ -144,34 +144,6 @@ def overheads(
     shown = ["n", "boots", *ratios, "p", "p_holm", "aa_floor", "resolution"]
     out = out[[*cell, *shown, "verdict", "why", "flag", *tail]]
     return out.sort_values(cell, ignore_index=True)  # the journal's order is random
-
-
-def paired_blocks(arms: pd.DataFrame) -> pd.DataFrame:
-    """Each stack beside its baseline, a row per cell and block; ``arms`` as from ``vbench.stats.blocks.costs``.
-
-    Columns: those of ``stack_costs``; effect, the log of the stack's cost over its baseline's, NaN where there is none;
-    step, of both readings; and whether the baseline's clock is of another kind (alien), its peer elsewhere (apart), or
-    the block without it (alone).
-    """
-    blocks = stack_costs(arms)
-    children = blocks[blocks["stack"] != blocks["baseline"]]
-    bases = blocks[["run", "stack", *CELL, "block", "cost", "clock", "peer", "step"]].rename(
-        columns={
-            "stack": "baseline",
-            "cost": "base",
-            "clock": "base_clock",
-            "peer": "base_peer",
-            "step": "base_step",
-        }
-    )
-    pairs = children.merge(bases, on=["run", "baseline", *CELL, "block"], how="left")
-    known = pairs["base_clock"].notna()
-    alien = known & (pairs["base_clock"] != pairs["clock"])
-    apart = known & (pairs["base_peer"] != pairs["peer"])
-    pairs["effect"] = (pairs["cost"] - pairs["base"]).mask(alien | apart)
-    pairs["step"] = pairs["step"] + pairs["base_step"]
-    pairs["alien"], pairs["apart"], pairs["alone"] = alien, apart, pairs["base"].isna()
-    return pairs
 
 
 def absolutes(samples: pd.DataFrame, out: pd.DataFrame) -> pd.DataFrame:
