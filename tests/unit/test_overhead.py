@@ -328,6 +328,25 @@ def test_primary_metrics_are_corrected_for_each_other_and_not_for_the_rest() -> 
     assert (overheads(samples)["p_holm"] > corrected["p_holm"]).any()
 
 
+# --- added time ---
+
+
+def test_added_time_is_that_of_the_blocks_and_in_seconds() -> None:
+    """Over a baseline half as fast the ratio is another, and the added time the same."""
+    slow = frame([150.0, 151, 152, 153, 154, 155, 156], [100.0] * 7, [102.0] * 7)
+    fast = frame([50.0, 51, 52, 53, 54, 55, 56], [0.0] * 7, [2.0] * 7)
+    for samples in (slow, fast):
+        row = one(samples)  # of nanoseconds, with the baseline's two measurements averaged
+        told = signed_rank(np.arange(49.0, 56.0)[None, :])[0] * 1e-9
+        assert row[["added_s", "added_low_s", "added_high_s"]].to_list() == pytest.approx(told.tolist())
+    assert one(slow)["ratio"] < 1.6
+    for other in ({"unit": "1/s", "better": "higher"}, {"unit": "MB"}):
+        assert np.isnan(one(slow.assign(**other))["added_s"])
+    shared = one(slow.assign(boot=slow["block"] // 2))
+    assert shared["added_s"] == pytest.approx(52.375e-9)  # the mean of openings' means, the last of one block
+    assert np.isnan(one(slow.assign(peer=slow["stack"]))["added_s"])
+
+
 # --- blocks that began in the same boot ---
 
 

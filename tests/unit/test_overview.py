@@ -54,6 +54,24 @@ def test_clocks_have_tables_of_their_own_and_are_marked() -> None:
     assert "kvm" not in "".join(lines[:by_count])
 
 
+def test_added_times_in_place_of_ratios() -> None:
+    """What is not told, is not a time or has no figure has its sign, as with ratios."""
+    rows = [
+        ROW | {"stack": f"local/{name}", "added_s": added} | more
+        for name, added, more in (
+            ("a", 1.234e-6, {}),
+            ("b", -4e-10, {"verdict": "undetermined"}),
+            ("c", None, {}),
+            ("d", 1e-6, {"verdict": "not distinguishable"}),
+            ("e", None, {"verdict": "undetermined", "ratio": None}),
+        )
+    ]
+    lines = overview.tables(rows, added=True)
+    assert lines[0] == "By the wall clock: added time over local"
+    assert lines[2].split()[1:] == ["+1.23us", "~-0.4ns", "/", "=", "~"]
+    assert lines[-1] == overview.LEGEND_ADDED
+
+
 def test_the_reference_fits_80_columns_and_breaks_no_name() -> None:
     rows = summary_table(load(REFERENCE))
     lines = overview.tables(rows)

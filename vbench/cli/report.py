@@ -27,6 +27,10 @@ def report(
     cells: Annotated[
         bool, typer.Option("--cells", help="List every cell, with all metrics, intervals and verdicts.")
     ] = False,
+    added: Annotated[
+        bool,
+        typer.Option("--added", help="Show the time that each operation takes longer, in place of ratios."),
+    ] = False,
     lang: Annotated[
         Literal["en", "fr"], typer.Option(help="Language shown first; the HTML report can switch.")
     ] = "en",
@@ -67,7 +71,7 @@ def report(
         if output is None:
             return
     else:
-        _show(loaded, rows, cells=cells)
+        _show(loaded, rows, cells=cells, added=added)
     if output is None and target.is_symlink():
         target.unlink()  # a stranger may have made it, and it leads out of the bundle
     _write(render(loaded, lang=lang, printed=pdf), target, pdf=pdf)
@@ -93,13 +97,14 @@ MOST_STACKS = 60
 """Stacks of a run over several machines up to which a terminal shows each; of more, machines by hardware only."""
 
 
-def _show(run: Run, rows: list[dict[str, Any]], *, cells: bool) -> None:
+def _show(run: Run, rows: list[dict[str, Any]], *, cells: bool, added: bool) -> None:
     """Print the tables of a report, or every cell; then the sentences about them."""
     from shutil import get_terminal_size
 
     from vbench.report import LEVEL, machines, overview
     from vbench.stats.declared import named, systems
     from vbench.stats.machines import with_systems
+    from vbench.stats.wording import added as time_added
     from vbench.stats.wording import cost, interval
 
     known, run = systems(run.info), with_systems(run)
@@ -109,12 +114,26 @@ def _show(run: Run, rows: list[dict[str, Any]], *, cells: bool) -> None:
 
     if cells:
         told = [
-            row | {"cost": cost(row["ratio"]), "interval": interval(row["low"], row["high"])} for row in rows
+            row
+            | {"cost": cost(row["ratio"]), "interval": interval(row["low"], row["high"])}
+            | {"added": time_added(row["added_s"])}
+            for row in rows
         ]
-        shown = ("stack", "workload", "params", "metric", "clock", "n", "cost", "interval", "verdict")
+        shown = (
+            "stack",
+            "workload",
+            "params",
+            "metric",
+            "clock",
+            "n",
+            "cost",
+            "interval",
+            "added",
+            "verdict",
+        )
         show_table(told, json=False, columns=[name for name in shown if name != "params" or _sweeps(rows)])
     elif not by_machine or len({row["stack"] for row in rows}) <= MOST_STACKS:
-        for line in overview.tables(rows, width):
+        for line in overview.tables(rows, width, added=added):
             say(line)
         if by_machine:
             say("")

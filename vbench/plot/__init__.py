@@ -3,7 +3,7 @@
 Text from a bundle is drawn literally: never interpreted as TeX, control characters replaced, length bounded.
 """
 
-from vbench.plot.absolute import SECONDS, cost_per_operation, per_operation, time_text
+from vbench.plot.absolute import cost_per_operation, per_operation, time_text
 from vbench.plot.bars import relative_performance
 from vbench.plot.blocks import convergence, growth, trace
 from vbench.plot.footprint import start_and_footprint
@@ -27,6 +27,7 @@ from vbench.plot.style import (
 )
 from vbench.plot.waterfall import waterfall
 from vbench.plot.words import TIMES, blocks_text, clean, interval_text, level_text, number_text, times
+from vbench.stats.added import SECONDS
 from vbench.terms import KINDS
 
 __all__ = [

@@ -24,9 +24,9 @@ from vbench.plot.style import (
     styled,
 )
 from vbench.plot.words import TIMES, blocks_text, fit, text_width
+from vbench.stats.added import SECONDS
 from vbench.terms import KINDS
 
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _RATE = "1/s"  # operations per second: the inverse is the time of one
 _ROW, _LEFT, _SIDE = 0.3, 2.0, 3.0
 _GUIDES = (2, 10, 100)

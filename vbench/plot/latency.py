@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vbench.plot.absolute import SECONDS, time_text
+from vbench.plot.absolute import time_text
 from vbench.plot.style import (
     INK,
     WIDTH,
@@ -25,6 +25,7 @@ from vbench.plot.style import (
     styled,
 )
 from vbench.plot.words import blocks_text, fit
+from vbench.stats.added import SECONDS
 
 PERCENTILE = re.compile(r"^(?:(?P<of>.*)-)?p(?P<percent>\d{1,2}(?:\.\d+)?)$")
 _PANEL, _NAMES = 2.4, 1.75

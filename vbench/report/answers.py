@@ -7,7 +7,6 @@ from collections.abc import Collection
 from typing import Any
 
 from vbench.plot import time_text
-from vbench.plot.absolute import SECONDS
 from vbench.report.words import (
     DIVIDED,
     TIMES,
@@ -25,6 +24,7 @@ from vbench.report.words import (
     two,
 )
 from vbench.stats import wording
+from vbench.stats.added import SECONDS
 from vbench.stats.verdict import CALLED, Verdict
 
 Row = dict[str, Any]

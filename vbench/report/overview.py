@@ -16,36 +16,38 @@ from vbench.stats.verdict import CALLED, Verdict
 Row = dict[str, Any]
 WIDTH = 80
 LEGEND = "=  no difference told   ~  not decided   -  not measured   !  beats its baseline"
+LEGEND_ADDED = "=  no difference told   ~  not decided   -  not measured   /  not a time"
 _HEADINGS = {
-    "wall": "By the wall clock: cost over {base}",
-    "instructions": "By counted instructions (not seconds of any machine): cost over {base}",
+    "wall": "By the wall clock: {what} over {base}",
+    "instructions": "By counted instructions (not seconds of any machine): {what} over {base}",
 }
 _LEAST = 5  # characters: the minimum width of a column of figures
 
 
-def tables(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
+def tables(rows: Sequence[Row], width: int = WIDTH, *, added: bool = False) -> list[str]:
     """The lines of the tables, one table per clock, no line longer than ``width`` if names allow it.
 
-    ``rows``: as returned by :func:`vbench.report.summary_table`.
+    ``rows``: as returned by :func:`vbench.report.summary_table`. ``added``: added times in place of ratios.
     """
     out: list[str] = []
     for clock in ("wall", "instructions"):
         if mine := [row for row in rows if row["primary"] and row["clock"] == clock]:
             stacks = list(dict.fromkeys(row["stack"] for row in sorted(mine, key=lambda row: row["stack"])))
-            out += ["", *_table(mine, stacks, clock, width)]
-    return [*out[1:], LEGEND] if out else []
+            out += ["", *_table(mine, stacks, clock, width, added)]
+    return [*out[1:], LEGEND_ADDED if added else LEGEND] if out else []
 
 
-def _table(rows: Sequence[Row], stacks: list[str], clock: str, width: int) -> Iterator[str]:
+def _table(rows: Sequence[Row], stacks: list[str], clock: str, width: int, added: bool) -> Iterator[str]:
     bases = {row["stack"]: row["baseline"] for row in rows}
     usual = _usual(rows)
-    yield _HEADINGS[clock].format(base=usual)
+    yield _HEADINGS[clock].format(what="added time" if added else "cost", base=usual)
     for stack in stacks:
         if bases[stack] != usual:
             yield f"  but {_short(stack, usual)} over {_short(bases[stack], usual)}"
     several = _with_params(rows)
     names = list(dict.fromkeys(_name(row, several) for row in rows))
-    cells = {(_name(row, several), row["stack"]): _cell(row) for row in rows}
+    text = _added if added else _cell
+    cells = {(_name(row, several), row["stack"]): text(row) for row in rows}
     first = max(map(len, names))
     fit = max(1, (width - first) // (1 + max(_LEAST, *map(len, cells.values()))))
     for start in range(0, len(stacks), fit):
@@ -107,6 +109,16 @@ def _cell(row: Row) -> str:
     if row["verdict"] == Verdict.UNDETERMINED:
         return f"~{_ratio(ratio, rough=True)}"
     return f"{_ratio(ratio, rough=True)}!" if row["verdict"] == Verdict.CHEAPER else _ratio(ratio)
+
+
+def _added(row: Row) -> str:
+    """One added time: +1.2us; = if not distinguishable; ~+1.2us if undetermined; / if the metric is no time."""
+    if row["verdict"] == Verdict.NOT_DISTINGUISHABLE:
+        return "="
+    if row["added_s"] is None:
+        return "~" if row["ratio"] is None else "/"
+    undecided = "~" if row["verdict"] == Verdict.UNDETERMINED else ""
+    return undecided + wording.added(row["added_s"]).replace(" ", "")
 
 
 def _ratio(ratio: float, *, rough: bool = False) -> str:

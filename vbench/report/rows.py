@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vbench.stats.added import ADDED
 from vbench.stats.verdict import Verdict
 from vbench.terms import KINDS
 
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 _KEPT = (
     "stack", "baseline", "kind", "workload", "params", "metric", "clock", "n", "boots", "ratio", "low", "high",
-    "attained", "aa_floor", "verdict", "why", "flag", "child", "base", "unit", "better",
+    *ADDED, "attained", "aa_floor", "verdict", "why", "flag", "child", "base", "unit", "better",
 )  # fmt: skip
-_NUMBERS = ("ratio", "low", "high", "attained", "aa_floor", "child", "base")
+_NUMBERS = ("ratio", "low", "high", *ADDED, "attained", "aa_floor", "child", "base")
 
 
 def summary_table(run: Run, *, level: float = LEVEL, threshold: float = 0.0) -> list[dict[str, Any]]:
     """One plain row per cell, in display order; then one per failure.
 
     Keys: stack, baseline, technique, kind, workload, title, params, metric, primary, clock, n, ratio, low, high,
-    attained (the interval's actual level), aa_floor, verdict, why, flag, child, base, unit, better. Unknown numbers are
-    None; a failure has the verdict "unavailable", its reason in ``why``, and no figures.
+    added_s, added_low_s, added_high_s, attained (the interval's actual level), aa_floor, verdict, why, flag, child,
+    base, unit, better. Unknown numbers are None; a failure has the verdict "unavailable", its reason in ``why``, and no
+    figures.
     """
     return rows_of(run, run.overheads(level=level, threshold=threshold))
 

@@ -14,6 +14,8 @@ import numpy as np
 from vbench.report.rows import place
 from vbench.report.words import (
     Two,
+    added,
+    added_within,
     interval,
     joined,
     kind_name,
@@ -111,6 +113,8 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
                 "baseline": row["baseline"],
                 "ratio": times(row["ratio"], like=row["high"]),
                 "interval": interval(row["low"], row["high"]),
+                "added": added(row["added_s"]),
+                "added_within": added_within(row["added_low_s"], row["added_high_s"]),
                 "n": row["n"],
                 "child": value(row["child"]),
                 "base": value(row["base"]),
@@ -120,7 +124,10 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
                 "called": row["verdict"] in CALLED,
                 "why": joined(verdict, "; "),
                 "numbers": near[at],
-                "sort": {name: row[name] for name in ("ratio", "low", "high", "child", "base", "aa_floor")},
+                "sort": {
+                    name: row[name]
+                    for name in ("ratio", "low", "high", "added_s", "child", "base", "aa_floor")
+                },
                 "sorted_verdict": row["verdict"],
             }
         )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from markupsafe import Markup, escape
 
 from vbench.advisor.catalog import spaced
+from vbench.stats import wording
 
 Language = Literal["en", "fr"]
 LANGUAGES: tuple[Language, ...] = ("en", "fr")
@@ -150,6 +151,16 @@ def interval(low: float | None, high: float | None) -> Two:
     if not (_known(low) and _known(high)):
         return two(UNKNOWN)
     return say("to", low=times(low, like=high), high=times(high))
+
+
+def added(seconds: float | None) -> Two:
+    """An added time; nothing, if the metric is no time."""
+    return number(wording.added(seconds).replace("us", "µs")) if _known(seconds) else two("")
+
+
+def added_within(low: float | None, high: float | None) -> Two:
+    """The interval of an added time, if there is one."""
+    return say("to", low=added(low), high=added(high)) if _known(low) and _known(high) else two("")
 
 
 def percent(floor: float | None) -> Two:

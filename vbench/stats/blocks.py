@@ -49,14 +49,14 @@ def _coded(samples: pd.DataFrame) -> pd.DataFrame:
     return samples.astype({**names, "stack": stacks, "baseline": stacks})
 
 
-def costs(samples: pd.DataFrame) -> pd.DataFrame:
-    """Mean log cost per run, stack, cell, block and arm.
+def costs(samples: pd.DataFrame, *, log: bool = True) -> pd.DataFrame:
+    """Mean log cost per run, stack, cell, block and arm; without ``log``, the mean of the values themselves.
 
     Columns: run, stack, baseline, workload, params, metric, block, arm, cost (NaN without a positive value),
     clock, peer, boot, step; text columns are categories, with one dtype for stack and baseline. ``peer``: where the
     other end ran; ``step``: log of (reading plus one step of its resolution) over the reading (see
-    ``workload/resolution.py``). Samples without the columns ``peer``, ``boot`` and ``resolution`` are taken to share
-    one peer, to have a boot each block, and to be read exactly.
+    ``workload/resolution.py``), or without ``log`` that step itself. Samples without the columns ``peer``, ``boot`` and
+    ``resolution`` are taken to share one peer, to have a boot each block, and to be read exactly.
     """
     columns = ["run", "stack", "baseline", *CELL, "block", "arm", "clock", "value", "better"]
     s = measured(samples)
@@ -67,9 +67,12 @@ def costs(samples: pd.DataFrame) -> pd.DataFrame:
     # Each run has boots of its own.
     s["boot"] = s.groupby(["run", "boot"], sort=False, observed=True).ngroup()
     value = s["value"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log = np.where(value > 0, np.log(value), np.nan)
-    s = s.assign(cost=np.where(s["better"] == "higher", -log, log))
+    if log:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = np.where(value > 0, np.log(value), np.nan)
+    else:
+        s["step"] = np.expm1(s["step"]) * value
+    s = s.assign(cost=np.where(s["better"] == "higher", -value, value))
     by = ["run", "stack", "baseline", *CELL, "block", "arm"]
     return s.groupby(by, sort=False, as_index=False, observed=True).agg(
         cost=("cost", "mean"),
@@ -99,9 +102,9 @@ def stack_costs(costs: pd.DataFrame) -> pd.DataFrame:
 def paired_blocks(arms: pd.DataFrame) -> pd.DataFrame:
     """Each stack beside its baseline, a row per cell and block; ``arms`` as from :func:`costs`.
 
-    Columns: those of :func:`stack_costs`; effect, the log of the stack's cost over its baseline's, NaN where there is none;
-    step, of both readings; and whether the baseline's clock is of another kind (alien), its peer elsewhere (apart), or
-    the block without it (alone).
+    Columns: those of :func:`stack_costs`; effect, by how much the stack's cost exceeds its baseline's, NaN where there
+    is none; step, of both readings; and whether the baseline's clock is of another kind (alien), its peer elsewhere
+    (apart), or the block without it (alone).
     """
     blocks = stack_costs(arms)
     children = blocks[blocks["stack"] != blocks["baseline"]]

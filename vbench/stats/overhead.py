@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from vbench.stats.added import ADDED, added
 from vbench.stats.blocks import CELL, ESTIMATES, INVOCATION, costs, estimate, measured, paired_blocks, texts
 from vbench.stats.intervals import attained_level, holm, min_blocks
 from vbench.stats.verdict import (
@@ -93,6 +94,8 @@ def overheads(
                                       With fewer boots than blocks: as the next three
         mean_ratio, mean_low, mean_high   exp of the mean log-ratio and its t interval; mean ratios multiply exactly
                                       along a stack
+        added_s, added_low_s, added_high_s   how much longer an operation takes, in seconds, of a metric that is a time:
+                                      see vbench.stats.added
         p, p_holm                     t test of the mean log-ratio, and Holm's correction over all rows, or those that
                                       agree in the columns ``families``; over the ``primary`` metric of each workload
                                       and over all other metrics apart, if these are given
@@ -133,6 +136,7 @@ def overheads(
         attained_level(n, level, boots) for n, boots in zip(out["n"], out["boots"], strict=True)
     ]
     out["resolution"] = np.expm1(out["step"])
+    out = out.merge(added(samples, level), on=cell, how="left")
     out["kind"] = [(kinds or {}).get(name, "other") for name in out["workload"]]
     out = absolutes(samples, out)
     out["verdict"], out["why"] = _verdicts(out, level, threshold)
@@ -141,7 +145,7 @@ def overheads(
     ratios = ["ratio", "low", "high", "mean_ratio", "mean_low", "mean_high"]
     out[ratios] = np.exp(out[ESTIMATES[:6]].to_numpy())
     tail = ["child", "base", "unit", "better", "kind", "clock", "level", "attained"]
-    shown = ["n", "boots", *ratios, "p", "p_holm", "aa_floor", "resolution"]
+    shown = ["n", "boots", *ratios, *ADDED, "p", "p_holm", "aa_floor", "resolution"]
     out = out[[*cell, *shown, "verdict", "why", "flag", *tail]]
     return out.sort_values(cell, ignore_index=True)  # the journal's order is random
 

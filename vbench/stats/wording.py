@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+_UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
+
 
 def number(ratio: float) -> str:
     """A ratio to three significant digits: 0.0400, 1.53, 2.10, 12.3, 240; from 1000 on a whole number: 1234."""
@@ -32,6 +34,15 @@ def cost(ratio: float | None) -> str:
     if ratio is None or math.isnan(ratio):
         return "n/a"
     return f"{100 * (ratio - 1):+.3g}%" if near_one(ratio) else f"{number(ratio)}x"
+
+
+def added(seconds: float | None) -> str:
+    """An added time to three significant digits, in the unit that suits it: +173 us, -0.4 ns; n/a if there is none."""
+    if seconds is None or math.isnan(seconds):
+        return "n/a"
+    unit, size = next(((u, s) for u, s in _UNITS if abs(seconds) >= 0.9995 * s), _UNITS[-1])
+    value = seconds / size
+    return f"{value:+.3g} {unit}" if abs(value) >= 0.01 else f"{value:+.2f} {unit}"
 
 
 def interval(low: float | None, high: float | None) -> str:
