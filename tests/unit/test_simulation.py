@@ -5,6 +5,8 @@ The noise is the worst of ``benchmarks/simulation.py``, which prints these figur
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from simulation import QUIET, WORST, Rates, rates, simulate, stopped
 
@@ -22,6 +24,16 @@ def test_identical_systems_are_seldom_called_different(identical: Rates) -> None
 def test_intervals_cover_the_truth(identical: Rates) -> None:
     assert identical.covered >= 0.94
     assert identical.covered_t >= 0.94
+
+
+def test_what_one_opening_differs_by_from_the_next_is_no_difference() -> None:
+    """It is as large as the noise: of blocks in one opening it would be called one in every second run."""
+    noise = replace(QUIET, opening=QUIET.sd)
+    once, thrice = (rates(simulate(1000, 12, noise, openings=n)) for n in (1, 3))
+    assert once.alarms > 0.4
+    assert thrice.alarms <= 0.05
+    assert thrice.covered >= 0.93
+    assert rates(simulate(500, 12, noise, ratio=1.05, openings=3), 1.05).called > 0.6
 
 
 def test_differences_are_found() -> None:
