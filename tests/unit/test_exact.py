@@ -14,7 +14,7 @@ import pytest
 
 from vbench.errors import ConnectionLost, HostError, VbenchError
 from vbench.exact.console import Console
-from vbench.exact.line import HEAD, Reply, Request, follow
+from vbench.exact.line import HEAD, ROOM, Reply, Request, follow
 from vbench.exact.machine import RAM, STATE
 from vbench.exact.snapshots import Raw, Snapshots
 from vbench.exact.trail import Trail
@@ -82,6 +82,14 @@ def bench(tmp_path: Path) -> Bench:
 
 def said(trail: Trail, words: str) -> str:
     return [trail.ask(Request(word)).out.decode() for word in words][-1]
+
+
+def test_what_does_not_fit_into_the_box_is_refused_here() -> None:
+    """There it would end the machine."""
+    rest = ROOM - len(Request("R", ("cat",)).encode())
+    assert len(Request("R", ("cat",), bytes(rest)).encode()) == ROOM
+    with pytest.raises(HostError, match=r"takes 16 MiB of input at once, this is 16\.0"):
+        Request("R", ("cat",), bytes(rest + 1)).encode()
 
 
 def test_a_reply_survives_the_box() -> None:

@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
+from vbench.errors import HostError
+
 _REQUEST = struct.Struct("<IIqIIII")
 _REPLY = struct.Struct("<iIIIqq")
 ROOM = 16 << 20
@@ -25,10 +27,15 @@ class Request:
     mode: int = 0
 
     def encode(self) -> bytes:
-        """The bytes of it in the box."""
+        """The bytes of it in the box. Raises ``HostError`` if it does not fit."""
         argv = b"".join(part.encode(errors="surrogateescape") + b"\0" for part in self.argv)
         sizes = (len(self.argv), len(argv), len(self.data))
         head = _REQUEST.pack(ord(self.what), self.child, round(self.seconds * 1e9), *sizes, self.mode)
+        if (size := len(head) + len(argv) + len(self.data)) > ROOM:
+            raise HostError(
+                f"the testbed takes {ROOM >> 20} MiB of input at once, this is {size / 2**20:.1f}",
+                "write it to a file there in parts",
+            )
         return head + argv + self.data
 
 
