@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import sys
 import tomllib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+from other_tools import RESULT, TOOLS
 from pydantic import BaseModel
 
 from vbench import load
@@ -145,22 +147,44 @@ def page(judged: list[Judged], bundle: str) -> Iterator[str]:
         yield from (f"- {shown}" for shown in each.shown)
 
 
+def tools(table: pd.DataFrame) -> Iterator[str]:
+    """What other people's tools say in the same stacks, beside the ratios of the bundle; as Markdown."""
+    said = json.loads(RESULT.read_text(encoding="utf-8"))
+    yield ""
+    yield "## Other people's tools in the same stacks"
+    yield "`python benchmarks/other_tools.py` runs them inside: Debian's perf and ioping, which know nothing of vbench;"
+    yield "of one opening each, so without intervals. Ours are the bundle's workloads that ask the same."
+    yield ""
+    yield "| tool | workload | stack | theirs, baseline | theirs, here | their ratio | our ratio | theirs over ours |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for tool in TOOLS:
+        base = said["testbed"][tool.name]
+        for path, figures in said.items():
+            stack = path.removeprefix("testbed").lstrip("/")
+            cell = _find(f"{stack} {tool.workload}", table) if stack else None
+            if cell is not None:
+                ratio = figures[tool.name] / base
+                shown = f"{base:g} {tool.unit} | {figures[tool.name]:g} {tool.unit}"
+                ratios = f"{ratio:.3f} | {cell.ratio:.3f} | {ratio / cell.ratio:.3f}"
+                yield f"| `{tool.name}` | `{tool.workload}` | `{stack}` | {shown} | {ratios} |"
+
+
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path, nargs="?", default=REFERENCE)
     given = parser.parse_args()
-    judged = judge_all(given.bundle)
-    sys.stdout.write("\n".join(page(judged, f"results/{given.bundle.resolve().name}")) + "\n")
+    sys.stdout.write(whole(given.bundle))
 
 
-def judge_all(bundle: Path) -> list[Judged]:
-    """All claims, held against a bundle."""
+def whole(bundle: Path) -> str:
+    """The page, of a bundle."""
     run = load(bundle)
     table = run.overheads()
     primary = {name: each.primary for name, each in run.info.workloads.items()}
     table = table[table["metric"] == table["workload"].map(primary)]
-    return [judge(claim, table) for claim in claims()]
+    judged = [judge(claim, table) for claim in claims()]
+    return "\n".join([*page(judged, f"results/{bundle.resolve().name}"), *tools(table)]) + "\n"
 
 
 if __name__ == "__main__":
