@@ -47,6 +47,37 @@ def test_of_this_machine(tmp_path: Path) -> None:
     assert abs(float(offset)) <= float(within) + 0.001
 
 
+@pytest.mark.parametrize(
+    ("seconds", "hz", "expected"),
+    [
+        (12.5, 250, "250"),
+        (12.5, 1000, "1000"),
+        (290, 100, "100"),
+        (86_400, 300, "300"),
+        (40_000_000, 250, "250"),
+    ],
+)
+def test_the_timer_s_frequency_follows_from_jiffies(
+    seconds: float, hz: int, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which a kernel counts from five minutes before 32 bits of them are full; the list shows 64 bits."""
+    jiffies = 2**32 - 300 * hz + round(seconds * hz)
+    listed = f"Timer List Version: v0.9\nnow at {round(seconds * 1e9)} nsecs\n\ncpu: 0\n jiffies: {jiffies}\n"
+    (tmp_path / "timer_list").write_text(listed)
+    monkeypatch.setattr(facts, "_TIMERS", str(tmp_path / "timer_list"))
+    monkeypatch.setattr(facts, "_PROC", (*facts._PROC[:-1], str(tmp_path / "timer_list")))
+    assert facts.collect(LocalHost(scratch=str(tmp_path)))["timer_hz"] == expected
+
+
+def test_settings_of_this_kernel(tmp_path: Path) -> None:
+    found = facts.collect(LocalHost(scratch=str(tmp_path)))
+    assert found["seccomp"] in ("none", "a filter")
+    assert found["preemption"] in platform.version() or found["preemption"] == "none or voluntary"
+    config = Path(f"/boot/config-{platform.release()}")
+    if config.is_file() and not found["timer_hz"].startswith("unavailable"):
+        assert f"CONFIG_HZ={found['timer_hz']}\n" in config.read_text()
+
+
 def test_one_command_reads_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host, asked = LocalHost(scratch=str(tmp_path)), []
     run = host.run

@@ -27,12 +27,21 @@ BASE: dict[str, Any] = {
     "placement": asdict(Placement(1, 512)),
     "cpu_flags": "fpu sse2 avx2",
     "mitigation_mds": "Not affected",
+    "preemption": "PREEMPT_DYNAMIC",
+    "timer_hz": "250",
+    "seccomp": "none",
+    "scratch_storage": "dm-0, not rotational, no model told, scheduler none",
 }
 
 
 def test_likes_are_alike() -> None:
     like = {**BASE, "cpu": "another name", "memory_kib": "1"}
     assert unequal({"local": BASE, "local/a": like}, "local") == []
+    # What a kernel does not tell of this, and what older runs have not asked, is not compared.
+    for name in ("preemption", "timer_hz", "seccomp", "scratch_storage"):
+        assert unequal({"local": BASE, "local/a": BASE | {name: "unavailable: no file"}}, "local") == []
+        older = {key: value for key, value in BASE.items() if key != name}
+        assert unequal({"local": BASE, "local/a": older}, "local") == []
     with pytest.raises(VbenchError, match="no facts of the baseline local/c"):
         unequal({"local": BASE}, "local/c")
 
@@ -70,6 +79,33 @@ def test_likes_are_alike() -> None:
         (
             {"clocksource": "unavailable: no such file"},
             Finding("info", "local/b", "clock source: not told; in local: unknown", ("os",)),
+        ),
+        (
+            {"timer_hz": "100"},
+            Finding(
+                "info",
+                "local/b",
+                "timer frequency, Hz: 100; in local: 250",
+                ("cpu", "os", "network", "application"),
+            ),
+        ),
+        (
+            {"seccomp": "a filter"},
+            Finding(
+                "info",
+                "local/b",
+                "system calls through seccomp: a filter; in local: none",
+                ("os", "disk", "network", "application"),
+            ),
+        ),
+        (
+            {"scratch_storage": "vdc, rotational, no model told, scheduler [mq-deadline] none"},
+            Finding(
+                "info",
+                "local/b",
+                "scheduler of the disk: mq-deadline; in local: none",
+                ("disk", "application"),
+            ),
         ),
         (
             {"cpu_flags": "fpu sse2 avx2 extra"},

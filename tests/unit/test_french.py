@@ -43,6 +43,10 @@ BASE: dict[str, Any] = {
     "mitigation_mds": "Not affected",
     "huge_pages": "[always] madvise never",
     "files_digest": "f",
+    "preemption": "PREEMPT_DYNAMIC",
+    "timer_hz": "250",
+    "seccomp": "none",
+    "scratch_storage": "dm-0, not rotational, no model told, scheduler none",
 }
 OTHERS: tuple[dict[str, Any], ...] = (
     {"peer": "local/testbed/kvm"},
@@ -61,6 +65,10 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"huge_pages": "always [madvise] never"},
     {"huge_pages": "unavailable: no such file"},
     {"clock_offset_s": "+3600.12 within 0.020"},
+    {"preemption": "none or voluntary"},
+    {"timer_hz": "100"},
+    {"seccomp": "a filter"},
+    {"scratch_storage": "vdc, rotational, no model told, scheduler [mq-deadline] none"},
     {"files_digest": "0"},
 )
 CALM = noise.Reading(at=0, clock=5, steal=0, ticks=0, waited=0, swapped=7, throttled=0, mhz=2000)

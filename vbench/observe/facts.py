@@ -41,12 +41,17 @@ _FILES = {
     "firmware": f"{_DMI}/bios_vendor",
     "hypervisor": "/sys/hypervisor/type",
 }
-_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities")
+_STATUS, _TIMERS = "/proc/self/status", "/proc/timer_list"
+_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/proc/xen/capabilities", _STATUS, _TIMERS)
+_FILTERS = {"0": "none", "1": "strict", "2": "a filter"}
+"""Of system calls, by a process's field Seccomp (proc(5))."""
 _KERNEL = ("/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/version")
 _MAINFRAME = "/proc/sysinfo"
 _MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 _CPUINFO = {"ppc64": ("cpu", "flags", "clock"), "s390x": ("processor 0", "features", "cpu MHz static")}
 """How other processors than x86 name in ``/proc/cpuinfo`` what they are, what they can, and their frequency."""
+_FREQUENCIES = (24, 48, 100, 128, 200, 250, 256, 300, 500, 1000, 1024, 1200)
+"""What CONFIG_HZ may be, on one architecture or another (kernel/Kconfig.hz, arch/*/Kconfig)."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _READ = script(_SCRIPTS / "read-facts.sh")
 _HEADER = re.compile(r"^==> (/.+) <==$", re.MULTILINE)
@@ -145,6 +150,9 @@ def collect(host: Host, results: Path | str | None = None) -> dict[str, Any]:
         "kernel": " ".join(read.text(path) for path in _KERNEL[:2]),
         "kernel_build": read.text(_KERNEL[2]),
         "machine": machine,
+        "preemption": _preemption(read.text(_KERNEL[2])),
+        "timer_hz": _timer_hz(read),
+        "seccomp": _FILTERS.get(seccomp := read.field(_STATUS, "Seccomp"), seccomp),
         **{name: read.text(path) for name, path in _FILES.items()},
         **_processor(read),
         **{
@@ -180,6 +188,33 @@ def _processor(read: _Files) -> dict[str, str]:
         "cores_per_socket": read.field(path, "cpu cores"),
         "cpus": str(count) if count else f"{UNAVAILABLE}{path}: it lists no processor",
     }
+
+
+def _preemption(build: str) -> str:
+    """What a kernel's build says of it: PREEMPT_DYNAMIC, PREEMPT_RT, ..., or nothing, which is none or voluntary."""
+    if build.startswith(UNAVAILABLE):
+        return build
+    found = re.search(r"\bPREEMPT\w*", build)
+    return found[0] if found else "none or voluntary"
+
+
+def _timer_hz(read: _Files) -> str:
+    """The frequency of the kernel's timer (CONFIG_HZ), from its list of timers.
+
+    Jiffies are counted from five minutes before they wrap, in 32 bits (INITIAL_JIFFIES, include/linux/jiffies.h).
+    """
+    text = read.content.get(_TIMERS, "")
+    now, jiffies = re.search(r"^now at (\d+) nsecs", text, re.MULTILINE), re.search(r"\bjiffies: (\d+)", text)
+    if now is None or jiffies is None:
+        return f"{UNAVAILABLE}{_TIMERS}: {read.trouble.get(_TIMERS, 'it does not say')}"
+    since_wrap = int(now[1]) / 1e9 - 300
+    if abs(since_wrap) < 1:
+        return f"{UNAVAILABLE}{_TIMERS}: its jiffies have just wrapped"
+    told = (int(jiffies[1]) - 2**32) / since_wrap
+    nearest = min(_FREQUENCIES, key=lambda each: abs(told / each - 1))
+    if abs(told / nearest - 1) > 0.05:
+        return f"{UNAVAILABLE}{_TIMERS}: {told:.0f} Hz is no frequency that a kernel can have"
+    return str(nearest)
 
 
 def _kibibytes(read: _Files, field: str) -> str:

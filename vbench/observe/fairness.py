@@ -44,6 +44,13 @@ _EQUAL: tuple[tuple[str, str, Severity, tuple[str, ...]], ...] = (
     ("clocksource", "clock source", "info", ("os",)),
     ("kernel", "kernel", "info", ("os", "disk", "network")),
 )
+# Those that are compared where both kernels tell them.
+_TOLD: tuple[tuple[str, str, Severity, tuple[str, ...]], ...] = (
+    ("preemption", "preemption", "info", ("os", "network", "application")),
+    ("timer_hz", "timer frequency, Hz", "info", ("cpu", "os", "network", "application")),
+    ("seccomp", "system calls through seccomp", "info", ("os", "disk", "network", "application")),
+    ("scheduler", "scheduler of the disk", "info", ("disk", "application")),
+)
 
 
 def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Finding]:
@@ -65,10 +72,23 @@ def unequal(facts: Mapping[str, Mapping[str, Any]], baseline: str) -> list[Findi
                 here = "not told"
             if here != there:
                 found.append(Finding(severity, stack, f"{meaning}: {here}; in {baseline}: {there}", kinds))
+        for key, meaning, severity, kinds in _TOLD:
+            ours, theirs = _setting(mine, key), _setting(base, key)
+            if None not in (ours, theirs) and ours != theirs:
+                found.append(Finding(severity, stack, f"{meaning}: {ours}; in {baseline}: {theirs}", kinds))
         found += [*_flags(stack, mine, base), *_mitigations(stack, mine, base), *_clock(stack, mine)]
         found += _huge_pages(stack, mine, base, baseline)
         found += _files(stack, mine, base, baseline)
     return found
+
+
+def _setting(facts: Mapping[str, Any], key: str) -> str | None:
+    """A setting of a kernel's; ``None`` if it is not told."""
+    if key == "scheduler":
+        chosen = re.search(r"scheduler (?:.*\[([\w-]+)\]|none$)", str(facts.get("scratch_storage", "")))
+        return chosen[1] or "none" if chosen else None
+    told = str(facts.get(key, UNKNOWN))  # older runs have not asked
+    return None if told.startswith(UNKNOWN) else told
 
 
 def _placed(stack: str, mine: Mapping[str, Any], base: Mapping[str, Any], baseline: str) -> Iterator[Finding]:
