@@ -2,7 +2,7 @@
 
 ``python benchmarks/other_tools.py [STACK]...`` writes ``benchmarks/other-tools.json``, which the page of
 ``benchmarks/validity.py`` sets beside the reference. Debian packages required: ``linux-perf`` and ``ioping``. Each
-tool runs once with two amounts of work, of one opening, so figures have no interval.
+tool runs once in one opening, so figures have no interval.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from vbench import load
+from vbench.notebook import main_cells
 from vbench.stats.run import Run
 from vbench.stats.verdict import CALLED, Verdict
 from vbench.stats.wording import added, cost, interval, levels
@@ -26,10 +27,8 @@ BASE = "local/testbed"
 def whole(bundle: Path) -> str:
     """The page, of a bundle."""
     run = load(bundle)
-    table = run.overheads()
+    table = main_cells(run)
     table = table[table["clock"] == "instructions"]
-    primary = {name: each.primary for name, each in run.info.workloads.items()}
-    table = table[table["metric"] == table["workload"].map(primary)]
     return "\n".join(_page(run, table, f"results/{bundle.resolve().name}")) + "\n"
 
 

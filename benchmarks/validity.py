@@ -22,6 +22,7 @@ from other_tools import RESULT, TOOLS
 from pydantic import BaseModel
 
 from vbench import load
+from vbench.notebook import main_cells
 from vbench.stats.verdict import Verdict
 from vbench.stats.wording import cost, interval
 
@@ -180,9 +181,7 @@ def main() -> None:
 def whole(bundle: Path) -> str:
     """The page, of a bundle."""
     run = load(bundle)
-    table = run.overheads()
-    primary = {name: each.primary for name, each in run.info.workloads.items()}
-    table = table[table["metric"] == table["workload"].map(primary)]
+    table = main_cells(run)
     judged = [judge(claim, table) for claim in claims()]
     return "\n".join([*page(judged, f"results/{bundle.resolve().name}"), *tools(table)]) + "\n"
 

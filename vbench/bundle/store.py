@@ -110,6 +110,11 @@ class RunInfo(_Model):
             raise ValueError("hosts: took_s is not a table of seconds")
         return self
 
+    @property
+    def primary(self) -> dict[str, str]:
+        """The primary metric of each workload."""
+        return {name: each.primary for name, each in self.workloads.items()}
+
 
 def read_info(folder: Path) -> RunInfo:
     """Read a bundle's ``run.json``, of this or an older schema. Raises BundleError naming the invalid key."""

@@ -159,7 +159,7 @@ def _completeness(samples: pd.DataFrame, info: RunInfo) -> Iterator[Problem]:
                 if missing := sorted({*range(blocks)} - done):
                     which = f"{len(missing)} of {blocks} blocks, the first is block {missing[0]}"
                     yield Problem(JOURNAL, None, f"{workload} in {stack}, arm {arm}, lacks {which}")
-    primary = measured["workload"].map({name: each.primary for name, each in info.workloads.items()})
+    primary = measured["workload"].map(info.primary)
     by = ["stack", "workload", "block", "arm"]
     has = (measured["metric"] == primary).groupby([measured[name] for name in by]).any()
     for names in has.index[~has]:

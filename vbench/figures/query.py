@@ -59,7 +59,7 @@ class Asked:
     @cached_property
     def primary(self) -> dict[str, str]:
         """The primary metric of each workload."""
-        return {name: workload.primary for name, workload in self.run.info.workloads.items()}
+        return self.run.info.primary
 
     @cached_property
     def stacks(self) -> list[str]:

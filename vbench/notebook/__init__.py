@@ -107,9 +107,8 @@ def some(run: Run, workloads: Sequence[str], *, without: Collection[str] = FURTH
 def main_cells(run: Run, *, threshold: float = 0.0) -> pd.DataFrame:
     """The overheads of each workload's primary metric, in the order of the workloads; see ``Run.overheads``."""
     order = list(run.info.workloads)
-    primary = {name: each.primary for name, each in run.info.workloads.items()}
     rows = run.overheads(threshold=threshold)
-    rows = rows[rows["metric"] == rows["workload"].map(primary)]
+    rows = rows[rows["metric"] == rows["workload"].map(run.info.primary)]
     return rows.sort_values(
         ["workload", "stack"],
         key=lambda c: c.map(order.index) if c.name == "workload" else c,

@@ -92,9 +92,10 @@ class _Held:
     """What a bundle holds for the primary metrics of its workloads."""
 
     def __init__(self, run: Run) -> None:
-        primary = {name: each.primary for name, each in run.info.workloads.items()}
         rows = run.samples
-        rows = rows[~rows["warmup"] & (rows["value"] > 0) & (rows["metric"] == rows["workload"].map(primary))]
+        rows = rows[
+            ~rows["warmup"] & (rows["value"] > 0) & (rows["metric"] == rows["workload"].map(run.info.primary))
+        ]
         self.blocks = {key: {*each["block"]} for key, each in rows.groupby(["stack", "workload"])}
         self.settings = rows.groupby("workload")["params"].nunique().to_dict()
         self.stacks, self.workloads = {*rows["stack"]}, {*rows["workload"]}

@@ -58,10 +58,8 @@ def render(
         for row in rows
         if any(finding.touches(row["stack"], row["workload"]) for finding in grave)
     } - drifting
-    tested = overheads["p_holm"].notna() & (
-        overheads["metric"]
-        == overheads["workload"].map({name: each.primary for name, each in run.info.workloads.items()})
-    )
+    main = overheads["metric"] == overheads["workload"].map(run.info.primary)
+    tested = overheads["p_holm"].notna() & main
     script = (DATA / "report.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(DATA),

@@ -86,8 +86,9 @@ def by_machine(run: Run, *, level: float = 0.95) -> pd.DataFrame:
         why              there is no ratio, or no interval
     """
     machines, samples = declared(run.info), run.samples
-    primary = {name: each.primary for name, each in run.info.workloads.items()}
-    samples = samples[samples["metric"] == samples["workload"].map(primary).fillna(samples["metric"])]
+    samples = samples[
+        samples["metric"] == samples["workload"].map(run.info.primary).fillna(samples["metric"])
+    ]
     pairs = texts(paired_blocks(costs(samples))).dropna(subset=["effect"])
     stacks = _stacks(run, machines)
     pairs = pairs.merge(stacks[["stack", "hardware", "technique"]], on="stack")

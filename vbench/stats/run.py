@@ -47,8 +47,9 @@ class Run:
 
     def overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
         """The overhead of each stack; see ``vbench.stats.overhead.overheads``."""
-        primary = {name: workload.primary for name, workload in self.info.workloads.items()}
-        return overheads(self.samples, level=level, threshold=threshold, kinds=self._kinds(), primary=primary)
+        return overheads(
+            self.samples, level=level, threshold=threshold, kinds=self._kinds(), primary=self.info.primary
+        )
 
     def host_overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
         """The same for host costs; see ``vbench.stats.host_cost.host_overheads``."""
