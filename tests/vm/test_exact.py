@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from vbench import load
 from vbench.capsule import capsule
 from vbench.capsule.capsule import Capsule
+from vbench.exact.machine import Machine
 from vbench.exact.opening import console, trail_of
 from vbench.hosts.base import Setting, System
 from vbench.layers.base import Shape
@@ -152,6 +155,49 @@ def test_a_fork_goes_on_as_the_machine_itself_would(bundle: Path, opener: Opener
             result = host.run(ask)
             said.append((result.text, result.elapsed, trail.state))
     assert len(set(said)) == 1
+
+
+def test_a_machine_rests_to_the_nanosecond_whoever_wakes_its_emulator(
+    bundle: Path, opener: Opener, tmp_path: Path
+) -> None:
+    """While it sleeps often, QEMU's main loop is kept busy, which moves the clock of a machine that is idle.
+
+    Without the plugin ``rest`` its answers are nanoseconds apart, in most runs of three.
+    """
+    program = tmp_path / "naps"
+    source = Path(__file__).with_name("naps.c")
+    subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True)
+    ends = set()
+    with opener("testbed") as host:
+        trail = trail_of(host)
+        assert trail is not None
+        mark = trail.state
+        for _ in range(3):
+            trail.back_to(mark)
+            host.put(program.read_bytes(), "/tmp/naps", 0o755)
+            assert trail._machine is not None
+            with keeping_busy(trail._machine):
+                host.run(["/tmp/naps", "200000"])
+            ends.add(trail.clock)
+    assert len(ends) == 1
+
+
+@contextmanager
+def keeping_busy(machine: Machine) -> Iterator[None]:
+    """Ask QEMU's monitor something all the time."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            machine._monitor.ask("query-status")  # type: ignore[union-attr]
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        asking.join()
 
 
 def test_a_damaged_snapshot_is_made_anew(bundle: Path, vbench: Vbench) -> None:

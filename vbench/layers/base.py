@@ -71,6 +71,8 @@ class Layer(ABC):
 
     needs: ClassVar[AddOn | None] = None
     """What it needs on its parent in addition to the capsule."""
+    also: ClassVar[tuple[AddOn, ...]] = ()
+    """Further add-ons that it needs, of sources of ours."""
     takes_system: ClassVar[bool] = False
     """Whether it can boot another system under or instead of its kernel: its host has a ``reboot``."""
     parameters: ClassVar[tuple[Parameter, ...]] = ()
@@ -118,15 +120,19 @@ class Layer(ABC):
     def lacks(self, parent: Host) -> Unavailable | None:
         """The answer if the add-on it needs is not for the parent, or not built on this machine, else ``None``."""
         held = parent.payload.add_ons if parent.payload else {}
-        if self.needs is None or self.needs.name in held:
+        lacking = next((each.name for each in self.add_ons() if each.name not in held), None)
+        if lacking is None:
             return None
         if parent.payload is not None and parent.payload.machine != Payload.machine:
             return Unavailable(
-                f"the add-on {self.needs.name} is for {Payload.machine}, and {parent.name} is {parent.payload.machine}"
+                f"the add-on {lacking} is for {Payload.machine}, and {parent.name} is {parent.payload.machine}"
             )
-        return Unavailable(
-            f"the add-on {self.needs.name} has not been built here", f"vbench capsule build {self.needs.name}"
-        )
+        return Unavailable(f"the add-on {lacking} has not been built here", f"vbench capsule build {lacking}")
+
+    @classmethod
+    def add_ons(cls) -> tuple[AddOn, ...]:
+        """All that it needs on its parent in addition to the capsule."""
+        return (*((cls.needs,) if cls.needs else ()), *cls.also)
 
     def baseline(self, parents: tuple[str, ...]) -> str | None:
         """Path of the stack this layer's overhead is measured against; ``parents`` is the path below it.
@@ -153,7 +159,7 @@ def layer_classes() -> dict[str, type[Layer]]:
 
 def needed() -> list[AddOn]:
     """The add-ons needed by the known layers."""
-    return [layer.needs for layer in layer_classes().values() if layer.needs is not None]
+    return [each for layer in layer_classes().values() for each in layer.add_ons()]
 
 
 def make_layer(word: str) -> Layer:

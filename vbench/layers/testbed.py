@@ -51,6 +51,7 @@ class Testbed(Layer):
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True
     needs: ClassVar[AddOn | None] = boot.PROGRAMS
+    also: ClassVar[tuple[AddOn, ...]] = (boot.REST,)
     processor: ClassVar[str] = f"QEMU {CPU}"
     modules: ClassVar[tuple[str, ...]] = ("tun", "kvm_amd")
     slowdown: ClassVar[float] = 12.0
@@ -126,6 +127,7 @@ class Testbed(Layer):
         """What runs the machine, and what that is made of wherever that lies."""
         part = payload.add_ons[boot.PROGRAMS.name]
         programs = Path(part.directory) / "tree"
+        rest = Path(payload.add_ons[boot.REST.name].directory) / "tree/rest.so"
         image = _in_whole_sections(Path(payload.image))
         system = self._system.boot(payload, ARGUMENTS)
         initrd = boot.initrd(payload, programs, Path(part.directory))
@@ -154,6 +156,8 @@ class Testbed(Layer):
             *constant,
             *("-kernel", names[0], "-append", system.arguments, "-initrd", names[1]),
             *("-object", _pmem(image)),
+            # No part of what the machine is made of, as it answers the same without: only not each time.
+            *("-plugin", str(rest)),
         ]
         booted = [*names, system.arguments, initrd.name]
         made_of = [payload.digest, part.digest, str(image.stat().st_size), *constant, *booted]
