@@ -48,7 +48,7 @@ def tried(parent: Host, name: str) -> str:
             host = opened.enter_context(layer.open(parent, INNER))
             host.run(["true"])
     except VbenchError as error:
-        head, *more = str(error).splitlines()
+        head, *more = error.message.splitlines()
         return f"{head}: {more[-1].strip(' |')}" if more else head
     return ""
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from vbench.errors import BootError, HostError
+from vbench.errors import BootError, CommandFailed, HostError, LayerUnavailable
 from vbench.exact import hop
 from vbench.exact.hop import Hop
 from vbench.hosts.base import Admit, Host, Payload, Process, Setting
@@ -71,6 +71,8 @@ class EnvironmentLayer(Layer):
     Only :meth:`start` is required.
     """
 
+    boots_image: ClassVar[bool] = False
+    """Whether its environments boot from the capsule's image, and not from its tree."""
     seconds: ClassVar[float] = 20
     """How long an environment may take to come up on hardware."""
 
@@ -114,23 +116,34 @@ class EnvironmentLayer(Layer):
             site = Site(parent, payload, shape, link, work, seconds, parent.placement)
             placement = replace(self.place(site), clock=self.clock or parent.placement.clock)
             site = replace(site, placement=placement)
-            process = opened.enter_context(self.start(site))
-            self.join(site, process)
+            with self._explained(site):
+                process = opened.enter_context(self.start(site))
+                self.join(site, process)
             inside = replace(payload, directory=guest.DIRECTORY)
             setting = Setting(self.path(parent), inside, "/scratch", placement=placement, process=process)
             setting = opened.enter_context(_meeting_peer(parent, link, setting))
             log_in = _hop if isinstance(parent, Hop) else _log_in
-            try:
+            with self._explained(site):
                 host = opened.enter_context(log_in(site, self.adjust(site, setting), key, process))
-            except BootError as error:
-                if cause := guest.out_of_memory(parent):
-                    head = error.message.partition("\n")[0]
-                    raise BootError(
-                        f"{head}; {parent.name} was out of memory: {cause}", error.console
-                    ) from error
-                raise
             self.settle(site, host)
             yield host
+
+    @contextmanager
+    def _explained(self, site: Site) -> Iterator[None]:
+        """If an environment does not come up, say why where its parent tells more than its console."""
+        parent = site.parent
+        try:
+            yield
+        except (BootError, CommandFailed) as error:
+            if self.boots_image and not guest.has_file(parent, site.payload.image):
+                raise LayerUnavailable(
+                    f"{parent.name} does not hold the capsule's image, from which {self.name} boots",
+                    "containers are given its tree alone; open the guest first, and the container in it",
+                ) from error
+            if isinstance(error, BootError) and (cause := guest.out_of_memory(parent)):
+                head = error.message.partition("\n")[0]
+                raise BootError(f"{head}; {parent.name} was out of memory: {cause}", error.console) from error
+            raise
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vbench.errors import BootError, ConnectionLost, HostError
+from vbench.errors import BootError, ConnectionLost, HostError, LayerUnavailable
 from vbench.hosts.base import Host, Process
 from vbench.hosts.keys import HostKey
 from vbench.layers.base import Shape
@@ -62,9 +62,16 @@ def private_link(host: Host) -> Link:
     """A link whose interface name and subnet are not in use on ``host``.
 
     Subnets come from 10.77.0.0/16 on the machine itself and from the next /16 at each level of nesting, so a
-    guest's own link never collides with those it creates for its guests.
+    guest's own link never collides with those it creates for its guests. Raises ``LayerUnavailable`` if the host does
+    not show which are.
     """
-    taken = host.run(["ls", "/sys/class/net"]).text.split()
+    listed = host.run(["ls", "/sys/class/net"], check=False)
+    if listed.code != 0:
+        raise LayerUnavailable(
+            f"{host.name} shows no network interfaces (/sys/class/net)",
+            "use a layer on the parent's own network, such as chroot",
+        )
+    taken = listed.text.split()
     level = 77 + host.name.count("/")
     while True:
         number = host.chance.randrange(1, 16384)
@@ -141,6 +148,14 @@ def has_direct_io(host: Host, folder: str, size: int) -> bool:
     """Whether files there can be read and written past the page cache in blocks of so many bytes."""
     argv = ["dd", "if=/dev/zero", f"of={folder}/direct", f"bs={size}", "count=1", "oflag=direct"]
     return host.run(argv, check=False).code == 0
+
+
+def has_file(host: Host, path: str) -> bool:
+    """Whether a path is there; so too if the host cannot be asked any more."""
+    try:
+        return host.run(["test", "-e", path], check=False).code == 0
+    except HostError:
+        return True
 
 
 def make_ext4(host: Host, path: str, *, timeout: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vbench.errors import BootError
+from vbench.errors import BootError, LayerUnavailable
 from vbench.hosts.base import Host, Process
 from vbench.hosts.command import script
 from vbench.layers import guest
@@ -47,7 +47,8 @@ def lacks_network_namespaces(parent: Host) -> Unavailable | None:
 def give_veth(site: Site, process: Process, name: str) -> None:
     """Put one end of a veth pair into the network namespace that a process begins with.
 
-    Raises ``BootError`` if it ends, or has none of its own after ten seconds.
+    Raises ``BootError`` if it ends, or has none of its own after ten seconds, and ``LayerUnavailable`` if the parent's
+    kernel makes no such pairs or does not let it.
     """
     parent, link = site.parent, site.link
     ours = parent.run(["readlink", "/proc/self/ns/net"]).text
@@ -62,7 +63,14 @@ def give_veth(site: Site, process: Process, name: str) -> None:
         parent.pause(0.01)
     ip, pid = parent.program("ip"), str(process.pid)
     pair = ["type", "veth", "peer", "name", "eth0", "netns", pid]
-    parent.run([*ip, "link", "add", link.interface, *pair])
+    made = parent.run([*ip, "link", "add", link.interface, *pair], check=False)
+    if made.code != 0:
+        guest.alive(process, name)
+        why = " ".join(made.stderr.decode(errors="replace").split()) or f"exit code {made.code}"
+        raise LayerUnavailable(
+            f"{parent.name} makes no pair of virtual Ethernet interfaces, by which {name} is reached: {why}",
+            "use a layer on the parent's own network, such as chroot",
+        )
     guest.configure_link(parent, link, process, site.seconds)
     inside = f"addr add {link.address}/30 dev eth0\nlink set lo up\nlink set eth0 up\n"
     inside += f"route add default via {link.gateway}\n"

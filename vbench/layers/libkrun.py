@@ -41,6 +41,7 @@ class Libkrun(EnvironmentLayer):
         hypervisor=True,
     )
     catalogue: ClassVar[str | None] = "libkrun"
+    boots_image: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = ("msb", "krunvm")
     needs: ClassVar[AddOn] = AddOn(
         "libkrun",

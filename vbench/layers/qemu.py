@@ -33,6 +33,7 @@ class Qemu(EnvironmentLayer):
     summary: ClassVar[str] = "QEMU with an emulated processor, virtio disk and network"
     picture: ClassVar[Picture | None] = PICTURES["qemu"]
     catalogue: ClassVar[str | None] = "QEMU"
+    boots_image: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = (r"qemu-system-\w+", "qemu-kvm")
     accelerator: ClassVar[str] = "tcg"
     cpu: ClassVar[str] = "max"

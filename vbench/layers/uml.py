@@ -26,6 +26,7 @@ class Uml(EnvironmentLayer):
     summary: ClassVar[str] = "User Mode Linux: a kernel running as a process on the parent"
     picture: ClassVar[Picture | None] = PICTURES["uml"]
     catalogue: ClassVar[str | None] = "User Mode Linux"
+    boots_image: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = (r"linux\.uml",)
     seconds: ClassVar[float] = 30
 

@@ -41,6 +41,7 @@ class VirtualBox(EnvironmentLayer):
         (("hypervisor", "VirtualBox", "a process and a driver"), ("kernel", "Guest kernel", "unmodified")),
     )
     catalogue: ClassVar[str | None] = "VirtualBox"
+    boots_image: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = ("VBoxHeadless", "VirtualBoxVM")
     seconds: ClassVar[float] = 40
     needs: ClassVar[AddOn] = AddOn(
