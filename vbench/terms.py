@@ -16,3 +16,8 @@ Kind = Literal["cpu", "memory", "disk", "network", "os", "application", "lifecyc
 """Kinds of work."""
 KINDS: tuple[str, ...] = get_args(Kind)
 """In display order."""
+
+PLACES = ("user", "kernel", "guest user", "guest kernel", "UML kernel", "Xen")
+"""Where instructions are executed: those of guests apart from those of what they are guests of."""
+INSTRUCTION = 2e-9
+"""Seconds of the testbed's own that an instruction takes (``-icount shift=1``)."""

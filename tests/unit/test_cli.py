@@ -304,7 +304,10 @@ def test_interrupted_exec(own_cache: Path, tmp_path: Path, sig: signal.Signals) 
         while not pid.exists() or not pid.read_text().endswith("\n"):
             assert process.poll() is None
         process.send_signal(sig)
-        _, stderr = process.communicate(timeout=20)
+        try:
+            _, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()  # or leaving the block would wait for it
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()

@@ -37,6 +37,7 @@ from vbench.cli import (
     run,
     shell,
     verify,
+    why,
     work,
     workloads,
 )
@@ -54,7 +55,7 @@ app = typer.Typer(
 )
 _MODULES = (
     quickstart, run, resume, replay,
-    report, plot, verify, compare, pair, blocks,
+    report, plot, verify, compare, pair, blocks, why,
     catalog, advise,
     doctor, identify, layers, workloads,
     notebook,

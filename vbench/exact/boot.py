@@ -23,6 +23,8 @@ PROGRAMS = AddOn(
 """The gate, a plugin for QEMU, and the agent, the machine's first process."""
 REST = AddOn("rest", sources={"rest.so": (_SOURCES / "rest.c", ("-shared", "-fPIC"))})
 """Another plugin for QEMU, without which a machine that idles often does not answer the same each time."""
+WHY = AddOn("why", sources={"why.so": (_SOURCES / "why.c", ("-shared", "-fPIC"))})
+"""A third one, for whoever wants to know what is executed."""
 DISK_GATE = {
     "agent": (_SOURCES / "agent.c", ("-static", "-DDISK")),
     "disk-gate.so": (_SOURCES / "disk-gate.c", ("-shared", "-fPIC")),

@@ -128,6 +128,11 @@ class ExactWorker(Worker):
 
     def _once(self, env: Environment, workload: Workload, step: Step) -> Invocation:
         """Set up, rehearse, and measure."""
+        self._come_to(env, workload, step)
+        return invoke(env, workload, env.work[workload.name])
+
+    def _come_to(self, env: Environment, workload: Workload, step: Step) -> None:
+        """Be where a step is to be measured, set up and rehearsed."""
         if workload.name not in env.work:
             env.work[workload.name] = self._size(env, workload)
         self._set_up(env, workload)
@@ -138,7 +143,6 @@ class ExactWorker(Worker):
         if (least := _rehearsal(workload)) is not None:
             rehearse(env, workload, least)
         env.leave = self._saved[0].leave
-        return invoke(env, workload, env.work[workload.name])
 
     def _size(self, env: Environment, workload: Workload) -> int | None:
         """The work that all stacks do of a workload; of one that says none, what its time in this one asks for."""

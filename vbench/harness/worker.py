@@ -204,12 +204,16 @@ class Worker:
             pinned = self._unit.clock == "wall"
             address = self._unit.address(part.root)
             root = open_root(part.root, self._capsule, shape, pinned=pinned, seed=seed, address=address)
-            hosts[part.path] = opened.enter_context(root)
+            hosts[part.path] = self._root(opened.enter_context(root))
             return []
         way = [hosts[part.prefix(depth).path] for depth in range(part.depth)]
         restless = open_layer(opened, way, make_layer(part.layers[-1]), shape)
         hosts[part.path] = way[-1]
         return restless
+
+    def _root(self, host: Host) -> Host:
+        """A machine just opened, as stacks are opened on it."""
+        return host
 
     def _environment(self, stack: Stack, hosts: Mapping[str, Host]) -> Environment:
         host = hosts[stack.path]

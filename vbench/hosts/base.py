@@ -227,7 +227,8 @@ class Setting:
     ``admit`` is ``None`` in that machine's own network.
     ``placement`` is how the layer allocated its resources; it feeds the fairness checks. ``reboot`` is set on
     machines that vbench emulates, for layers below the operating system. ``process`` is the parent's process
-    that runs the environment, if there is one. ``seed`` is what a deterministic machine opened here begins with.
+    that runs the environment, if there is one. ``seed`` is what a deterministic machine opened here begins with;
+    ``counts``, what the plugin is told that counts what it executes, if somebody wants to know.
     """
 
     name: str
@@ -241,6 +242,7 @@ class Setting:
     reboot: Reboot | None = None
     process: Process | None = None
     seed: int = 1
+    counts: tuple[str, ...] = ()
 
 
 class Host(Setting, ABC):

@@ -51,7 +51,7 @@ class Testbed(Layer):
     own_machine: ClassVar[bool] = True
     takes_system: ClassVar[bool] = True
     needs: ClassVar[AddOn | None] = boot.PROGRAMS
-    also: ClassVar[tuple[AddOn, ...]] = (boot.REST,)
+    also: ClassVar[tuple[AddOn, ...]] = (boot.REST, boot.WHY)
     processor: ClassVar[str] = f"QEMU {CPU}"
     modules: ClassVar[tuple[str, ...]] = ("tun", "kvm_amd")
     slowdown: ClassVar[float] = 12.0
@@ -127,7 +127,7 @@ class Testbed(Layer):
         """What runs the machine, and what that is made of wherever that lies."""
         part = payload.add_ons[boot.PROGRAMS.name]
         programs = Path(part.directory) / "tree"
-        rest = Path(payload.add_ons[boot.REST.name].directory) / "tree/rest.so"
+        rest = _program(payload, boot.REST, "rest.so")
         image = _in_whole_sections(Path(payload.image))
         system = self._system.boot(payload, ARGUMENTS)
         initrd = boot.initrd(payload, programs, Path(part.directory))
@@ -158,6 +158,11 @@ class Testbed(Layer):
             *("-object", _pmem(image)),
             # No part of what the machine is made of, as it answers the same without: only not each time.
             *("-plugin", str(rest)),
+            *(
+                ["-plugin", ",".join([str(_program(payload, boot.WHY, "why.so")), *parent.counts])]
+                if parent.counts
+                else []
+            ),
         ]
         booted = [*names, system.arguments, initrd.name]
         made_of = [payload.digest, part.digest, str(image.stat().st_size), *constant, *booted]
@@ -181,6 +186,10 @@ def misplaced(name: str, parent: Host) -> Unavailable | None:
 def _linux(payload: Payload, like: str) -> Boot:
     """The capsule's own kernel."""
     return Boot(payload.boot("vmlinux"), command_line(like), payload.boot("initrd"))
+
+
+def _program(payload: Payload, part: AddOn, name: str) -> Path:
+    return Path(payload.add_ons[part.name].directory) / "tree" / name
 
 
 def _pmem(image: Path) -> str:

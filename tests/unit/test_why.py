@@ -1,0 +1,144 @@
+"""What an operation is made of: reading the plugin's counts, and saying what they are."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from matplotlib.patches import Rectangle
+from typer.testing import CliRunner
+
+from vbench.bundle.reasons import Reasons, sentence
+from vbench.cli.main import app
+from vbench.errors import NotComparable
+from vbench.exact import boot
+from vbench.exact.counts import Tally, entries, tally
+from vbench.harness.why import _operations, countable
+from vbench.layers.stack import Stack
+from vbench.plot.why import made_of
+from vbench.terms import PLACES
+
+SYMBOLS = """\
+ffffffff81027e70 T xen_asm_exc_page_fault
+ffffffff81c00be0 T asm_exc_page_fault
+ffffffff81c00b20 T asm_exc_general_protection
+ffffffff81c01650 T asm_exc_nmi
+ffffffff81c00e40 T asm_common_interrupt
+ffffffff81c00ef0 T asm_sysvec_apic_timer_interrupt
+ffffffff81c00f00 T asm_sysvec_apic_timer_interrupt_end [vbench]
+"""
+
+
+def test_a_kernel_is_entered_where_its_symbols_say() -> None:
+    assert entries(SYMBOLS)[:4] == [
+        "fault=ffffffff81c00be0",
+        "exception=ffffffff81c00b20",
+        "interrupt=ffffffff81c00e40",
+        "interrupt=ffffffff81c00ef0",
+    ]
+
+
+def names_in_c() -> list[str]:
+    source = boot.WHY.sources["why.so"][0].read_text()
+    (listed,) = re.findall(r"enum \{(.*?)\};", source, re.DOTALL)
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def test_counts_are_read_in_the_order_of_the_plugin() -> None:
+    """As many names on both sides, and those that sound alike at the same place."""
+    names = names_in_c()
+    with tally() as (counted, file):
+        file.write_bytes(struct.pack(f"<{len(names) + 0x102}Q", *range(1, len(names) + 0x103)))
+        found = counted.read()
+    assert found["UML kernel"] == 1 + names.index("UML")
+    assert found["page fault"] == 1 + names.index("FAULT")
+    assert found["exit"] == 1 + names.index("EXITS")
+    assert found["cache miss, level 2"] == 1 + names.index("CACHE2")
+    assert found["exit: CPUID"] == 1 + names.index("REASONS") + 0x72
+    assert found["exit: nested page fault"] == 1 + names.index("REASONS") + 0x100
+    assert found["user"] == 1 + names.index("USER") - found["guest user"]
+
+
+def test_a_guests_instructions_are_not_its_hosts_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "counts"
+    file.write_bytes(struct.pack("<6Q", 100, 0, 1000, 0, 30, 400))
+    found = Tally(file).read()
+    assert {place: found[place] for place in PLACES if found[place]} == {
+        "user": 70, "kernel": 600, "guest user": 30, "guest kernel": 400,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stdout", "operations"),
+    [
+        (b'{"name": "nullcall", "batches": [1, 2, 3, 4, 5]}', 5 * 800 + 101),
+        (b'{"name": "membw", "batches": [1, 2, 3]}', 3 * 800),
+        (b'{"jobs": []}', 800),
+        (b"not JSON", 800),
+    ],
+)
+def test_the_probe_warms_up_by_an_eighth_of_its_work(stdout: bytes, operations: int) -> None:
+    assert _operations(stdout, 800) == operations
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("uml", "it is not on the testbed"),
+        ("testbed-vt/kvm", "its emulator has no plugins"),
+        ("testbed/kvm/gvisor:kvm", "cannot be told from kvm"),
+        ("testbed/kvm:machine=microvm/kvm", "cannot be told from kvm:machine=microvm"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(path: str, why: str) -> None:
+    with pytest.raises(NotComparable, match=re.escape(why)):
+        countable(Stack.parse(path))
+
+
+def of(stack: str, **counts: float) -> Reasons:
+    named = {name.replace("_", " "): count for name, count in counts.items()}
+    return Reasons(stack, "os-forkexec", 40, named, "time", "us", 1052.8)
+
+
+BARE = of("local/testbed", user=15_000.0, kernel=510_000.0)
+
+
+def test_the_sentence_says_where_the_added_ones_are() -> None:
+    xen = of("local/testbed/xen/pv", user=15_000.0, kernel=730_000.0, Xen=950_000.0, hypercall=372.3)
+    assert sentence([BARE, xen]) == (
+        "os-forkexec in local/testbed/xen/pv: 1,695,000 instructions against 525,000, +1,170,000 (950,000 in Xen and"
+        " 220,000 in the kernel); 372.3 hypercalls."
+    )
+
+
+def test_beside_a_guest_they_are_in_its_host() -> None:
+    counts = {"exit": 36.0, "exit: CPUID": 35.0, "exit: interrupt": 1.0, "guest kernel": 510_000.0}
+    kvm = Reasons(
+        "local/testbed/kvm", "os-forkexec", 40, {"kernel": 107_000.0, **counts}, "time", "us", 1283.6
+    )
+    said = sentence([BARE, kvm])
+    assert "(107,000 in the host's kernel); 36.0 exits (35.0 by CPUID)." in said
+
+
+def test_the_figure_stacks_what_was_counted() -> None:
+    figure = made_of([BARE, of("local/testbed/uml", user=20_000.0, kernel=600_000.0, UML_kernel=5.0)])
+    axes = figure.axes[0]
+    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    widths = sorted(bar.get_width() for bar in bars if bar.get_width())
+    assert widths == [15_000.0, 20_000.0, 510_000.0, 600_000.0]
+    assert "620,005" in {text.get_text() for text in axes.texts}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["uml", "os-nullcall"], "it is not on the testbed"),
+        (["testbed/kvm", "os-nulcall"], "there is no workload 'os-nulcall'"),
+        (["testbed/kvm", "os-nullcall", "--figure", "x.doc"], "a figure is a .png, .svg or .pdf file"),
+    ],
+)
+def test_bad_input_is_one_line(argv: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["why", *argv])
+    assert said in str(result.exception)
