@@ -23,6 +23,7 @@ CHECKOUT = Path(cli.__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 
 HARNESS = [
+    ["why", "testbed/kvm", "os-nullcall"],
     ["quickstart", "--blocks", "1"],
     ["run", "--stack", "local", "--workload", "cpu-int"],
     ["resume", "small"],
