@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -10,14 +12,17 @@ import pytest
 from matplotlib.patches import Rectangle
 from typer.testing import CliRunner
 
-from vbench.bundle.reasons import Reasons, sentence
+from vbench import load, paths
+from vbench.bundle.reasons import FILE, Reasons, keep_reasons, sentence
+from vbench.bundle.verify import examine
 from vbench.cli.main import app
-from vbench.errors import NotComparable
+from vbench.errors import Damaged, NotComparable
 from vbench.exact import boot
 from vbench.exact.counts import Tally, entries, tally
 from vbench.harness.why import _operations, countable
 from vbench.layers.stack import Stack
 from vbench.plot.why import made_of
+from vbench.report import render, summary_table
 from vbench.terms import PLACES
 
 SYMBOLS = """\
@@ -141,4 +146,77 @@ def test_the_figure_stacks_what_was_counted() -> None:
 )
 def test_bad_input_is_one_line(argv: list[str], said: str) -> None:
     result = CliRunner().invoke(app, ["why", *argv])
+    assert said in str(result.exception)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle with a cell of the testbed."""
+    return Path(shutil.copytree(paths.reference_bundle(), tmp_path / "bundle"))
+
+
+def counted(stack: str, number: float, **counts: float) -> Reasons:
+    named = {name.replace("_", " "): count for name, count in counts.items()}
+    return Reasons(stack, "os-forkexec", 40, {"kernel": number, **named}, "time", "us", 1.0)
+
+
+def test_what_was_counted_last_of_a_cell_is_kept(bundle: Path) -> None:
+    keep_reasons(bundle, [counted("local/testbed", 1.0), counted("local/testbed/kvm", 2.0)])
+    keep_reasons(bundle, [counted("local/testbed/kvm", 3.0)])
+    assert {key[0]: each.counts["kernel"] for key, each in load(bundle).reasons.items()} == {
+        "local/testbed": 1.0,
+        "local/testbed/kvm": 3.0,
+    }
+    assert examine(bundle) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "why.json: it is no JSON: Invalid JSON"),
+        ('[{"stack": "x"}]', "why.json: 0.workload is {'stack': 'x'}: Field required"),
+        ('[{"stack": 1}]', "why.json: 0.stack is 1: Input should be a valid string"),
+    ],
+)
+def test_a_damaged_file_is_found(bundle: Path, text: str, said: str) -> None:
+    (bundle / FILE).write_text(text)
+    (problem,) = examine(bundle)
+    assert said in str(problem)
+    with pytest.raises(Damaged, match=r"why\.json"):
+        summary_table(load(bundle))
+
+
+def test_a_report_says_it_at_the_cell_in_both_languages(bundle: Path) -> None:
+    keep_reasons(
+        bundle,
+        [
+            counted("local/testbed", 528_000.0),
+            counted("local/testbed/xen/pv", 750_000.0, Xen=950_000.0, hypercall=372.3),
+        ],
+    )
+    run = load(bundle)
+    with_it = [row for row in summary_table(run) if row["made_of"]]
+    assert [(row["stack"], row["workload"]) for row in with_it] == [("local/testbed/xen/pv", "os-forkexec")]
+    page = render(run)
+    assert (
+        "1,700,000 instructions against 528,000: 950,000 in Xen, 222,000 in the kernel, 372.3 hypercalls"
+        in page
+    )
+    assert "950\N{NARROW NO-BREAK SPACE}000 dans Xen" in page
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["testbed/gvisor", "os-nullcall"], "has no stack local/testbed/gvisor"),
+        (["testbed/kvm", "life-idle"], "has no workload life-idle"),
+    ],
+)
+def test_only_a_bundles_own_cells_are_added(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], said: str
+) -> None:
+    info = json.loads((bundle / "run.json").read_text())
+    here = type("Here", (), {"digest": info["capsule"]["digest"]})
+    monkeypatch.setattr("vbench.capsule.capsule.require", lambda *_: here)
+    result = CliRunner().invoke(app, ["why", *argv, "--into", str(bundle)])
     assert said in str(result.exception)

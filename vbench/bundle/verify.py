@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vbench.bundle import tool_output
 from vbench.bundle.journal import changed_lines, extent_of, read_lines
 from vbench.bundle.migrations import costs_as_rows
+from vbench.bundle.reasons import FILE, read_reasons
 from vbench.bundle.samples import KEY, LATER, OLDER
 from vbench.bundle.store import JOURNAL, PARQUET, RAW, RUN, RunInfo, digest_of, raw_files, read_info
 from vbench.errors import BundleError, Damaged
@@ -62,7 +63,15 @@ def examine(folder: Path) -> list[Problem]:
     if info.status == "complete":
         found += _few(_completeness(samples[samples["side"] == "workload"], info))
         found += _parquet(folder, lines, rows)
-    return found + _few(_raw(folder, info, samples))
+    return found + _few(_raw(folder, info, samples)) + _reasons(folder)
+
+
+def _reasons(folder: Path) -> list[Problem]:
+    try:
+        read_reasons(folder)
+    except BundleError as error:
+        return [_problem(folder / FILE, error)]
+    return []
 
 
 def _problem(path: Path, error: Exception) -> Problem:

@@ -10,7 +10,7 @@ import typer
 
 from vbench.cli.console import say, show_table
 from vbench.cli.options import Json, StackPath, group
-from vbench.errors import UsageError
+from vbench.errors import NotComparable, UsageError
 
 if TYPE_CHECKING:
     from vbench.bundle.reasons import Reasons
@@ -21,12 +21,16 @@ app = group()
 @app.command()
 def why(
     stack: StackPath,
-    workload: Annotated[str, typer.Argument(help="A workload; vbench workloads lists them.")],
+    workload: Annotated[list[str], typer.Argument(help="Workloads; vbench workloads lists them.")],
     memory: Annotated[
         bool, typer.Option("--memory", help="Model caches of translations and of data, too; takes longer.")
     ] = False,
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw it, too: a .png, .svg or .pdf file.")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", help="Add it to this bundle, whose report then shows it at the cell."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -34,6 +38,7 @@ def why(
 
     On the testbed, whose emulator counts in a second pass of the same cell. That moves no figure.
     """
+    from vbench.bundle.reasons import keep_reasons
     from vbench.capsule import capsule
     from vbench.cli.console import ConsoleProgress
     from vbench.cli.options import workloads_of
@@ -42,28 +47,51 @@ def why(
     from vbench.plot import FORMATS
 
     known = workloads_of(None)
-    if workload not in known:
-        raise UsageError(f"there is no workload {workload!r}", "vbench workloads lists them")
-    if figure is not None and figure.suffix.lower().lstrip(".") not in FORMATS:
-        raise UsageError(f"{figure}: a figure is a .png, .svg or .pdf file")
+    for name in workload:
+        if name not in known:
+            raise UsageError(f"there is no workload {name!r}", "vbench workloads lists them")
+    if figure is not None and (len(workload) > 1 or figure.suffix.lower().lstrip(".") not in FORMATS):
+        raise UsageError(f"{figure}: a figure is a .png, .svg or .pdf file, of one workload")
     asked = Stack.parse(stack)
     countable(asked)
     base = asked.baseline()
     built = capsule.require(ConsoleProgress().sending)
-    found = [
-        reasons(each, known[workload], built, model=memory) for each in (base, asked) if each is not None
-    ]
+    if into is not None:
+        _belongs(into, asked.path, workload, built.digest)
+    everything: list[Reasons] = []
+    for name in workload:
+        found = [
+            reasons(each, known[name], built, model=memory) for each in (base, asked) if each is not None
+        ]
+        everything += found
+        if into is not None:
+            keep_reasons(into, found)
+        if not json:
+            _tell(found)
     if json:
-        show_table([dataclasses.asdict(each) for each in found], json=True)
-    else:
-        _tell(found)
+        show_table([dataclasses.asdict(each) for each in everything], json=True)
     if figure is not None:
         from vbench.plot import save
         from vbench.plot.why import made_of
 
-        save(made_of(found), figure)
+        save(made_of(everything), figure)
         if not json:
             say(f"figure: {figure}")
+
+
+def _belongs(folder: Path, stack: str, workloads: list[str], digest: str) -> None:
+    """Raises ``NotComparable`` if a bundle was made of another capsule, ``UsageError`` if it has no such cells."""
+    from vbench.bundle.store import read_info
+
+    info = read_info(folder)
+    if info.capsule.get("digest") != digest:
+        raise NotComparable(
+            f"{folder} was measured with capsule {info.capsule.get('digest')}, here is {digest}"
+        )
+    if stack not in info.techniques:
+        raise UsageError(f"{folder} has no stack {stack}", f"it has {', '.join(info.techniques)}")
+    if missing := [name for name in workloads if name not in info.workloads]:
+        raise UsageError(f"{folder} has no workload {missing[0]}", f"it has {', '.join(info.workloads)}")
 
 
 def _tell(found: list[Reasons]) -> None:

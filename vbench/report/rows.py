@@ -12,6 +12,7 @@ from vbench.stats.verdict import Verdict
 from vbench.terms import KINDS
 
 if TYPE_CHECKING:
+    from vbench.bundle.reasons import Reasons
     from vbench.stats.run import Run
 
 LEVEL = 0.95
@@ -27,8 +28,8 @@ def summary_table(run: Run, *, level: float = LEVEL, threshold: float = 0.0) -> 
 
     Keys: stack, baseline, technique, kind, workload, title, params, metric, primary, clock, n, ratio, low, high,
     added_s, added_low_s, added_high_s, attained (the interval's actual level), aa_floor, verdict, why, flag, child,
-    base, unit, better. Unknown numbers are None; a failure has the verdict "unavailable", its reason in ``why``, and no
-    figures.
+    base, unit, better, made_of (what an operation is made of, if that was counted). Unknown numbers are None; a failure
+    has the verdict "unavailable", its reason in ``why``, and no figures.
     """
     return rows_of(run, run.overheads(level=level, threshold=threshold))
 
@@ -37,6 +38,7 @@ def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
     """:func:`summary_table` for overheads already computed."""
     info = run.info
     rows = []
+    reasons = run.reasons
     for row in overheads[list(_KEPT)].to_dict("records"):
         known = info.workloads.get(row["workload"])
         rows.append(
@@ -45,9 +47,13 @@ def rows_of(run: Run, overheads: pd.DataFrame) -> list[dict[str, Any]]:
                 "technique": info.techniques.get(row["stack"], ""),
                 "title": known.title if known else row["workload"],
                 "primary": known is None or known.primary == row["metric"],
+                "made_of": _made_of(reasons, row)
+                if known is None or known.primary == row["metric"]
+                else None,
             }
         )
     blank: dict[str, Any] = dict.fromkeys([*_KEPT, "technique", "title"], "") | dict.fromkeys(_NUMBERS)
+    blank["made_of"] = None
     for failure in info.failures:
         known = info.workloads.get(failure.workload or "")
         rows.append(
@@ -90,3 +96,12 @@ def place(order: list[str], name: str) -> int:
 
 def _plain_number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _made_of(reasons: dict[tuple[str, str], Reasons], row: dict[Any, Any]) -> dict[str, Any] | None:
+    """What a cell's operation is made of, and its baseline's, where it was counted."""
+    mine = reasons.get((row["stack"], row["workload"]))
+    base = reasons.get((row["baseline"], row["workload"]))
+    if mine is None:
+        return None
+    return {"counts": mine.counts, "baseline": base.counts if base else None, "operations": mine.operations}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vbench.bundle.reasons import LEAST, told
 from vbench.report.rows import place
 from vbench.report.words import (
     Two,
@@ -122,7 +123,7 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
                 "floor": percent(row["aa_floor"]),
                 "verdict": term(row["verdict"]),
                 "called": row["verdict"] in CALLED,
-                "why": joined(verdict, "; "),
+                "why": joined([*verdict, *_made_of(row["made_of"])], "; "),
                 "numbers": near[at],
                 "sort": {
                     name: row[name]
@@ -132,6 +133,24 @@ def cell_rows(rows: list[dict[str, Any]], findings: list[Finding]) -> dict[str, 
             }
         )
     return {"rows": out, "shown": len(out), "total": len(rows)}
+
+
+def _made_of(found: dict[str, Any] | None) -> list[Two]:
+    """What an operation is made of, in one phrase, if it was counted."""
+    if found is None:
+        return []
+    what = told(found["counts"], found["baseline"])
+    parts = [say("made_in", number=number(f"{count:,.0f}"), place=term(name)) for name, count in what.where]
+    if what.exits >= LEAST and what.cause:
+        most, cause = number(f"{what.cause[1]:.1f}"), what.cause[0]
+        parts.append(say("made_exits", number=number(f"{what.exits:.1f}"), most=most, cause=cause))
+    for key, count in (("made_hypercalls", what.hypercalls), ("made_faults", what.faults)):
+        if count >= LEAST:
+            parts.append(say(key, number=number(f"{count:.1f}")))
+    whole = number(f"{what.instructions:,.0f}")
+    if what.base is None:
+        return [say("made_alone", all=whole)]
+    return [say("made_of", all=whole, base=number(f"{what.base:,.0f}"), parts=joined(parts))]
 
 
 def footprint_rows(run: Run, level: float) -> dict[str, Any]:

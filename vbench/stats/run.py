@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vbench.bundle.reasons import Reasons, read_reasons
 from vbench.bundle.samples import opening_of
 from vbench.bundle.store import RUN, Note, RunInfo, read_info, read_samples
 from vbench.errors import BundleError, brief
@@ -44,6 +45,11 @@ class Run:
     def facts(self) -> dict[str, dict[str, Any]]:
         """Facts about every host, by stack."""
         return self.info.hosts
+
+    @property
+    def reasons(self) -> dict[tuple[str, str], Reasons]:
+        """What an operation is made of, by stack and workload, where it was counted. Raises ``BundleError``."""
+        return {(each.stack, each.workload): each for each in read_reasons(self.path)}
 
     def overheads(self, *, level: float = 0.95, threshold: float = 0.0) -> pd.DataFrame:
         """The overhead of each stack; see ``vbench.stats.overhead.overheads``."""
