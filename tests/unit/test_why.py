@@ -12,11 +12,11 @@ import pytest
 from matplotlib.patches import Rectangle
 from typer.testing import CliRunner
 
-from vbench import load, paths
+from vbench import figures, load, paths
 from vbench.bundle.reasons import FILE, Reasons, keep_reasons, sentence
 from vbench.bundle.verify import examine
 from vbench.cli.main import app
-from vbench.errors import Damaged, NotComparable
+from vbench.errors import Damaged, NotComparable, UsageError
 from vbench.exact import boot
 from vbench.exact.counts import Tally, entries, tally
 from vbench.harness.why import _operations, countable
@@ -203,6 +203,22 @@ def test_a_report_says_it_at_the_cell_in_both_languages(bundle: Path) -> None:
         in page
     )
     assert "950\N{NARROW NO-BREAK SPACE}000 dans Xen" in page
+
+
+def test_a_figure_shows_it_beside_its_baseline(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="holds no count of what an operation is made of"):
+        figures.draw(load(bundle), "made-of")
+    for stack in ("local/testbed/uml", "local/testbed", "local/testbed/kvm"):
+        keep_reasons(bundle, [counted(stack, 1000.0)])
+    run = load(bundle)
+
+    def shown(stack: str | None = None) -> list[str]:
+        figure = figures.draw(run, "made-of", workload="os-forkexec", stack=stack)
+        figure.draw_without_rendering()
+        return [text.get_text() for text in figure.axes[0].get_yticklabels()]
+
+    assert shown() == ["local/testbed", "local/testbed/uml", "local/testbed/kvm"]
+    assert shown(stack="local/testbed/kvm") == ["local/testbed", "local/testbed/kvm"]
 
 
 @pytest.mark.parametrize(

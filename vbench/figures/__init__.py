@@ -12,6 +12,7 @@ from vbench import plot
 from vbench.errors import UsageError
 from vbench.figures.query import Asked, Lacking, choose
 from vbench.figures.stacks import layer_factors, side_by_side, stacks, text_factors, waterfall
+from vbench.plot.why import made_of
 from vbench.stats.declared import named, systems
 from vbench.stats.host_cost import footprint
 from vbench.stats.machines import by_machine, roots, with_systems
@@ -114,6 +115,22 @@ def _machines(asked: Asked) -> Figure:
     return plot.by_machine(cells)
 
 
+def _made_of(asked: Asked) -> Figure:
+    counted = asked.run.reasons if asked.by == "instructions" else {}
+    workload = asked.workload or next((key[1] for key in counted), "")
+    bases = baselines(asked.samples)
+    names = sorted(asked.stacks, key=lambda name: bases.get(name) != name)
+    wanted = {*asked.chosen, *(bases[name] for name in asked.chosen)} or {*names}
+    found = [counted[name, workload] for name in names if name in wanted and (name, workload) in counted]
+    if not found:
+        raise Lacking(
+            asked.run.path,
+            "holds no count of what an operation is made of",
+            hint="add it with vbench why STACK WORKLOAD --into DIR",
+        )
+    return made_of(found, title=asked.title(workload))
+
+
 def _published(table: str) -> Callable[[Asked], Figure]:
     def draw(asked: Asked) -> Figure:
         published = plot.tables()[table]
@@ -152,6 +169,7 @@ FIGURES: Mapping[str, Choice] = {
     "convergence": Choice("how the interval of one workload closes as blocks come in", _convergence),
     "trace": Choice("every measurement of one workload in time, with drift", _trace),
     "machines": Choice("what each technique costs by machine, a panel for each hardware", _machines),
+    "made-of": Choice("where the instructions of an operation are, as vbench why counted them", _made_of),
     "published-micro": Choice(
         "system calls and processes beside Barham et al. 2003, Table 3", _published("micro")
     ),

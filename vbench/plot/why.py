@@ -26,7 +26,7 @@ _PLACES = {
 
 
 @styled
-def made_of(found: Sequence[Reasons]) -> Figure:
+def made_of(found: Sequence[Reasons], *, title: str = "") -> Figure:
     """Instructions of one operation, stacked by where they are: a baseline's, and those of stacks on it.
 
     ``found``: of one workload (ValueError otherwise).
@@ -36,7 +36,7 @@ def made_of(found: Sequence[Reasons]) -> Figure:
     height = _ROW * len(found)
     what = "one operation" if found[-1].operations else "one whole invocation"
     sheet = Sheet(
-        f"What {found[-1].workload} is made of",
+        f"What it is made of: {title or found[-1].workload}",
         height + 0.75,
         caption=f"Instructions of {what}, counted by the emulator in a pass of its own: the difference of twice the "
         "work and once. Beside a guest, the kernel is its host's, the hypervisor's part included.",
