@@ -37,7 +37,7 @@ def made_of(found: Sequence[Reasons], *, title: str = "") -> Figure:
     what = "one operation" if found[-1].operations else "one whole invocation"
     sheet = Sheet(
         f"What it is made of: {title or found[-1].workload}",
-        height + 0.75,
+        height + 1.0,
         caption=f"Instructions of {what}, counted by the emulator in a pass of its own: the difference of twice the "
         "work and once. Beside a guest, the kernel is its host's, the hypervisor's part included.",
         clock="instructions",
@@ -59,6 +59,7 @@ def made_of(found: Sequence[Reasons], *, title: str = "") -> Figure:
             f"{each.instructions:,.0f}", (each.instructions, y), (4, 0), textcoords="offset points", va="center",
             annotation_clip=False,
         )  # fmt: skip
+    axes.set_xlim(0, 1.02 * max(each.instructions for each in found))
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_yticks(
         range(len(found)), [fit(each.stack, _LEFT - 0.1, 8, end=True) for each in found], parse_math=False
@@ -66,5 +67,5 @@ def made_of(found: Sequence[Reasons], *, title: str = "") -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("instructions")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42 / height), ncol=4, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42 / height), ncol=3, frameon=False)
     return sheet.figure
