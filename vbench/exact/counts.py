@@ -52,6 +52,9 @@ _ENTRIES = {
 }
 """Linux's entries (arch/x86/include/asm/idtentry.h). Those for Xen's paravirtualized guests go on to them."""
 
+ENTRIES = " asm_(exc|common|sysvec)_"
+"""Finds them all in ``/proc/kallsyms``, by grep -E; a kernel of another make has none."""
+
 Counts = Counter[str]
 """By name: instructions by where they are (:data:`vbench.terms.PLACES`), and events."""
 

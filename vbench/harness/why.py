@@ -9,7 +9,7 @@ from functools import cache
 from vbench.bundle.reasons import Reasons
 from vbench.capsule.capsule import Capsule
 from vbench.errors import HostError, NotComparable
-from vbench.exact.counts import Counts, Tally, entries, tally
+from vbench.exact.counts import ENTRIES, Counts, Tally, entries, tally
 from vbench.harness.events import Failed
 from vbench.harness.exact import ExactWorker
 from vbench.harness.invoke import Environment, Invocation, invoke
@@ -17,7 +17,7 @@ from vbench.harness.plan import Step
 from vbench.harness.units import units_of
 from vbench.hosts.base import Host
 from vbench.layers.base import Shape
-from vbench.layers.stack import Stack, open_stack
+from vbench.layers.stack import Stack, open_layers
 from vbench.workload.model import Workload
 
 _ASSISTED = ("kvm", "libkrun", "virtualbox", "pvh", "hvm")
@@ -52,15 +52,19 @@ def reasons(stack: Stack, workload: Workload, capsule: Capsule, *, model: bool =
     """
     countable(stack)
     with tally() as (counted, file):
-        told = (f"counts={file}", *entries_of(capsule), *(["memory=on"] if model else []))
+        told = (f"counts={file}", *entries_of(stack, capsule), *(["memory=on"] if model else []))
         return _Counting(stack, workload, capsule, counted, told).count()
 
 
 @cache
-def entries_of(capsule: Capsule) -> tuple[str, ...]:
-    """Where the capsule's kernel is entered: it lies at the same addresses in all machines that boot it here."""
-    with open_stack(Stack.parse("testbed"), capsule, Shape()) as host:
-        return tuple(entries(host.get("/proc/kallsyms").decode()))
+def entries_of(stack: Stack, capsule: Capsule) -> tuple[str, ...]:
+    """Where the kernels in a stack are entered, by their own symbols: the same place in each opening of its seed."""
+    found: dict[str, None] = {}
+    with open_layers(stack, capsule, Shape()) as hosts:
+        for host in hosts[1:]:
+            told = host.run(["grep", "-E", ENTRIES, "/proc/kallsyms"], check=False, timeout=600)
+            found |= dict.fromkeys(entries(told.text))
+    return tuple(found)
 
 
 class _Counting(ExactWorker):

@@ -69,7 +69,7 @@ static bool in_guest, model;
 static uint64_t user_before, kernel_before, upper_before;
 static uint64_t returns[64];
 static int known;
-static struct { uint64_t address; int what; } entries[64];
+static struct { uint64_t address; int what; } entries[256];
 static int entered;
 
 static void vmrun(unsigned cpu, void *data)
@@ -220,7 +220,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
         }
         if (!strcmp(argv[i], "memory=on")) model = true;
         for (int j = 0; j < 3; j++)
-            if (!strncmp(argv[i], ways[j].name, strlen(ways[j].name)) && entered < 64) {
+            if (!strncmp(argv[i], ways[j].name, strlen(ways[j].name)) && entered < 256) {
                 entries[entered].address = strtoull(argv[i] + strlen(ways[j].name), NULL, 16);
                 entries[entered++].what = ways[j].what;
             }
