@@ -16,6 +16,7 @@ from typing import Any, get_args
 import pytest
 from bundles import KINDS, TRUTH, of_truth
 
+from vbench import paths
 from vbench.advisor import requirements
 from vbench.advisor.advise import COLUMNS, Advice, advise
 from vbench.advisor.catalog import find
@@ -505,3 +506,13 @@ def test_a_changed_value_shows_in_the_answer(tmp_path: Path) -> None:
     run.samples.loc[(run.samples["stack"] == "local/uml") & (run.samples["workload"] == "null"), "value"] *= 2
     after = advise(run, mix="null")
     assert row(after, "local/uml")["ratio"] == pytest.approx(2 * row(before, "local/uml")["ratio"])
+
+
+def test_the_choice_says_what_it_adds_to_an_operation() -> None:
+    """As time, of the longest calls and requests; a computation's unit of work is its own."""
+    (answer,) = advise(load(paths.reference_bundle()), ["other-os"], "web=0.6,db=0.4").answers
+    assert answer.choice == "local/testbed/kvm"
+    assert re.search(r"Fork and a shell \+24\d us \(\+2\d\d us to \+2\d\d us\)", answer.added)
+    assert answer.added.count(" to +") == 4
+    (computing,) = advise(load(paths.reference_bundle()), ["other-os"], "cpu").answers
+    assert computing.added == ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from vbench.advisor.candidates import Answer, Candidates, about, judged
 from vbench.advisor.ranking import rank
 from vbench.advisor.requirements import Need, meeting, named
 from vbench.errors import VbenchError
+from vbench.stats import wording
+from vbench.stats.added import ADDED, added
 from vbench.workload.mix import Mix, expand, parse, profiles
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Advice:
         """The answers, then what they are based on."""
         out = []
         for answer in self.answers:
-            out += [answer.headline, *answer.sensitivity]
+            out += [answer.headline, *([answer.added] if answer.added else []), *answer.sensitivity]
         return out + self._basis()
 
     def _basis(self) -> list[str]:
@@ -91,7 +93,8 @@ class Advice:
 
     def _repr_html_(self) -> str:
         told = "".join(
-            f"<p><b>{escape(answer.headline)}</b></p>{_list(answer.sensitivity)}" for answer in self.answers
+            f"<p><b>{escape(answer.headline)}</b></p><p>{escape(answer.added)}</p>{_list(answer.sensitivity)}"
+            for answer in self.answers
         )
         shown = self.table.loc[:, ~(self.table == "").all()]
         table = shown.to_html(
@@ -138,12 +141,44 @@ def advise(
         facts = run.facts.get(ranking.baseline, {})
         group = Candidates(ranking, wanted, mixed, threshold, run.info.failures, facts, run.info.notes)
         rows += group.rows()
-        answers.append(group.answer())
+        answer = group.answer()
+        answers.append(replace(answer, added=_added(run, samples, answer, mixed, level)))
     rows += _never_opened(run, wanted, {row["stack"] for row in rows})
     table = pd.DataFrame(rows, columns=COLUMNS)
     here = set(table["system"])
     others = [entry.name for entry in meeting(wanted) if entry.name not in here] if wanted else []
     return Advice([need.name for need in wanted], mixed, level, table, answers, others)
+
+
+MOST_ADDED = 4
+"""Operations of which the added time is told."""
+
+
+def _added(run: Run, samples: pd.DataFrame, answer: Answer, mix: Mix, level: float) -> str:
+    """What the choice adds to one operation of the mix's workloads, the longest first, in a sentence.
+
+    Of calls, requests and accesses: of a computation, whose operation is a unit of its own, no time transfers.
+    """
+    if answer.choice is None:
+        return ""
+    kinds = {name for name, each in run.info.workloads.items() if each.kind in {"os", "disk", "network"}}
+    mine = samples[samples["stack"].isin([answer.choice, answer.baseline]) & samples["workload"].isin(kinds)]
+    found = added(mine[mine["workload"].map(lambda name: mix.workloads.get(name, 0.0) > 0)], level)
+    found = found[(found["stack"] == answer.choice) & (found["baseline"] == answer.baseline)].dropna(
+        subset=ADDED
+    )
+    found = found.loc[found["added_s"].abs().sort_values(ascending=False).index].head(MOST_ADDED)
+    if found.empty:
+        return ""
+    told = [
+        f"{run.info.workloads[row['workload']].title} {wording.added(row['added_s'])}"
+        f" ({wording.added(row['added_low_s'])} to {wording.added(row['added_high_s'])})"
+        for row in found.to_dict("records")
+    ]
+    return (
+        f"To one operation {answer.choice} adds: {', '.join(told)}. Such times are much the same over a faster or a"
+        " slower baseline, which ratios are not."
+    )
 
 
 def _never_opened(run: Run, wanted: list[Need], known: set[str]) -> Iterator[dict[str, Any]]:

@@ -33,13 +33,17 @@ _UNDECIDED = "Not decidable from this data"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the data say about stacks that share a baseline and a clock; ``choice`` is None if undecided."""
+    """What the data say about stacks that share a baseline and a clock; ``choice`` is None if undecided.
+
+    ``added``: what the choice adds to single operations, as time; "" if nothing of the mix is told as a time.
+    """
 
     baseline: str
     clock: str
     choice: str | None
     text: str
     sensitivity: list[str]
+    added: str = ""
 
     @property
     def headline(self) -> str:
