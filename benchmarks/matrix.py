@@ -37,7 +37,7 @@ LAYERS = (
     *("chroot", "bubblewrap", "oci", "oci:runc", "nspawn", "lxc", "gvisor", "gvisor:kvm", "uml"),
     *("qemu", "kvm", "libkrun", "virtualbox", "xen", "pv", "pvh", "hvm"),
 )
-SHAPE = Shape(memory_mib=256, disk_mib=128)
+SHAPE = Shape(memory_mib=256, disk_mib=512)
 _SAID = re.compile(r"(testbed\S*?)/([^/\s]+): (.*) \(\d+ s\)")
 INNER = Shape(memory_mib=192, disk_mib=128)
 """Smaller, so that a guest fits into a guest."""

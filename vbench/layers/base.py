@@ -72,7 +72,7 @@ class Layer(ABC):
     needs: ClassVar[AddOn | None] = None
     """What it needs on its parent in addition to the capsule."""
     also: ClassVar[tuple[AddOn, ...]] = ()
-    """Further add-ons that it needs, of sources of ours."""
+    """Further add-ons that it needs, of sources of ours; no figure depends on what they are, so bundles do not say."""
     takes_system: ClassVar[bool] = False
     """Whether it can boot another system under or instead of its kernel: its host has a ``reboot``."""
     parameters: ClassVar[tuple[Parameter, ...]] = ()

@@ -124,8 +124,8 @@ def parameters_of(stacks: Iterable[Stack]) -> list[str]:
 
 def add_ons_of(stacks: Iterable[Stack]) -> dict[str, dict[str, str]]:
     """Digests of the add-ons these stacks' layers need, by name, under the key ``add_ons``; empty if none."""
-    words = sorted({word for stack in stacks for word in stack.layers})
-    found = add_on.parts(each for word in words for each in make_layer(word).add_ons())
+    needs = [make_layer(word).needs for word in sorted({word for stack in stacks for word in stack.layers})]
+    found = add_on.parts(each for each in needs if each is not None)
     return {"add_ons": {name: part.digest for name, part in found.items()}} if found else {}
 
 
