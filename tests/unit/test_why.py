@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from vbench import figures, load, paths
 from vbench.bundle.reasons import FILE, Reasons, keep_reasons, sentence
 from vbench.bundle.verify import examine
 from vbench.cli.main import app
+from vbench.cli.why import _tell
 from vbench.errors import Damaged, NotComparable, UsageError
 from vbench.exact import boot
-from vbench.exact.counts import Tally, entries, tally
+from vbench.exact.counts import ENTERED, Tally, entries, tally
 from vbench.harness.why import _operations, countable
 from vbench.layers.stack import Stack
 from vbench.plot.why import made_of
@@ -236,3 +238,21 @@ def test_only_a_bundles_own_cells_are_added(
     monkeypatch.setattr("vbench.capsule.capsule.require", lambda *_: here)
     result = CliRunner().invoke(app, ["why", *argv, "--into", str(bundle)])
     assert said in str(result.exception)
+
+
+def test_what_could_not_be_counted_is_not_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    uml = replace(of("local/testbed/uml", user=90.0, kernel=910.0), unseen=ENTERED)
+    _tell([replace(BARE, counts={**BARE.counts, "page fault": 37.0}), uml])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("page fault"))
+    assert row.split() == ["page", "fault", "37.00", "n/a", "n/a"]
+
+
+def test_what_is_counted_beside_the_figure_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a page fault's page is given back after the clock has stopped."""
+    _tell(
+        [
+            replace(of("local/testbed", kernel=6_000.0), value=10.0),
+            replace(of("x", kernel=6_050.0), value=11.0),
+        ]
+    )
+    assert "takes 10% more than that" in capsys.readouterr().out

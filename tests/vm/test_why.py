@@ -33,7 +33,7 @@ def counting(can: Callable[[str], None]) -> Iterator[Counting]:
     with ExitStack() as opened:
         counted, file = opened.enter_context(tally())
         root = opened.enter_context(open_root("local", built, Shape(), pinned=False))
-        hosts = [root.but(counts=(f"counts={file}", *entries_of(Stack.parse("testbed/kvm"), built)))]
+        hosts = [root.but(counts=(f"counts={file}", *entries_of(Stack.parse("testbed/kvm"), built)[0]))]
         for word in ("testbed", "kvm"):
             open_layer(opened, hosts, make_layer(word), Shape())
         trail = trail_of(hosts[-1])

@@ -24,7 +24,8 @@ class Reasons:
 
     ``counts``: instructions by where they are, and events, each per operation; of the whole invocation, if the
     workload's size cannot be doubled (``operations`` is 0 then). ``value`` is the workload's primary figure in this
-    pass, which is the one of any other, in ``unit``.
+    pass, which is the one of any other, in ``unit``. ``unseen``: events that could not be counted, as a kernel in the
+    stack does not tell where it is entered; they are not in ``counts``.
     """
 
     stack: str
@@ -34,6 +35,7 @@ class Reasons:
     metric: str
     unit: str
     value: float
+    unseen: tuple[str, ...] = ()
 
     @property
     def instructions(self) -> float:

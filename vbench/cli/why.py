@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 app = group()
 
+_MUCH = 0.05
+"""The share of a figure above which what was counted beside it is worth a line."""
+
 
 @app.command()
 def why(
@@ -115,8 +118,13 @@ def _tell(found: list[Reasons]) -> None:
     for name, numbers in rows:
         if max(abs(number) for number in numbers) < 0.005:
             continue
-        row = {each.stack: f"{number:,.2f}" for each, number in zip(found, numbers, strict=True)}
-        row |= {"added": f"{numbers[1] - numbers[0]:+,.2f}"} if len(numbers) > 1 else {}
+        texts = [
+            "n/a" if name in each.unseen else f"{number:,.2f}"
+            for each, number in zip(found, numbers, strict=True)
+        ]
+        more = "n/a" if "n/a" in texts else f"{numbers[-1] - numbers[0]:+,.2f}"
+        row = dict(zip([each.stack for each in found], texts, strict=True))
+        row |= {"added": more} if len(found) > 1 else {}
         table.append({"": name} | row)
     width = {name: max(len(row[name]) for row in table) for name in table[0]}
     show_table([{k: v.rjust(width[k]) if k else v for k, v in row.items()} for row in table], json=False)
@@ -124,3 +132,11 @@ def _tell(found: list[Reasons]) -> None:
     say(
         f"Counted {what}, in a pass of its own that moves no figure: {last.metric} is {last.value:.6g} {last.unit}."
     )
+    if last.beside is not None and abs(last.beside) > _MUCH:
+        more = "more" if last.beside > 0 else "less"
+        say(
+            f"All that was counted takes {abs(last.beside):.0%} {more} than that: not all of it is what is timed."
+        )
+    if last.unseen:
+        told = ", ".join(f"{name}s" for name in last.unseen)
+        say(f"Not counted: {told}, as a kernel in {last.stack} does not tell where it is entered.")

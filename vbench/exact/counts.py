@@ -20,6 +20,8 @@ _EVENTS = (
     *("memory access", "MMIO access", "TLB miss, level 1", "TLB miss, level 2"),
     *("cache miss, level 1", "cache miss, level 2"),
 )
+ENTERED = ("page fault", "other exception", "interrupt")
+"""Those that are counted where a kernel is entered."""
 MODELLED = _EVENTS[-6:]
 """Those that are counted only if caches are modelled, two of them in fact and not by the model."""
 _REASONS = {

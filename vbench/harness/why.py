@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 
 from vbench.bundle.reasons import Reasons
 from vbench.capsule.capsule import Capsule
 from vbench.errors import HostError, NotComparable
-from vbench.exact.counts import ENTRIES, Counts, Tally, entries, tally
+from vbench.exact.counts import ENTERED, ENTRIES, Counts, Tally, entries, tally
 from vbench.harness.events import Failed
 from vbench.harness.exact import ExactWorker
 from vbench.harness.invoke import Environment, Invocation, invoke
@@ -52,19 +53,27 @@ def reasons(stack: Stack, workload: Workload, capsule: Capsule, *, model: bool =
     """
     countable(stack)
     with tally() as (counted, file):
-        told = (f"counts={file}", *entries_of(stack, capsule), *(["memory=on"] if model else []))
-        return _Counting(stack, workload, capsule, counted, told).count()
+        where, complete = entries_of(stack, capsule)
+        told = (f"counts={file}", *where, *(["memory=on"] if model else []))
+        found = _Counting(stack, workload, capsule, counted, told).count()
+    if complete:
+        return found
+    seen = {name: count for name, count in found.counts.items() if name not in ENTERED}
+    return replace(found, counts=seen, unseen=ENTERED)
 
 
 @cache
-def entries_of(stack: Stack, capsule: Capsule) -> tuple[str, ...]:
-    """Where the kernels in a stack are entered, by their own symbols: the same place in each opening of its seed."""
-    found: dict[str, None] = {}
+def entries_of(stack: Stack, capsule: Capsule) -> tuple[tuple[str, ...], bool]:
+    """Where the kernels in a stack are entered, by their own symbols, and whether all of them tell.
+
+    It is the same place in each opening of its seed.
+    """
+    found: list[list[str]] = []
     with open_layers(stack, capsule, Shape()) as hosts:
         for host in hosts[1:]:
             told = host.run(["grep", "-E", ENTRIES, "/proc/kallsyms"], check=False, timeout=600)
-            found |= dict.fromkeys(entries(told.text))
-    return tuple(found)
+            found.append(entries(told.text))
+    return tuple(dict.fromkeys(each for one in found for each in one)), all(found)
 
 
 class _Counting(ExactWorker):
