@@ -188,7 +188,9 @@ def test_a_damaged_file_is_found(bundle: Path, text: str, said: str) -> None:
         summary_table(load(bundle))
 
 
-def test_a_report_says_it_at_the_cell_in_both_languages(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_says_it_at_the_cell_in_both_languages(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vbench.report.pictures.FIGURES", {})  # they have tests of their own, and take long
     keep_reasons(
         bundle,
