@@ -20,6 +20,7 @@ from vbench.errors import VbenchError
 from vbench.hosts.base import Host
 from vbench.layers.base import Shape, Unavailable, make_layer
 from vbench.layers.stack import Stack, open_stack
+from vbench.technique import layer_of
 
 PARENTS = (
     *("testbed", "testbed/chroot", "testbed/bubblewrap", "testbed/oci", "testbed/oci:seccomp=podman"),
@@ -98,7 +99,7 @@ def page(found: dict[str, dict[str, str]], layers: list[str]) -> Iterator[str]:
             why = row[name].replace(f"local/{path}", "the parent").replace("|", "/")
             # The same reason for several layers is one.
             why = textwrap.shorten(
-                re.sub(rf"(the parent/)?(?<![/\w.]){name.partition(':')[0]}\b(:\w+)?", "it", why), 170
+                re.sub(rf"(the parent/)?(?<![/\w.]){layer_of(name)}\b(:\w+)?", "it", why), 170
             )
             if why and why not in notes:
                 notes.append(why)

@@ -185,11 +185,12 @@ def test_a_machine_rests_to_the_nanosecond_whoever_wakes_its_emulator(
 @contextmanager
 def keeping_busy(machine: Machine) -> Iterator[None]:
     """Ask QEMU's monitor something all the time."""
-    over = threading.Event()
+    over, monitor = threading.Event(), machine._monitor
+    assert monitor is not None
 
     def ask() -> None:
         while not over.is_set():
-            machine._monitor.ask("query-status")  # type: ignore[union-attr]
+            monitor.ask("query-status")
 
     asking = threading.Thread(target=ask)
     asking.start()

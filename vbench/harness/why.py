@@ -19,6 +19,7 @@ from vbench.harness.units import units_of
 from vbench.hosts.base import Host
 from vbench.layers.base import Shape
 from vbench.layers.stack import Stack, open_layers
+from vbench.technique import layer_of
 from vbench.workload.model import Workload
 
 _ASSISTED = ("kvm", "libkrun", "virtualbox", "pvh", "hvm")
@@ -35,9 +36,9 @@ def countable(stack: Stack) -> None:
         raise NotComparable(
             f"what is executed in {stack.path} cannot be counted: it is not on the testbed", f"try {near}"
         )
-    if (emulator := stack.layers[0].partition(":")[0]) != "testbed":
+    if (emulator := layer_of(stack.layers[0])) != "testbed":
         raise NotComparable(f"what is executed on {emulator} cannot be counted: its emulator has no plugins")
-    assisted = [word for word in stack.layers if word.partition(":")[0] in _ASSISTED or word == "gvisor:kvm"]
+    assisted = [word for word in stack.layers if layer_of(word) in _ASSISTED or word == "gvisor:kvm"]
     if len(assisted) > 1:
         raise NotComparable(
             f"in {stack.path}, what {assisted[1]} executes cannot be told from {assisted[0]}",
